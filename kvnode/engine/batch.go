@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/batchrepr"
+)
+
+// Batch collects writes that become visible together. It is not safe for
+// concurrent use. Close returns it to a pool: nothing obtained from it may be
+// used afterwards.
+type Batch struct {
+	b *pebble.Batch
+}
+
+// NewBatch returns an empty batch.
+func (d *DB) NewBatch() *Batch { return &Batch{b: d.p.NewBatch()} }
+
+// Set stores value under an unversioned key. The bytes are copied.
+func (b *Batch) Set(cf CF, key, value []byte) {
+	op := b.b.SetDeferred(len(key)+2, len(value))
+	AppendKey(op.Key[:0], cf, key)
+	copy(op.Value, value)
+	mustFinish(op)
+}
+
+// SetVersioned stores value as the version ts of key. The bytes are copied.
+func (b *Batch) SetVersioned(cf CF, key []byte, ts uint64, value []byte) {
+	op := b.b.SetDeferred(len(key)+2+suffixLen, len(value))
+	AppendVersioned(op.Key[:0], cf, key, ts)
+	copy(op.Value, value)
+	mustFinish(op)
+}
+
+// Delete removes an unversioned key.
+func (b *Batch) Delete(cf CF, key []byte) {
+	op := b.b.DeleteDeferred(len(key) + 2)
+	AppendKey(op.Key[:0], cf, key)
+	mustFinish(op)
+}
+
+// DeleteVersioned removes the version ts of key.
+func (b *Batch) DeleteVersioned(cf CF, key []byte, ts uint64) {
+	op := b.b.DeleteDeferred(len(key) + 2 + suffixLen)
+	AppendVersioned(op.Key[:0], cf, key, ts)
+	mustFinish(op)
+}
+
+// mustFinish ends a deferred operation. It can fail only for an indexed batch,
+// which this package never makes.
+func mustFinish(op *pebble.DeferredBatchOp) {
+	if err := op.Finish(); err != nil {
+		panic(fmt.Sprintf("engine: finish of a plain batch operation: %v", err))
+	}
+}
+
+// Empty says whether the batch has no operation.
+func (b *Batch) Empty() bool { return b.b.Empty() }
+
+// Count returns the number of operations.
+func (b *Batch) Count() int { return int(b.b.Count()) }
+
+// Len returns the size of Repr in bytes.
+func (b *Batch) Len() int { return b.b.Len() }
+
+// Repr returns the encoded operations, valid until the batch is changed, reset or closed.
+func (b *Batch) Repr() []byte { return b.b.Repr() }
+
+// Reset empties the batch for reuse.
+func (b *Batch) Reset() { b.b.Reset() }
+
+// Close gives the batch back. Closing twice is allowed.
+func (b *Batch) Close() error {
+	if b.b == nil {
+		return nil
+	}
+	err := b.b.Close()
+	b.b = nil
+	return err
+}
+
+// AppendRepr adds the operations of an encoded batch, copying them.
+func (b *Batch) AppendRepr(repr []byte) error {
+	return eachRaw(repr, func(kind Kind, key, value []byte) error {
+		if kind == KindDelete {
+			op := b.b.DeleteDeferred(len(key))
+			copy(op.Key, key)
+			mustFinish(op)
+			return nil
+		}
+		op := b.b.SetDeferred(len(key), len(value))
+		copy(op.Key, key)
+		copy(op.Value, value)
+		mustFinish(op)
+		return nil
+	})
+}
+
+// Kind says what an operation does.
+type Kind byte
+
+// The operations a batch holds.
+const (
+	KindSet Kind = iota + 1
+	KindDelete
+)
+
+// Op is one operation of a batch. UserKey and Value alias the batch.
+type Op struct {
+	Kind      Kind
+	CF        CF
+	UserKey   []byte
+	TS        uint64
+	Versioned bool
+	Value     []byte // empty for KindDelete
+}
+
+// Ops calls fn for every operation in order and stops at the first error.
+func (b *Batch) Ops(fn func(op Op) error) error { return Ops(b.Repr(), fn) }
+
+// Ops calls fn for every operation of an encoded batch, in order, and stops at
+// the first error. What fn receives aliases repr. Malformed input is an error, never a panic.
+func Ops(repr []byte, fn func(op Op) error) error {
+	return eachRaw(repr, func(kind Kind, key, value []byte) error {
+		cf, userKey, ts, versioned, err := DecodeKey(key)
+		if err != nil {
+			return err
+		}
+		return fn(Op{Kind: kind, CF: cf, UserKey: userKey, TS: ts, Versioned: versioned, Value: value})
+	})
+}
+
+// ErrBadBatch reports bytes that are no encoded batch.
+var ErrBadBatch = fmt.Errorf("engine: malformed batch: %w", pebble.ErrInvalidBatch)
+
+// eachRaw walks an encoded batch with physical keys.
+func eachRaw(repr []byte, fn func(kind Kind, key, value []byte) error) error {
+	if len(repr) < batchrepr.HeaderLen {
+		return ErrBadBatch
+	}
+	want := binary.LittleEndian.Uint32(repr[8:])
+	r := batchrepr.Reader(repr[batchrepr.HeaderLen:])
+	for n := uint32(0); ; n++ {
+		kind, key, value, ok, err := r.Next()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrBadBatch, err)
+		}
+		if !ok {
+			if n != want {
+				return fmt.Errorf("%w: %d operations of %d", ErrBadBatch, n, want)
+			}
+			return nil
+		}
+		switch kind {
+		case pebble.InternalKeyKindSet:
+			err = fn(KindSet, key, value)
+		case pebble.InternalKeyKindDelete:
+			err = fn(KindDelete, key, nil)
+		default:
+			err = fmt.Errorf("%w: operation kind %d", ErrBadBatch, kind)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// BatchFromRepr returns a batch with a copy of the operations of an encoded one.
+func (d *DB) BatchFromRepr(repr []byte) (*Batch, error) {
+	b := d.NewBatch()
+	if err := b.AppendRepr(repr); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+// Commit makes the operations of b visible atomically. With sync it returns
+// when they are durable; without, they are durable no later than the next
+// synced commit or SyncWAL. b stays readable and must still be closed.
+func (d *DB) Commit(b *Batch, sync bool) error {
+	o := pebble.NoSync
+	if sync {
+		o = pebble.Sync
+	}
+	if err := d.p.Apply(b.b, o); err != nil {
+		return fmt.Errorf("engine: commit: %w", err)
+	}
+	return nil
+}
