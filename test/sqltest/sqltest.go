@@ -156,7 +156,7 @@ func newRunner(t *testing.T, dsn, file, flavor string, opts Options) *runner {
 	create := "CREATE DATABASE " + r.database
 	if flavor == flavorMariaDB {
 		// The nearest MariaDB has to utf8mb4_0900_ai_ci; CairnDB and MySQL use their default.
-		create += " CHARACTER SET utf8mb4 COLLATE uca1400_ai_ci"
+		create += " CHARACTER SET utf8mb4 COLLATE uca1400_nopad_ai_ci"
 	}
 	r.setup("DROP DATABASE IF EXISTS " + r.database)
 	r.setup(create)
