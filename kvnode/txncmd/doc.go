@@ -1,0 +1,38 @@
+// Package txncmd executes transaction commands on the regions this store leads:
+// reads at a timestamp, the two phases of a commit, one-phase commit, and what
+// settles the locks of transactions that did not finish. One file per command.
+//
+// # Life of a write command
+//
+//  1. The region is admitted (Regions.Region): leader, epoch, deadline.
+//  2. Latches on the hashes of all keys are taken in slot order, first come first
+//     served, so commands on one key run one after the other and none deadlocks.
+//  3. ReadReady, then an iterator is opened, then CheckLease: from here the
+//     command knows it sees everything this leader ever applied.
+//  4. The command is evaluated into an engine.Batch of effects.
+//  5. Propose replicates the batch and returns when it is applied here. The wait is
+//     not cut short when the client goes away: an effect still in flight after its
+//     latches are free could be overwritten by a command that did not see it.
+//  6. Latches are released.
+//
+// A batch evaluated by a leader that lost its term is rejected by Propose, so
+// evaluation is never repeated.
+//
+// # Life of a read
+//
+// Raise max_ts to the read timestamp; ReadReady; look for locks in the table of
+// pending one-phase commits and in the region's LockIndex; open the iterator;
+// CheckLease; read. A read takes no latch and writes nothing.
+//
+// # One-phase commit
+//
+// A commit timestamp computed here must lie above every read already served.
+// The keys are first published in the pending table, then max_ts is read: a
+// reader either raised max_ts before that, or it finds the pending key and waits
+// for the outcome. The table is cleared after the commit is applied. A new
+// leader knows nothing of the reads the old one served, so before the first
+// one-phase commit of a term max_ts is raised to a fresh timestamp of PD.
+//
+// Lock order: latches before pending-table shards; no lock is held while
+// proposing except latches.
+package txncmd

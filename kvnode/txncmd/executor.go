@@ -1,0 +1,141 @@
+package txncmd
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// Options of New. The zero value of a field means its default.
+type Options struct {
+	// Regions admits commands. Required.
+	Regions Regions
+	// TS returns a fresh timestamp of PD. It is called once per region and term,
+	// before the first one-phase commit. Nil means no one-phase commits: such
+	// requests are answered with locks, as the protocol allows.
+	TS func(ctx context.Context) (uint64, error)
+	// Logger receives corruption and invariant reports. Nil discards them.
+	Logger *slog.Logger
+	// Registerer receives the metrics. Nil means none.
+	Registerer prometheus.Registerer
+}
+
+// Executor executes transaction commands. There is one for all regions of a
+// store. All methods are safe for concurrent use. It starts no goroutines.
+type Executor struct {
+	regions Regions
+	ts      func(ctx context.Context) (uint64, error)
+	log     *slog.Logger
+	metrics *metrics
+
+	latches *latches
+	pending *pendingTable
+	// maxTS is at or above every timestamp read at through this Executor.
+	maxTS  atomic.Uint64
+	synced syncedTerms
+}
+
+// New returns an Executor.
+func New(o Options) *Executor {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Executor{
+		regions: o.Regions,
+		ts:      o.TS,
+		log:     o.Logger,
+		metrics: newMetrics(o.Registerer),
+		latches: newLatches(latchSlots),
+		pending: newPendingTable(),
+		synced:  syncedTerms{m: make(map[uint64]syncedTerm)},
+	}
+}
+
+// Execute runs the command inside req. A command this version does not know or
+// execute is answered with Response.Unsupported.
+func (e *Executor) Execute(ctx context.Context, req *kvpb.Request) *kvpb.Response {
+	switch c := req.GetCmd().(type) {
+	case *kvpb.Request_Get:
+		return &kvpb.Response{Cmd: &kvpb.Response_Get{Get: e.Get(ctx, c.Get)}}
+	case *kvpb.Request_BatchGet:
+		return &kvpb.Response{Cmd: &kvpb.Response_BatchGet{BatchGet: e.BatchGet(ctx, c.BatchGet)}}
+	case *kvpb.Request_Scan:
+		return &kvpb.Response{Cmd: &kvpb.Response_Scan{Scan: e.Scan(ctx, c.Scan)}}
+	case *kvpb.Request_Prewrite:
+		return &kvpb.Response{Cmd: &kvpb.Response_Prewrite{Prewrite: e.Prewrite(ctx, c.Prewrite)}}
+	case *kvpb.Request_Commit:
+		return &kvpb.Response{Cmd: &kvpb.Response_Commit{Commit: e.Commit(ctx, c.Commit)}}
+	case *kvpb.Request_BatchRollback:
+		return &kvpb.Response{Cmd: &kvpb.Response_BatchRollback{BatchRollback: e.BatchRollback(ctx, c.BatchRollback)}}
+	case *kvpb.Request_CheckTxnStatus:
+		return &kvpb.Response{Cmd: &kvpb.Response_CheckTxnStatus{CheckTxnStatus: e.CheckTxnStatus(ctx, c.CheckTxnStatus)}}
+	case *kvpb.Request_CheckSecondaryLocks:
+		return &kvpb.Response{Cmd: &kvpb.Response_CheckSecondaryLocks{CheckSecondaryLocks: e.CheckSecondaryLocks(ctx, c.CheckSecondaryLocks)}}
+	case *kvpb.Request_ResolveLock:
+		return &kvpb.Response{Cmd: &kvpb.Response_ResolveLock{ResolveLock: e.ResolveLock(ctx, c.ResolveLock)}}
+	case *kvpb.Request_ScanLock:
+		return &kvpb.Response{Cmd: &kvpb.Response_ScanLock{ScanLock: e.ScanLock(ctx, c.ScanLock)}}
+	case *kvpb.Request_TxnHeartBeat:
+		return &kvpb.Response{Cmd: &kvpb.Response_TxnHeartBeat{TxnHeartBeat: e.TxnHeartBeat(ctx, c.TxnHeartBeat)}}
+	case *kvpb.Request_PessimisticLock, *kvpb.Request_PessimisticRollback:
+		return &kvpb.Response{Unsupported: "pessimistic locks are not supported by this version"}
+	default:
+		return &kvpb.Response{Unsupported: "unknown command"}
+	}
+}
+
+// MaxTS returns a timestamp at or above every one read at so far.
+func (e *Executor) MaxTS() uint64 { return e.maxTS.Load() }
+
+// raiseMaxTS records a read at ts. MaxTS ("newest") leaves it unchanged.
+func (e *Executor) raiseMaxTS(ts uint64) {
+	if ts == ^uint64(0) {
+		return
+	}
+	for {
+		cur := e.maxTS.Load()
+		if cur >= ts || e.maxTS.CompareAndSwap(cur, ts) {
+			return
+		}
+	}
+}
+
+// syncedTerms remembers for which leader terms max_ts covers what earlier
+// leaders of the region may have served.
+type syncedTerms struct {
+	mu sync.RWMutex
+	m  map[uint64]syncedTerm // by region id; protected by mu
+}
+
+type syncedTerm struct{ term, version uint64 }
+
+// syncMaxTS makes one-phase commits safe in rg's term. It reports false when
+// they are not possible now.
+func (e *Executor) syncMaxTS(ctx context.Context, rg Region) bool {
+	if e.ts == nil {
+		return false
+	}
+	want := syncedTerm{rg.Term(), rg.Meta().GetEpoch().GetVersion()}
+	id := rg.Meta().GetId()
+	e.synced.mu.RLock()
+	got := e.synced.m[id]
+	e.synced.mu.RUnlock()
+	if got == want {
+		return true
+	}
+	ts, err := e.ts(ctx)
+	if err != nil {
+		e.log.Warn("one-phase commit disabled: no timestamp", "region", id, "err", err)
+		return false
+	}
+	e.raiseMaxTS(ts)
+	e.synced.mu.Lock()
+	e.synced.m[id] = want
+	e.synced.mu.Unlock()
+	return true
+}

@@ -1,0 +1,57 @@
+package txncmd
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics of an Executor. Reads count only; timing them would cost more than
+// a twentieth of what they do.
+type metrics struct {
+	commands  *prometheus.CounterVec
+	get       prometheus.Counter
+	batchGet  prometheus.Counter
+	scan      prometheus.Counter
+	prewrite  prometheus.Counter
+	onePC     prometheus.Counter
+	commit    prometheus.Counter
+	conflicts prometheus.Counter
+	locked    prometheus.Counter
+	latchWait prometheus.Counter
+	pendWait  prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		commands: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_commands_total",
+			Help: "Transaction commands executed, by kind.",
+		}, []string{"cmd"}),
+		onePC: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_one_pc_total",
+			Help: "Transactions committed in one phase.",
+		}),
+		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_write_conflicts_total",
+			Help: "Prewrites refused because of a newer version.",
+		}),
+		locked: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_locked_total",
+			Help: "Reads and writes that met another transaction's lock.",
+		}),
+		latchWait: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_latch_waits_total",
+			Help: "Commands that waited for another command on the same key.",
+		}),
+		pendWait: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_pending_waits_total",
+			Help: "Reads that waited for a one-phase commit in flight.",
+		}),
+	}
+	m.get = m.commands.WithLabelValues("get")
+	m.batchGet = m.commands.WithLabelValues("batch_get")
+	m.scan = m.commands.WithLabelValues("scan")
+	m.prewrite = m.commands.WithLabelValues("prewrite")
+	m.commit = m.commands.WithLabelValues("commit")
+	if reg != nil {
+		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait)
+	}
+	return m
+}

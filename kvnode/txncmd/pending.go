@@ -1,0 +1,130 @@
+package txncmd
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// pendingShards bounds what a range read must look at; a power of two.
+const pendingShards = 64
+
+// pendingTable holds the keys of one-phase commits from before their commit
+// timestamp is computed until they are applied.
+type pendingTable struct {
+	shards [pendingShards]pendingShard
+}
+
+type pendingShard struct {
+	// n counts the keys. An empty shard costs a reader one load.
+	n  atomic.Int64
+	mu sync.Mutex
+	m  map[string]*pendingTxn // protected by mu
+	_  [64 - 8 - 8 - 8]byte   // one cache line each
+}
+
+// pendingTxn is a one-phase commit in flight.
+type pendingTxn struct {
+	startTS  uint64
+	commitTS atomic.Uint64 // 0 until computed
+	done     chan struct{} // closed when applied or given up
+}
+
+func newPendingTable() *pendingTable {
+	t := &pendingTable{}
+	for i := range t.shards {
+		t.shards[i].m = make(map[string]*pendingTxn)
+	}
+	return t
+}
+
+func (t *pendingTable) shard(key []byte) *pendingShard {
+	return &t.shards[xxhash.Sum64(key)>>32&(pendingShards-1)]
+}
+
+// add publishes key. The caller holds its latch.
+func (t *pendingTable) add(key []byte, p *pendingTxn) {
+	s := t.shard(key)
+	s.mu.Lock()
+	s.n.Add(1)
+	s.m[string(key)] = p
+	s.mu.Unlock()
+}
+
+// remove withdraws key.
+func (t *pendingTable) remove(key []byte) {
+	s := t.shard(key)
+	s.mu.Lock()
+	delete(s.m, string(key))
+	s.n.Add(-1)
+	s.mu.Unlock()
+}
+
+// blocks reports whether a read at readTS has to wait for the outcome: the
+// commit timestamp may lie at or before it.
+func (p *pendingTxn) blocks(readTS uint64) bool {
+	if p.startTS >= readTS {
+		return false
+	}
+	commitTS := p.commitTS.Load()
+	return commitTS == 0 || commitTS <= readTS
+}
+
+// waitKey waits until no pending commit of key can be visible at readTS.
+// It reports whether it waited; the error is ctx's.
+func (t *pendingTable) waitKey(ctx context.Context, key []byte, readTS uint64) (waited bool, err error) {
+	s := t.shard(key)
+	for s.n.Load() != 0 {
+		s.mu.Lock()
+		p := s.m[string(key)]
+		s.mu.Unlock()
+		if p == nil || !p.blocks(readTS) {
+			break
+		}
+		waited = true
+		if err := p.wait(ctx); err != nil {
+			return waited, err
+		}
+	}
+	return waited, nil
+}
+
+// waitRange is waitKey for every key of [start, end); an empty end is unbounded.
+func (t *pendingTable) waitRange(ctx context.Context, start, end []byte, readTS uint64) (waited bool, err error) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		for s.n.Load() != 0 {
+			p := s.blockingIn(start, end, readTS)
+			if p == nil {
+				break
+			}
+			waited = true
+			if err := p.wait(ctx); err != nil {
+				return waited, err
+			}
+		}
+	}
+	return waited, nil
+}
+
+func (s *pendingShard) blockingIn(start, end []byte, readTS uint64) *pendingTxn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, p := range s.m {
+		if p.blocks(readTS) && k >= string(start) && (len(end) == 0 || k < string(end)) {
+			return p
+		}
+	}
+	return nil
+}
+
+func (p *pendingTxn) wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,39 @@
+package txncmd
+
+import (
+	"context"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// Regions admits a command to a region of this store.
+type Regions interface {
+	// Region checks the context (store and region are here, peer id, exact epoch
+	// version, leadership, term if given) and returns a handle, or the error to answer.
+	Region(c *kvpb.Context) (Region, *kvpb.RegionError)
+}
+
+// Region is a handle on one region as one command was admitted to it. It is
+// valid for that command only.
+type Region interface {
+	// Meta describes the region; immutable.
+	Meta() *kvpb.Region
+	// Term is the Raft term the handle was admitted in.
+	Term() uint64
+	// Locks is the lock index of the region as of the admitted epoch.
+	Locks() *mvcc.LockIndex
+	Engine() *engine.DB
+	// ReadReady returns nil at once while the lease holds; otherwise it waits until
+	// everything committed before the call is applied here. Called before reading.
+	ReadReady(ctx context.Context) *kvpb.RegionError
+	// CheckLease tests, at a clock read taken inside the call, that leadership and
+	// epoch still hold. Called after the iterator was opened; on error the reader
+	// starts again with ReadReady.
+	CheckLease() *kvpb.RegionError
+	// Propose replicates the effects of b under the handle's epoch and term and
+	// blocks until they are applied here. It takes b over and closes it. It returns
+	// nil, or an error that says the effects will never apply, or Undetermined.
+	Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError
+}
