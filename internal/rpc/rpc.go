@@ -41,7 +41,8 @@ type ServerOptions struct {
 }
 
 // NewServer returns a gRPC server. Register services, then Serve. A panic in a
-// handler is logged with its stack and answered with codes.Internal.
+// handler is logged with its stack and answered with codes.Internal. Stop returns
+// when all handlers have.
 func NewServer(opts ServerOptions) *grpc.Server {
 	logger := opts.Logger
 	if logger == nil {
@@ -55,6 +56,7 @@ func NewServer(opts ServerOptions) *grpc.Server {
 		grpc.StaticConnWindowSize(connWindow),
 		grpc.SharedWriteBuffer(true),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepAliveTime, Timeout: keepAliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepAliveTime / 2, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(unaryBarrier(logger)),
