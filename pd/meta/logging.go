@@ -1,0 +1,89 @@
+package meta
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// newZapLogger carries etcd's log over to slog. Etcd is chatty: its information
+// is our debugging, its warnings stay warnings. Where etcd would end the process
+// (zap's Fatal) it panics instead, so that Open can turn it into an error; later,
+// a panic ends the process as etcd wants.
+func newZapLogger(logger *slog.Logger) *zap.Logger {
+	return zap.New(&slogCore{logger: logger.With("component", "etcd")}, zap.WithFatalHook(panicHook{}))
+}
+
+type panicHook struct{}
+
+func (panicHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	panic(etcdFatal(describe(e.Entry, fields)))
+}
+
+// etcdFatal is the value of the panic in place of a Fatal.
+type etcdFatal string
+
+func (e etcdFatal) Error() string { return string(e) }
+
+type slogCore struct {
+	logger *slog.Logger
+	fields []zapcore.Field
+}
+
+func (c *slogCore) Enabled(l zapcore.Level) bool {
+	return c.logger.Enabled(context.Background(), slogLevel(l))
+}
+
+func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
+	return &slogCore{logger: c.logger, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
+}
+
+func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range c.fields {
+		f.AddTo(enc)
+	}
+	for _, f := range fields {
+		f.AddTo(enc)
+	}
+	attrs := make([]slog.Attr, 0, len(enc.Fields))
+	for k, v := range enc.Fields {
+		attrs = append(attrs, slog.Any(k, v))
+	}
+	c.logger.LogAttrs(context.Background(), slogLevel(e.Level), e.Message, attrs...)
+	return nil
+}
+
+func (c *slogCore) Sync() error { return nil }
+
+func slogLevel(l zapcore.Level) slog.Level {
+	switch {
+	case l >= zapcore.ErrorLevel:
+		return slog.LevelError
+	case l == zapcore.WarnLevel:
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
+}
+
+// describe renders an entry with the error among its fields.
+func describe(e zapcore.Entry, fields []zapcore.Field) string {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(enc)
+	}
+	if err, ok := enc.Fields["error"]; ok {
+		return fmt.Sprintf("%s: %v", e.Message, err)
+	}
+	return e.Message
+}
