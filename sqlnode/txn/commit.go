@@ -1,0 +1,390 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+const (
+	// A transaction within these bounds that lies in one region commits in one phase.
+	onePCMaxBytes = 1 << 20
+	onePCMaxKeys  = 16 << 10
+	// batchBytes is the size of a prewrite or commit request, a little more for the
+	// entry that reaches it.
+	batchBytes = 32 << 10
+	// primaryFirst: with more batches than this the primary is prewritten before the
+	// others, so that a conflict there is found before much is written.
+	primaryFirst = 4
+
+	// lockTTL is how long a lock protects a transaction that went silent. Big
+	// transactions get more, up to maxLockTTL, and a heart beat keeps them alive.
+	lockTTL    = 3 * time.Second
+	maxLockTTL = 20 * time.Second
+)
+
+// Commit makes the writes visible atomically and returns the commit timestamp;
+// 0 when there was nothing to commit, which costs nothing. The transaction is
+// over afterwards, whatever the outcome. Errors: *WriteConflictError,
+// *KeyExistsError, *LockTimeoutError, ErrUndetermined, *AbortedError, *TooLargeError, the context's
+// and those of the KV tier; after all but ErrUndetermined nothing was committed.
+func (t *Txn) Commit(ctx context.Context) (uint64, error) {
+	if t.done {
+		return 0, ErrClosed
+	}
+	t.done = true
+	if t.buf.len() == 0 {
+		return 0, nil
+	}
+	startTS, err := t.awaitStart()
+	if err != nil {
+		return 0, fmt.Errorf("commit: %w", err)
+	}
+	c := newCommitter(t, startTS)
+	if len(c.keys) == 0 {
+		return 0, nil
+	}
+	commitTS, err := c.run(ctx)
+	if err != nil {
+		c.countFailure(err)
+		return 0, fmt.Errorf("commit: %w", err)
+	}
+	return commitTS, nil
+}
+
+// committer takes the mutations of one transaction through the commit.
+type committer struct {
+	s       *Store
+	startTS uint64
+	auto    bool
+	muts    []kvpb.Mutation // in key order; read-only
+	keys    [][]byte        // of muts
+	size    int
+	primary int // index of the primary in muts; -1 = only checks, nothing is written
+	ttl     time.Duration
+
+	// commitTS is 0 until the commit was decided.
+	commitTS uint64
+
+	mu sync.Mutex
+	// written lists the keys that may be locked: a prewrite of them succeeded or its
+	// answer was lost. Protected by mu.
+	written []int
+}
+
+// batch is a part of the mutations that lies in one region.
+type batch struct {
+	region kvclient.Region
+	index  []int // positions in committer.muts
+}
+
+func newCommitter(t *Txn, startTS uint64) *committer {
+	n := t.buf.len()
+	c := &committer{
+		s: t.store, startTS: startTS, auto: t.auto, primary: -1,
+		muts: make([]kvpb.Mutation, 0, n), keys: make([][]byte, 0, n), size: t.buf.size,
+	}
+	for e := range t.buf.all() {
+		op, ok := e.op()
+		if !ok {
+			continue
+		}
+		if c.primary < 0 && op != kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS {
+			c.primary = len(c.muts)
+		}
+		c.muts = append(c.muts, kvpb.Mutation{})
+		m := &c.muts[len(c.muts)-1]
+		m.Op, m.Key, m.Value = op, e.key, e.value
+		c.keys = append(c.keys, e.key)
+	}
+	c.ttl = ttlFor(c.size)
+	return c
+}
+
+// op is the mutation an entry becomes; ok is false when it is none.
+func (e *entry) op() (op kvpb.MutationOp, ok bool) {
+	switch {
+	case e.put && e.mustNotExist:
+		return kvpb.MutationOp_MUTATION_OP_INSERT, true
+	case e.put:
+		return kvpb.MutationOp_MUTATION_OP_PUT, true
+	case e.deleted && e.mustNotExist:
+		return kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS, true
+	case e.deleted:
+		return kvpb.MutationOp_MUTATION_OP_DELETE, true
+	case e.locked:
+		return kvpb.MutationOp_MUTATION_OP_LOCK, true
+	}
+	return 0, false
+}
+
+// ttlFor grows with the square root of the size, 6 s for a mebibyte.
+func ttlFor(size int) time.Duration {
+	if size < 16<<10 {
+		return lockTTL
+	}
+	ttl := time.Duration(6000*math.Sqrt(float64(size)/(1<<20))) * time.Millisecond
+	return min(max(ttl, lockTTL), maxLockTTL)
+}
+
+func (c *committer) run(ctx context.Context) (uint64, error) {
+	groups, err := c.s.kv.Group(ctx, c.keys)
+	if err != nil {
+		return 0, err
+	}
+	var all []batch
+	if len(groups) == 1 && c.size <= onePCMaxBytes && len(c.keys) <= onePCMaxKeys {
+		done, b, err := c.onePhase(ctx, groups[0])
+		if done || err != nil {
+			return c.commitTS, err
+		}
+		all = b
+	}
+	if all == nil {
+		stop := c.keepAlive()
+		defer stop()
+		if all, err = c.prewriteAll(ctx); err != nil {
+			c.cleanUp()
+			return 0, err
+		}
+	}
+	if c.primary < 0 {
+		return 0, nil
+	}
+	return c.commitAll(ctx, all)
+}
+
+// onePhase tries to commit everything with one request. done means committed, in
+// c.commitTS. Otherwise, without error, locked is what the region locked instead,
+// or nil if the keys do not lie in one region any more.
+func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, locked []batch, err error) {
+	begin := time.Now()
+	minCommit := c.startTS
+	if !c.auto {
+		if minCommit, err = c.s.CurrentTS(ctx); err != nil {
+			return false, nil, err
+		}
+	}
+	var w LockWait
+	for {
+		req := c.prewriteRequest(batch{g.Region, g.Index})
+		p := req.GetPrewrite()
+		p.TryOnePc, p.MinCommitTs = true, minCommit
+		if err := ctx.Err(); err != nil {
+			return false, nil, err
+		}
+		resp, err := c.s.kv.Send(ctx, g.Region, req)
+		if errors.Is(err, kvclient.ErrRegionChanged) {
+			groups, err := c.s.kv.Group(ctx, c.keys)
+			if err != nil || len(groups) != 1 {
+				return false, nil, err
+			}
+			g = groups[0]
+			continue
+		}
+		if err != nil {
+			return false, nil, c.decided(err)
+		}
+		got := resp.GetPrewrite()
+		if len(got.GetErrors()) == 0 {
+			c.commitTS = got.GetOnePcCommitTs()
+			if c.commitTS == 0 {
+				c.written = g.Index
+				return false, []batch{{g.Region, g.Index}}, nil
+			}
+			c.s.metrics.onePC.Inc()
+			c.s.metrics.onePCTime.Observe(time.Since(begin).Seconds())
+			return true, nil, nil
+		}
+		if err := c.prewriteErrors(ctx, &w, got.GetErrors()); err != nil {
+			return false, nil, err
+		}
+	}
+}
+
+// prewriteRequest asks to lock the mutations of b.
+func (c *committer) prewriteRequest(b batch) *kvpb.Request {
+	p := &kvpb.PrewriteRequest{
+		Mutations:   make([]*kvpb.Mutation, len(b.index)),
+		StartTs:     c.startTS,
+		LockTtlMs:   uint64(c.ttl / time.Millisecond),
+		TxnSize:     uint64(len(c.keys)),
+		MinCommitTs: c.startTS + 1,
+	}
+	for i, m := range b.index {
+		p.Mutations[i] = &c.muts[m]
+	}
+	if c.primary >= 0 {
+		p.Primary = c.keys[c.primary]
+	} else {
+		p.Primary = c.keys[0]
+	}
+	return &kvpb.Request{Cmd: &kvpb.Request_Prewrite{Prewrite: p}}
+}
+
+// prewriteErrors settles locks met by a prewrite so that it can be sent again,
+// or returns what stopped it.
+func (c *committer) prewriteErrors(ctx context.Context, w *LockWait, errs []*kvpb.KeyError) error {
+	locks := make([]*kvpb.LockInfo, 0, len(errs))
+	for _, ke := range errs {
+		lock := ke.GetLocked()
+		if lock == nil {
+			return c.keyError(ke)
+		}
+		locks = append(locks, lock)
+	}
+	return c.s.resolver.settleForWrite(ctx, w, locks)
+}
+
+// keyError is the package's keyError with what only the transaction knows.
+func (c *committer) keyError(ke *kvpb.KeyError) error {
+	err := keyError(ke, c.startTS)
+	var exists *KeyExistsError
+	if errors.As(err, &exists) {
+		for i := range c.muts {
+			if string(c.muts[i].Key) == string(exists.Key) {
+				exists.Value = c.muts[i].Value
+			}
+		}
+	}
+	return err
+}
+
+// prewriteAll locks everything and returns the batches as they were written.
+func (c *committer) prewriteAll(ctx context.Context) ([]batch, error) {
+	begin := time.Now()
+	batches, err := c.split(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(batches) > primaryFirst {
+		if err := c.prewrite(ctx, batches[0]); err != nil {
+			return nil, err
+		}
+		err = forEach(len(batches)-1, func(i int) error { return c.prewrite(ctx, batches[i+1]) })
+	} else {
+		err = forEach(len(batches), func(i int) error { return c.prewrite(ctx, batches[i]) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.s.metrics.prewrite.Observe(time.Since(begin).Seconds())
+	return batches, nil
+}
+
+// split groups mutations by region and cuts the groups into batches. The
+// primary's batch comes first, the primary first in it. nil means all mutations.
+func (c *committer) split(ctx context.Context, index []int) ([]batch, error) {
+	keys := c.keys
+	if index != nil {
+		keys = make([][]byte, len(index))
+		for i, m := range index {
+			keys[i] = c.keys[m]
+		}
+	}
+	groups, err := c.s.kv.Group(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	var batches []batch
+	for _, g := range groups {
+		if index != nil {
+			for i, p := range g.Index {
+				g.Index[i] = index[p]
+			}
+		}
+		for len(g.Index) > 0 {
+			n := c.batchLen(g.Index)
+			batches = append(batches, batch{g.Region, g.Index[:n:n]})
+			g.Index = g.Index[n:]
+		}
+	}
+	for i := range batches {
+		for j, m := range batches[i].index {
+			if m == c.primary {
+				ix := batches[i].index
+				ix[0], ix[j] = ix[j], ix[0]
+				batches[0], batches[i] = batches[i], batches[0]
+				return batches, nil
+			}
+		}
+	}
+	return batches, nil
+}
+
+// batchLen is how many of the first mutations of index make a batch, at least one.
+func (c *committer) batchLen(index []int) int {
+	size := 0
+	for i, m := range index {
+		size += len(c.muts[m].Key) + len(c.muts[m].Value)
+		if size >= batchBytes {
+			return i + 1
+		}
+	}
+	return len(index)
+}
+
+// prewrite locks one batch, in parts if its region changes.
+func (c *committer) prewrite(ctx context.Context, b batch) error {
+	req := c.prewriteRequest(b)
+	var w LockWait
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		resp, err := c.s.kv.Send(ctx, b.region, req)
+		if errors.Is(err, kvclient.ErrRegionChanged) {
+			parts, err := c.split(ctx, b.index)
+			if err != nil {
+				return err
+			}
+			return forEach(len(parts), func(i int) error { return c.prewrite(ctx, parts[i]) })
+		}
+		if err != nil {
+			c.noteWritten(b) // perhaps
+			return fmt.Errorf("prewrite region %d: %w", b.region.Meta.GetId(), err)
+		}
+		errs := resp.GetPrewrite().GetErrors()
+		if len(errs) == 0 {
+			c.noteWritten(b)
+			return nil
+		}
+		if err := c.prewriteErrors(ctx, &w, errs); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *committer) noteWritten(b batch) {
+	c.mu.Lock()
+	c.written = append(c.written, b.index...)
+	c.mu.Unlock()
+}
+
+// decided gives the error of a request that could have committed the transaction.
+func (c *committer) decided(err error) error {
+	var send *kvclient.SendError
+	switch {
+	case errors.Is(err, kvclient.ErrUndetermined),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &send) && send.MaybeExecuted:
+		return fmt.Errorf("%w: %w", ErrUndetermined, err)
+	}
+	return err
+}
+
+func (c *committer) countFailure(err error) {
+	var conflict *WriteConflictError
+	switch {
+	case errors.Is(err, ErrUndetermined):
+		c.s.metrics.undeterm.Inc()
+	case errors.As(err, &conflict):
+		c.s.metrics.conflicts.Inc()
+	}
+}

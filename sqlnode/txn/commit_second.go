@@ -1,0 +1,221 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// commitAll commits the primary's batch, which comes first, and leaves the
+// others to the background.
+func (c *committer) commitAll(ctx context.Context, batches []batch) (uint64, error) {
+	begin := time.Now()
+	rest, err := c.commitPrimary(ctx, batches[0])
+	if err != nil {
+		if !errors.Is(err, ErrUndetermined) {
+			c.cleanUp()
+		}
+		return 0, err
+	}
+	c.s.metrics.commit.Observe(time.Since(begin).Seconds())
+	c.s.resolver.remember(c.startTS, c.commitTS)
+	rest = append(rest, batches[1:]...)
+	if len(rest) > 0 {
+		c.s.background(func(ctx context.Context) {
+			err := forEach(len(rest), func(i int) error { return c.commitSecondary(ctx, rest[i]) })
+			if err != nil {
+				c.s.log.Warn("commit of secondary keys left to their readers", "txn", c.startTS, "err", err)
+			}
+		})
+	}
+	return c.commitTS, nil
+}
+
+// commitPrimary commits the batch of the primary and sets c.commitTS. If its
+// region changed, the parts without the primary are returned uncommitted.
+func (c *committer) commitPrimary(ctx context.Context, b batch) (rest []batch, err error) {
+	commitTS, err := c.s.CurrentTS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		resp, err := c.s.kv.Send(ctx, b.region, c.commitRequest(b, commitTS))
+		if errors.Is(err, kvclient.ErrRegionChanged) {
+			parts, err := c.split(ctx, b.index)
+			if err != nil {
+				return nil, err
+			}
+			b, rest = parts[0], append(rest, parts[1:]...)
+			continue
+		}
+		if err != nil {
+			return nil, c.decided(fmt.Errorf("commit primary: %w", err))
+		}
+		got := resp.GetCommit()
+		switch ke := got.GetError(); {
+		case ke == nil:
+			c.commitTS = max(got.GetCommitTs(), 1)
+			return rest, nil
+		case ke.GetCommitTsExpired() != nil: // a reader pushed us behind itself
+			if commitTS, err = c.s.CurrentTS(ctx); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, c.keyError(ke)
+		}
+	}
+}
+
+func (c *committer) commitRequest(b batch, commitTS uint64) *kvpb.Request {
+	keys := make([][]byte, 0, len(b.index))
+	for _, m := range b.index {
+		if c.muts[m].Op != kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS {
+			keys = append(keys, c.keys[m])
+		}
+	}
+	return &kvpb.Request{Cmd: &kvpb.Request_Commit{Commit: &kvpb.CommitRequest{
+		StartTs: c.startTS, CommitTs: commitTS, Keys: keys,
+	}}}
+}
+
+// commitSecondary commits a batch of a transaction that is committed already.
+func (c *committer) commitSecondary(ctx context.Context, b batch) error {
+	req := c.commitRequest(b, c.commitTS)
+	if len(req.GetCommit().Keys) == 0 {
+		return nil
+	}
+	resp, err := c.s.kv.Send(ctx, b.region, req)
+	if errors.Is(err, kvclient.ErrRegionChanged) {
+		parts, err := c.split(ctx, b.index)
+		if err != nil {
+			return err
+		}
+		return forEach(len(parts), func(i int) error { return c.commitSecondary(ctx, parts[i]) })
+	}
+	if err != nil {
+		return err
+	}
+	if ke := resp.GetCommit().GetError(); ke != nil {
+		return c.keyError(ke)
+	}
+	return nil
+}
+
+// cleanUp rolls back in the background what was or may have been locked.
+func (c *committer) cleanUp() {
+	if len(c.written) == 0 {
+		return
+	}
+	c.s.background(func(ctx context.Context) {
+		if err := c.rollback(ctx, c.written); err != nil {
+			c.s.log.Warn("clean-up of locks left to their readers", "txn", c.startTS, "err", err)
+		}
+	})
+}
+
+func (c *committer) rollback(ctx context.Context, index []int) error {
+	batches, err := c.split(ctx, index)
+	if err != nil {
+		return err
+	}
+	return forEach(len(batches), func(i int) error {
+		b := batches[i]
+		req := &kvpb.BatchRollbackRequest{StartTs: c.startTS, Keys: c.commitRequest(b, 0).GetCommit().Keys}
+		if len(req.Keys) == 0 {
+			return nil
+		}
+		resp, err := c.s.kv.Send(ctx, b.region, &kvpb.Request{Cmd: &kvpb.Request_BatchRollback{BatchRollback: req}})
+		if errors.Is(err, kvclient.ErrRegionChanged) {
+			return c.rollback(ctx, b.index)
+		}
+		if err != nil {
+			return err
+		}
+		if ke := resp.GetBatchRollback().GetError(); ke != nil {
+			return c.keyError(ke)
+		}
+		return nil
+	})
+}
+
+// keepAlive refreshes the primary lock of a commit that takes longer than half
+// its time to live. The returned function ends that and waits for it. A short
+// commit costs one timer and no goroutine.
+func (c *committer) keepAlive() (stop func()) {
+	if c.primary < 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(c.s.life)
+	h := &heartbeat{c: c, ctx: ctx}
+	h.arm()
+	return func() {
+		cancel()
+		h.stop()
+	}
+}
+
+// heartbeat is a timer that sends and arms itself again.
+type heartbeat struct {
+	c   *committer
+	ctx context.Context // ends with the commit
+
+	mu      sync.Mutex
+	stopped bool        // protected by mu
+	timer   *time.Timer // protected by mu
+	beat    sync.WaitGroup
+}
+
+func (h *heartbeat) arm() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped {
+		return
+	}
+	h.beat.Add(1)
+	h.timer = time.AfterFunc(h.c.ttl/2, func() {
+		defer h.beat.Done()
+		if h.send() {
+			h.arm()
+		}
+	})
+}
+
+// send reports whether the next beat makes sense.
+func (h *heartbeat) send() bool {
+	c := h.c
+	now, err := c.s.CurrentTS(h.ctx)
+	if err != nil {
+		return h.ctx.Err() == nil
+	}
+	age := max(0, int64(now>>18)-int64(c.startTS>>18))
+	resp, err := c.s.sendKey(h.ctx, c.keys[c.primary], &kvpb.Request{Cmd: &kvpb.Request_TxnHeartBeat{
+		TxnHeartBeat: &kvpb.TxnHeartBeatRequest{
+			Primary: c.keys[c.primary], StartTs: c.startTS,
+			AdviseTtlMs: uint64(age) + uint64(c.ttl/time.Millisecond),
+		}}})
+	if err != nil {
+		return h.ctx.Err() == nil
+	}
+	// No primary yet: it is being written. Anything else: somebody rolled us back,
+	// which the commit will find out.
+	ke := resp.GetTxnHeartBeat().GetError()
+	return ke == nil || ke.GetTxnNotFound() != nil
+}
+
+func (h *heartbeat) stop() {
+	h.mu.Lock()
+	h.stopped = true
+	if h.timer.Stop() {
+		h.beat.Done()
+	}
+	h.mu.Unlock()
+	h.beat.Wait()
+}

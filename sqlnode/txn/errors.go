@@ -1,0 +1,72 @@
+package txn
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+var (
+	// ErrNotFound: the key has no value.
+	ErrNotFound = errors.New("txn: key not found")
+	// ErrUndetermined: the transaction may or may not be committed. Tell the
+	// user; never retry.
+	ErrUndetermined = errors.New("txn: result of commit undetermined")
+	// ErrClosed: the transaction has ended or the store was closed.
+	ErrClosed = errors.New("txn: closed")
+)
+
+// WriteConflictError: another transaction wrote a key of ours after our start
+// timestamp, or rolled us back. The transaction is rolled back; running it again
+// from the start may succeed.
+type WriteConflictError struct {
+	StartTS          uint64
+	ConflictStartTS  uint64
+	ConflictCommitTS uint64
+	Key              []byte
+	Reason           kvpb.ConflictReason
+}
+
+func (e *WriteConflictError) Error() string {
+	return fmt.Sprintf("txn: write conflict on key %x: start %d, newer start %d, commit %d (%s)",
+		e.Key, e.StartTS, e.ConflictStartTS, e.ConflictCommitTS, e.Reason)
+}
+
+// KeyExistsError: a key given to Insert has a value. The transaction is rolled back.
+type KeyExistsError struct {
+	Key   []byte
+	Value []byte // what this transaction wanted to insert
+}
+
+func (e *KeyExistsError) Error() string { return fmt.Sprintf("txn: key %x exists", e.Key) }
+
+// LockTimeoutError: the locks of another transaction did not go away in time.
+type LockTimeoutError struct {
+	Key     []byte
+	StartTS uint64 // of the transaction that holds the lock
+}
+
+func (e *LockTimeoutError) Error() string {
+	return fmt.Sprintf("txn: timeout waiting for the lock of transaction %d on key %x", e.StartTS, e.Key)
+}
+
+// TooLargeError: an entry or the whole transaction exceeds its limit, in bytes.
+type TooLargeError struct {
+	Entry bool // true: one key and value; false: the transaction
+	Size  int
+	Limit int
+}
+
+func (e *TooLargeError) Error() string {
+	what := "transaction"
+	if e.Entry {
+		what = "entry"
+	}
+	return fmt.Sprintf("txn: %s of %d bytes exceeds the limit of %d", what, e.Size, e.Limit)
+}
+
+// AbortedError: the KV tier refused the transaction for good; the text is for logs.
+type AbortedError struct{ Reason string }
+
+func (e *AbortedError) Error() string { return "txn: aborted: " + e.Reason }

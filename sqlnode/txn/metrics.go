@@ -1,0 +1,53 @@
+package txn
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	phase     *prometheus.HistogramVec
+	prewrite  prometheus.Observer
+	commit    prometheus.Observer
+	onePCTime prometheus.Observer
+	onePC     prometheus.Counter
+	conflicts prometheus.Counter
+	resolved  prometheus.Counter
+	undeterm  prometheus.Counter
+	tsoWait   prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		phase: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "cairn_sql_txn_phase_seconds",
+			Help:    "Duration of the phases of a commit.",
+			Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18),
+		}, []string{"phase"}),
+		onePC: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_sql_txn_one_pc_total",
+			Help: "Transactions committed in one phase.",
+		}),
+		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_sql_txn_conflicts_total",
+			Help: "Transactions that failed with a write conflict.",
+		}),
+		resolved: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_sql_txn_resolved_locks_total",
+			Help: "Locks of other transactions settled.",
+		}),
+		undeterm: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_sql_txn_undetermined_total",
+			Help: "Commits whose result is unknown.",
+		}),
+		tsoWait: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "cairn_sql_txn_tso_wait_seconds",
+			Help:    "Time spent waiting for a timestamp.",
+			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 12),
+		}),
+	}
+	m.prewrite = m.phase.WithLabelValues("prewrite")
+	m.commit = m.phase.WithLabelValues("commit")
+	m.onePCTime = m.phase.WithLabelValues("one_pc")
+	if reg != nil {
+		reg.MustRegister(m.phase, m.onePC, m.conflicts, m.resolved, m.undeterm, m.tsoWait)
+	}
+	return m
+}

@@ -1,0 +1,250 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+const (
+	// settledTxns is how many finished transactions a resolver remembers.
+	settledTxns = 2048
+	// bigTxnKeys: from here on all locks of a transaction in a region are settled
+	// at once instead of the one that was met.
+	bigTxnKeys = 16
+)
+
+// txnStatus is what is known of the owner of a lock.
+type txnStatus struct {
+	alive    bool
+	pushed   bool          // alive, but will commit after the caller's timestamp
+	left     time.Duration // alive: until its lock expires, at least 0
+	commitTS uint64        // not alive: 0 = rolled back
+}
+
+// resolver finds out what became of the owners of locks and settles the locks
+// of those that are finished. Safe for concurrent use.
+type resolver struct {
+	s *Store
+
+	mu sync.Mutex
+	// settled remembers commit timestamps by start timestamp, 0 for rolled back,
+	// order the same start timestamps as a ring. Protected by mu.
+	settled map[uint64]uint64
+	order   []uint64
+	next    int
+	// busy holds what settleLater has in hand. Protected by mu.
+	busy map[string]struct{}
+}
+
+func newResolver(s *Store) *resolver {
+	return &resolver{s: s, settled: make(map[uint64]uint64), busy: make(map[string]struct{})}
+}
+
+// status asks the primary of lock what became of its transaction. A read names
+// its timestamp as caller, so that a living owner can be pushed behind it; a
+// writer names 0. An owner whose lock expired is rolled back by the question.
+func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint64) (txnStatus, error) {
+	r.mu.Lock()
+	commitTS, ok := r.settled[lock.GetStartTs()]
+	r.mu.Unlock()
+	if ok {
+		return txnStatus{commitTS: commitTS}, nil
+	}
+	bo := r.s.newBackoff(backoffTxnNotFound)
+	for {
+		st, found, err := r.ask(ctx, lock, caller)
+		if err != nil || found {
+			return st, err
+		}
+		if err := bo.wait(ctx); err != nil {
+			return txnStatus{}, fmt.Errorf("primary of transaction %d: %w", lock.GetStartTs(), err)
+		}
+	}
+}
+
+// ask does one round of status; found is false when the primary shows no trace
+// of the transaction yet and its lock may still be on the way.
+func (r *resolver) ask(ctx context.Context, lock *kvpb.LockInfo, caller uint64) (st txnStatus, found bool, err error) {
+	now, err := r.s.CurrentTS(ctx)
+	if err != nil {
+		return st, false, err
+	}
+	resp, err := r.s.sendKey(ctx, lock.GetPrimary(), &kvpb.Request{Cmd: &kvpb.Request_CheckTxnStatus{
+		CheckTxnStatus: &kvpb.CheckTxnStatusRequest{
+			Primary: lock.GetPrimary(), LockTs: lock.GetStartTs(), CallerStartTs: caller, CurrentTs: now,
+			RollbackIfNotExist: timeLeft(lock, now) <= 0,
+			VerifyIsPrimary:    true,
+		}}})
+	if err != nil {
+		return st, false, err
+	}
+	got := resp.GetCheckTxnStatus()
+	if ke := got.GetError(); ke != nil {
+		if ke.GetTxnNotFound() != nil {
+			return st, false, nil
+		}
+		return st, false, keyError(ke, caller)
+	}
+	if primary := got.GetLock(); primary != nil {
+		return txnStatus{
+			alive:  true,
+			pushed: got.GetAction() == kvpb.TxnAction_TXN_ACTION_MIN_COMMIT_TS_PUSHED,
+			left:   max(0, timeLeft(primary, now)),
+		}, true, nil
+	}
+	r.remember(lock.GetStartTs(), got.GetCommitTs())
+	return txnStatus{commitTS: got.GetCommitTs()}, true, nil
+}
+
+func (r *resolver) remember(startTS, commitTS uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.settled[startTS]; ok {
+		return
+	}
+	if len(r.order) < settledTxns {
+		r.order = append(r.order, startTS)
+	} else {
+		delete(r.settled, r.order[r.next])
+		r.order[r.next] = startTS
+		r.next = (r.next + 1) % settledTxns
+	}
+	r.settled[startTS] = commitTS
+}
+
+// timeLeft is how long the lock lives from now, a PD timestamp, on.
+func timeLeft(lock *kvpb.LockInfo, now uint64) time.Duration {
+	left := int64(lock.GetStartTs()>>18) + int64(lock.GetTtlMs()) - int64(now>>18)
+	return time.Duration(left+1) * time.Millisecond
+}
+
+// settle commits or rolls back the lock as st, which is not alive, says.
+func (r *resolver) settle(ctx context.Context, lock *kvpb.LockInfo, st txnStatus) error {
+	req := &kvpb.ResolveLockRequest{
+		Txns: []*kvpb.TxnStatus{{StartTs: lock.GetStartTs(), CommitTs: st.commitTS}},
+	}
+	if lock.GetTxnSize() < bigTxnKeys {
+		req.Keys = [][]byte{lock.GetKey()}
+	}
+	bo := r.s.newBackoff(backoffRegion)
+	for {
+		region, err := r.s.kv.Locate(ctx, lock.GetKey())
+		if err != nil {
+			return err
+		}
+		resp, err := r.s.kv.Send(ctx, region, &kvpb.Request{Cmd: &kvpb.Request_ResolveLock{ResolveLock: req}})
+		if errors.Is(err, kvclient.ErrRegionChanged) {
+			req.StartKey = nil
+			if err := bo.wait(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		got := resp.GetResolveLock()
+		if ke := got.GetError(); ke != nil {
+			if ke.GetTxnLockNotFound() != nil {
+				return nil
+			}
+			return keyError(ke, lock.GetStartTs())
+		}
+		if !got.GetMore() {
+			r.s.metrics.resolved.Inc()
+			return nil
+		}
+		req.StartKey = got.GetResumeKey()
+	}
+}
+
+// settleLater is settle in the background, once at a time per lock.
+func (r *resolver) settleLater(lock *kvpb.LockInfo, st txnStatus) {
+	id := fmt.Sprintf("%d/", lock.GetStartTs())
+	if lock.GetTxnSize() < bigTxnKeys {
+		id += string(lock.GetKey())
+	}
+	r.mu.Lock()
+	_, running := r.busy[id]
+	r.busy[id] = struct{}{}
+	r.mu.Unlock()
+	if running {
+		return
+	}
+	started := r.s.background(func(ctx context.Context) {
+		defer r.forget(id)
+		if err := r.settle(ctx, lock, st); err != nil {
+			r.s.log.Warn("resolve lock", "txn", lock.GetStartTs(), "err", err)
+		}
+	})
+	if !started {
+		r.forget(id)
+	}
+}
+
+func (r *resolver) forget(id string) {
+	r.mu.Lock()
+	delete(r.busy, id)
+	r.mu.Unlock()
+}
+
+// settleForWrite makes progress against locks a writer met: those of finished
+// transactions are settled, for those of living ones it waits.
+func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, locks []*kvpb.LockInfo) error {
+	var alive *kvpb.LockInfo
+	var wait time.Duration
+	for _, lock := range locks {
+		st, err := r.status(ctx, lock, 0)
+		if err != nil {
+			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
+		}
+		if st.alive {
+			alive, wait = lock, max(wait, st.left)
+			continue
+		}
+		if err := r.settle(ctx, lock, st); err != nil {
+			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
+		}
+	}
+	if alive == nil {
+		return nil
+	}
+	if w.bo.s == nil {
+		w.bo = r.s.newBackoff(backoffWriteLock)
+	}
+	err := w.bo.waitAtMost(ctx, wait)
+	if errors.Is(err, errBudget) {
+		return &LockTimeoutError{Key: alive.GetKey(), StartTS: alive.GetStartTs()}
+	}
+	return err
+}
+
+// keyError makes an error of what a KV node answered for a key.
+func keyError(ke *kvpb.KeyError, startTS uint64) error {
+	switch k := ke.GetKind().(type) {
+	case *kvpb.KeyError_Locked:
+		return &LockTimeoutError{Key: k.Locked.GetKey(), StartTS: k.Locked.GetStartTs()}
+	case *kvpb.KeyError_Conflict:
+		return &WriteConflictError{
+			StartTS: startTS, ConflictStartTS: k.Conflict.GetConflictStartTs(),
+			ConflictCommitTS: k.Conflict.GetConflictCommitTs(), Key: k.Conflict.GetKey(), Reason: k.Conflict.GetReason(),
+		}
+	case *kvpb.KeyError_AlreadyExist:
+		return &KeyExistsError{Key: k.AlreadyExist.GetKey()}
+	case *kvpb.KeyError_TxnLockNotFound:
+		return &WriteConflictError{
+			StartTS: startTS, Key: k.TxnLockNotFound.GetKey(),
+			Reason: kvpb.ConflictReason_CONFLICT_REASON_SELF_ROLLED_BACK,
+		}
+	case *kvpb.KeyError_Abort:
+		return &AbortedError{Reason: k.Abort}
+	default:
+		return &AbortedError{Reason: ke.String()}
+	}
+}

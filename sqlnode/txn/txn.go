@@ -1,0 +1,219 @@
+package txn
+
+import (
+	"context"
+
+	"github.com/cairndb/cairn/pd/pdclient"
+)
+
+// TxnOptions of Begin. The zero value of a field means its default.
+type TxnOptions struct {
+	// StartTS is the start timestamp; 0 = a fresh one is requested at once and
+	// awaited when first needed.
+	StartTS uint64
+	// Autocommit: the transaction lives as long as the one statement of its client,
+	// so its start timestamp is recent enough to stand for the moment of commit and
+	// a one-phase commit draws no second one.
+	Autocommit bool
+}
+
+// Txn is a transaction of one client. It is not safe for concurrent use, except
+// that several scanners and readers may run at once while nobody writes.
+type Txn struct {
+	store *Store
+	snap  *Snapshot
+	buf   buffer
+	auto  bool
+	done  bool
+
+	start    pdclient.Future
+	startTS  uint64 // 0 until start was awaited
+	startErr error
+}
+
+// Savepoint marks a state of a transaction's writes.
+type Savepoint struct{ pos int }
+
+// StartTS waits for the start timestamp and returns it; 0 when it could not be
+// had (reads and Commit then return the error).
+func (t *Txn) StartTS() uint64 {
+	ts, _ := t.awaitStart()
+	return ts
+}
+
+func (t *Txn) awaitStart() (uint64, error) {
+	if t.startTS == 0 && t.startErr == nil {
+		t.startTS, t.startErr = t.start.Wait()
+	}
+	return t.startTS, t.startErr
+}
+
+// Set puts value under key. Both are copied. It fails with *TooLargeError.
+func (t *Txn) Set(key, value []byte) error {
+	st := t.stateOf(key)
+	return t.write(key, entryState{value: value, put: true, mustNotExist: st.mustNotExist, locked: st.locked})
+}
+
+// Insert is Set of a key presumed absent: the commit fails with *KeyExistsError
+// if it has a value. A key this transaction has put itself is the caller's to
+// check; one it deleted is known to be absent and not checked again.
+func (t *Txn) Insert(key, value []byte) error {
+	st := t.stateOf(key)
+	known := st.put || st.deleted
+	return t.write(key, entryState{value: value, put: true, mustNotExist: st.mustNotExist || !known, locked: st.locked})
+}
+
+// Delete removes key. If the transaction inserted the key itself, the commit
+// still checks that it was absent.
+func (t *Txn) Delete(key []byte) error {
+	st := t.stateOf(key)
+	return t.write(key, entryState{deleted: true, mustNotExist: st.mustNotExist, locked: st.locked})
+}
+
+// LockKey makes the commit conflict with other writers of key though nothing is
+// written to it.
+func (t *Txn) LockKey(key []byte) {
+	st := t.stateOf(key)
+	if st.locked {
+		return
+	}
+	t.buf.change(key).locked = true
+}
+
+func (t *Txn) stateOf(key []byte) entryState {
+	if e := t.buf.get(key); e != nil {
+		return e.entryState
+	}
+	return entryState{}
+}
+
+func (t *Txn) write(key []byte, st entryState) error {
+	if t.done {
+		return ErrClosed
+	}
+	if n, limit := len(key)+len(st.value), t.store.maxEntryBytes; n > limit {
+		return &TooLargeError{Entry: true, Size: n, Limit: limit}
+	}
+	if n, limit := t.buf.size+len(key)+len(st.value), t.store.maxTxnBytes; n > limit {
+		return &TooLargeError{Size: n, Limit: limit}
+	}
+	t.buf.set(key, st)
+	return nil
+}
+
+// Savepoint marks the current writes. Release it when it is not needed any more.
+func (t *Txn) Savepoint() Savepoint { return Savepoint{t.buf.savepoint()} }
+
+// RollbackTo undoes the writes and locks since sp and the savepoints made since.
+// sp itself stays alive.
+func (t *Txn) RollbackTo(sp Savepoint) { t.buf.rollbackTo(sp.pos) }
+
+// Release ends sp and keeps the writes.
+func (t *Txn) Release(Savepoint) { t.buf.release() }
+
+// Dirty reports whether there is anything to commit.
+func (t *Txn) Dirty() bool { return t.buf.len() > 0 }
+
+// Len returns the number of keys written or locked.
+func (t *Txn) Len() int { return t.buf.len() }
+
+// Size returns the bytes of keys and values written.
+func (t *Txn) Size() int { return t.buf.size }
+
+// HasWritesIn reports whether a key of [start, end) was put or deleted; an empty
+// end is the end of the key space.
+func (t *Txn) HasWritesIn(start, end []byte) bool {
+	for e := range t.buf.inRange(start, end) {
+		if e.put || e.deleted {
+			return true
+		}
+	}
+	return false
+}
+
+// Get implements Reader; own writes are seen.
+func (t *Txn) Get(ctx context.Context, key []byte) ([]byte, error) {
+	if e := t.buf.get(key); e != nil {
+		switch {
+		case e.put:
+			return append([]byte{}, e.value...), nil
+		case e.deleted:
+			return nil, ErrNotFound
+		}
+	}
+	sn, err := t.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	return sn.Get(ctx, key)
+}
+
+// BatchGet implements Reader; own writes are seen.
+func (t *Txn) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
+	sn, err := t.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	if t.buf.len() == 0 {
+		return sn.BatchGet(ctx, keys)
+	}
+	values := make([][]byte, len(keys))
+	var ask [][]byte
+	var pos []int
+	for i, k := range keys {
+		e := t.buf.get(k)
+		switch {
+		case e != nil && e.put:
+			values[i] = append([]byte{}, e.value...)
+		case e != nil && e.deleted:
+		default:
+			ask, pos = append(ask, k), append(pos, i)
+		}
+	}
+	if len(ask) == 0 {
+		return values, nil
+	}
+	got, err := sn.BatchGet(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range got {
+		values[pos[i]] = v
+	}
+	return values, nil
+}
+
+// Scan implements Reader; the scanner sees the own writes made before this call
+// and none made later.
+func (t *Txn) Scan(_ context.Context, start, end []byte, o ScanOptions) *Scanner {
+	sn, err := t.snapshot()
+	if err != nil {
+		return &Scanner{err: err}
+	}
+	sc := newScanner(sn, start, end, o)
+	for e := range t.buf.inRange(start, end) {
+		if e.put || e.deleted {
+			sc.own = append(sc.own, *e)
+		}
+	}
+	sc.start()
+	return sc
+}
+
+func (t *Txn) snapshot() (*Snapshot, error) {
+	if t.done {
+		return nil, ErrClosed
+	}
+	if t.snap == nil {
+		ts, err := t.awaitStart()
+		if err != nil {
+			return nil, err
+		}
+		t.snap = t.store.Snapshot(ts)
+	}
+	return t.snap, nil
+}
+
+// Rollback ends the transaction without effect. Nothing was sent before Commit,
+// so there is nothing to undo. After Commit or Rollback it does nothing.
+func (t *Txn) Rollback() { t.done = true }
