@@ -1,10 +1,9 @@
 package types
 
 import (
+	"bytes"
 	"math"
 	"strconv"
-
-	"vitess.io/vitess/go/mysql/format"
 )
 
 // AppendText appends the text of a value as clients see it: what the text protocol sends and what CONCAT sees. NULL
@@ -132,7 +131,24 @@ func AppendFloat(dst []byte, f float64, t Type) []byte {
 	if t.Tp == TypeFloat {
 		return appendSingle(dst, f)
 	}
-	return append(dst, format.FormatFloat(f)...)
+	return appendShortest(dst, f)
+}
+
+// expFrom is where a double is written with an exponent, 1/expFrom where it is for small ones.
+const expFrom = 1e15
+
+// appendShortest writes the shortest text that reads back as f. MySQL's exponents have no plus sign.
+func appendShortest(dst []byte, f float64) []byte {
+	abs := math.Abs(f)
+	if abs < expFrom && abs >= 1/expFrom {
+		return strconv.AppendFloat(dst, f, 'f', -1, 64)
+	}
+	at := len(dst)
+	dst = strconv.AppendFloat(dst, f, 'g', -1, 64)
+	if i := bytes.Index(dst[at:], []byte("e+")); i >= 0 {
+		dst = append(dst[:at+i+1], dst[at+i+2:]...)
+	}
+	return dst
 }
 
 func padLeft(s string, width int) string {
