@@ -1,0 +1,261 @@
+// Package cluster is PD's model of the cluster while it leads: stores, regions,
+// identifiers and the safe point. Reports of region leaders feed it; what must
+// survive is written through a Writer that refuses when leadership is lost.
+//
+// # What is written when
+//
+//   - Stores, the bootstrap record, id windows and the safe point: before the call
+//     that changes them returns.
+//   - Regions (range, epoch, peers; no statistics): soon after, by Flush. Losing
+//     some is harmless, because leaders report again and a client with an old
+//     route is corrected by the store it asks.
+//
+// # Reports of regions
+//
+// A report is stale, and refused, if its epoch or term is behind what is known of
+// the region, or if any other region that overlaps its range has a greater
+// version. Otherwise it is accepted, and the regions it overlaps are forgotten:
+// they are older, and will report what is left of them.
+//
+// Keys: "store/<id>", "region/<id>" (protobuf; id in hex), "bootstrap" (the id of
+// the first region), "id" and "safepoint" (decimal).
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cairndb/cairn/pd/meta"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/pdpb"
+)
+
+const (
+	storeDir     = "store/"
+	regionDir    = "region/"
+	bootstrapKey = "bootstrap"
+	idKey        = "id"
+	safePointKey = "safepoint"
+
+	// idWindow ids are reserved with one write.
+	idWindow = 1000
+	// maxIDs is the most ids one call can ask for.
+	maxIDs = 1 << 20
+	// MaxScan is the most regions one Scan returns.
+	MaxScan = 1024
+	// maxSplit is the most new regions of one split.
+	maxSplit = 1024
+)
+
+// Refusals. They correspond to codes of pdpb.Error.
+var (
+	ErrNotBootstrapped     = errors.New("cluster: not bootstrapped")
+	ErrAlreadyBootstrapped = errors.New("cluster: already bootstrapped")
+	ErrStoreTombstone      = errors.New("cluster: store is tombstone")
+	ErrStoreNotFound       = errors.New("cluster: store not found")
+	ErrRegionNotFound      = errors.New("cluster: region not found")
+	ErrStaleEpoch          = errors.New("cluster: stale region")
+	ErrInvalid             = errors.New("cluster: invalid request")
+)
+
+// Writer makes changes durable while leadership lasts (meta.Term).
+type Writer interface {
+	Write(ctx context.Context, ops ...meta.Op) error
+}
+
+// Reader reads what was written (meta.Store).
+type Reader interface {
+	Get(ctx context.Context, key string) (value []byte, found bool, err error)
+	List(ctx context.Context, dir string, fn func(name string, value []byte) error) error
+}
+
+// Cluster is the model of one term of leadership. Safe for concurrent use.
+//
+// Messages put in or taken out are shared and never modified.
+type Cluster struct {
+	w Writer
+
+	// admin serialises the durable changes, so that memory follows the disk. It is
+	// held during writes. Lock order: admin before mu.
+	admin sync.Mutex
+	ids   struct { // under admin
+		next, end uint64 // [next, end) is reserved
+	}
+
+	mu           sync.RWMutex // protects the fields below; no I/O under it
+	bootstrapped bool
+	stores       map[uint64]*storeState
+	regions      regionMap
+	dirty        map[uint64]bool // regions to write or, if gone, to delete
+	safePoint    uint64
+}
+
+type storeState struct {
+	meta     *kvpb.Store
+	stats    *pdpb.StoreStats
+	lastSeen time.Time
+}
+
+// Load reads the model from r; changes go to w.
+func Load(ctx context.Context, r Reader, w Writer) (*Cluster, error) {
+	c := &Cluster{w: w, stores: make(map[uint64]*storeState), dirty: make(map[uint64]bool)}
+	c.regions.init()
+	_, found, err := r.Get(ctx, bootstrapKey)
+	if err != nil {
+		return nil, err
+	}
+	c.bootstrapped = found
+	end, err := loadNumber(ctx, r, idKey)
+	if err != nil {
+		return nil, err
+	}
+	c.ids.next, c.ids.end = max(end, 1), max(end, 1)
+	if c.safePoint, err = loadNumber(ctx, r, safePointKey); err != nil {
+		return nil, err
+	}
+	err = r.List(ctx, storeDir, func(_ string, value []byte) error {
+		s := new(kvpb.Store)
+		if err := s.UnmarshalVT(value); err != nil {
+			return err
+		}
+		c.stores[s.Id] = &storeState{meta: s}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = r.List(ctx, regionDir, func(_ string, value []byte) error {
+		m := new(kvpb.Region)
+		if err := m.UnmarshalVT(value); err != nil {
+			return err
+		}
+		// Flush may have been cut short: of overlapping records the newer stays.
+		if c.regions.stale(m, 0) == nil {
+			c.regions.put(&region{meta: m})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func loadNumber(ctx context.Context, r Reader, key string) (uint64, error) {
+	value, found, err := r.Get(ctx, key)
+	if err != nil || !found {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(string(value), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("cluster: %s: %w", key, err)
+	}
+	return n, nil
+}
+
+func number(key string, n uint64) meta.Op {
+	return meta.Op{Key: key, Value: strconv.AppendUint(nil, n, 10)}
+}
+
+func storeOp(s *kvpb.Store) (meta.Op, error) {
+	value, err := s.MarshalVT()
+	return meta.Op{Key: fmt.Sprintf("%s%016x", storeDir, s.Id), Value: value}, err
+}
+
+func regionOp(m *kvpb.Region) (meta.Op, error) {
+	value, err := m.MarshalVT()
+	return meta.Op{Key: regionKey(m.Id), Value: value}, err
+}
+
+func regionKey(id uint64) string { return fmt.Sprintf("%s%016x", regionDir, id) }
+
+// Bootstrapped reports whether the first store and region exist.
+func (c *Cluster) Bootstrapped() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.bootstrapped
+}
+
+// Bootstrap records the first store and region, once in the cluster's life. The
+// region must cover all keys and live on the store alone.
+func (c *Cluster) Bootstrap(ctx context.Context, s *kvpb.Store, m *kvpb.Region) error {
+	if err := checkStore(s); err != nil {
+		return err
+	}
+	if err := checkRegion(m); err != nil {
+		return err
+	}
+	if len(m.StartKey) > 0 || len(m.EndKey) > 0 || len(m.Peers) != 1 || m.Peers[0].StoreId != s.Id {
+		return fmt.Errorf("%w: the first region covers all keys and has one peer, on the first store", ErrInvalid)
+	}
+	c.admin.Lock()
+	defer c.admin.Unlock()
+	if c.Bootstrapped() {
+		return ErrAlreadyBootstrapped
+	}
+	sop, err := storeOp(s)
+	if err != nil {
+		return err
+	}
+	rop, err := regionOp(m)
+	if err != nil {
+		return err
+	}
+	if err := c.w.Write(ctx, sop, rop, number(bootstrapKey, m.Id)); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bootstrapped = true
+	c.stores[s.Id] = &storeState{meta: s}
+	c.regions.put(&region{meta: m})
+	return nil
+}
+
+// AllocIDs reserves n consecutive ids, none of which was or will be given out
+// again; ids start at 1.
+func (c *Cluster) AllocIDs(ctx context.Context, n uint32) (first uint64, err error) {
+	if n == 0 || n > maxIDs {
+		return 0, fmt.Errorf("%w: %d ids", ErrInvalid, n)
+	}
+	c.admin.Lock()
+	defer c.admin.Unlock()
+	if need := c.ids.next + uint64(n); need > c.ids.end {
+		end := need + idWindow
+		if err := c.w.Write(ctx, number(idKey, end)); err != nil {
+			return 0, err
+		}
+		c.ids.end = end
+	}
+	first = c.ids.next
+	c.ids.next += uint64(n)
+	return first, nil
+}
+
+// SafePoint is the safe point in force.
+func (c *Cluster) SafePoint() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.safePoint
+}
+
+// UpdateSafePoint raises the safe point to ts, unless it is there already, and
+// returns the one in force.
+func (c *Cluster) UpdateSafePoint(ctx context.Context, ts uint64) (uint64, error) {
+	c.admin.Lock()
+	defer c.admin.Unlock()
+	if now := c.SafePoint(); ts <= now {
+		return now, nil
+	}
+	if err := c.w.Write(ctx, number(safePointKey, ts)); err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.safePoint = ts
+	return ts, nil
+}

@@ -1,0 +1,314 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"github.com/cairndb/cairn/pd/meta"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/pdpb"
+)
+
+// disk is metadata in a map; fail makes writes fail.
+type disk struct {
+	kv     map[string][]byte
+	fail   error
+	writes int
+}
+
+func newDisk() *disk { return &disk{kv: make(map[string][]byte)} }
+
+func (d *disk) Write(_ context.Context, ops ...meta.Op) error {
+	if d.fail != nil {
+		return d.fail
+	}
+	d.writes++
+	for _, op := range ops {
+		if op.Delete {
+			delete(d.kv, op.Key)
+		} else {
+			d.kv[op.Key] = op.Value
+		}
+	}
+	return nil
+}
+
+func (d *disk) Get(_ context.Context, key string) ([]byte, bool, error) {
+	v, ok := d.kv[key]
+	return v, ok, nil
+}
+
+func (d *disk) List(_ context.Context, dir string, fn func(string, []byte) error) error {
+	var keys []string
+	for k := range d.kv {
+		if strings.HasPrefix(k, dir) {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		if err := fn(strings.TrimPrefix(k, dir), d.kv[k]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var ctx = context.Background()
+
+func load(t require.TestingT, d *disk) *Cluster {
+	c, err := Load(ctx, d, d)
+	require.NoError(t, err)
+	return c
+}
+
+func reg(id uint64, start, end string, ver uint64) *kvpb.Region {
+	return &kvpb.Region{Id: id, StartKey: []byte(start), EndKey: []byte(end),
+		Epoch: &kvpb.RegionEpoch{ConfVer: 1, Version: ver}, Peers: []*kvpb.Peer{{Id: id*10 + 1, StoreId: 1}}}
+}
+
+func beat(c *Cluster, m *kvpb.Region, term uint64) error {
+	return c.RegionHeartbeat(&pdpb.RegionHeartbeatRequest{Region: m, Leader: m.Peers[0], Term: term})
+}
+
+func bootstrapped(t require.TestingT) (*disk, *Cluster) {
+	d := newDisk()
+	c := load(t, d)
+	require.NoError(t, c.Bootstrap(ctx, &kvpb.Store{Id: 1, Address: "a:1"}, reg(2, "", "", 1)))
+	return d, c
+}
+
+func TestBootstrapHappensOnce(t *testing.T) {
+	d := newDisk()
+	c := load(t, d)
+	require.False(t, c.Bootstrapped())
+	require.ErrorIs(t, c.PutStore(ctx, &kvpb.Store{Id: 1}), ErrNotBootstrapped)
+	require.ErrorIs(t, beat(c, reg(2, "", "", 1), 1), ErrNotBootstrapped)
+	store := &kvpb.Store{Id: 1, Address: "a:1"}
+	require.ErrorIs(t, c.Bootstrap(ctx, &kvpb.Store{}, reg(2, "", "", 1)), ErrInvalid)
+	require.ErrorIs(t, c.Bootstrap(ctx, store, reg(2, "a", "", 1)), ErrInvalid)
+	d.fail = errors.New("disk")
+	require.Error(t, c.Bootstrap(ctx, store, reg(2, "", "", 1)))
+	require.False(t, c.Bootstrapped())
+	d.fail = nil
+	require.NoError(t, c.Bootstrap(ctx, store, reg(2, "", "", 1)))
+	require.ErrorIs(t, c.Bootstrap(ctx, store, reg(2, "", "", 1)), ErrAlreadyBootstrapped)
+	c = load(t, d)
+	require.ErrorIs(t, c.Bootstrap(ctx, store, reg(2, "", "", 1)), ErrAlreadyBootstrapped)
+	r, err := c.Region([]byte("x"))
+	require.NoError(t, err)
+	require.EqualValues(t, 2, r.Meta.Id)
+	require.Nil(t, r.Leader, "the leader is unknown until it reports")
+}
+
+func TestIDsAreUniqueAcrossRestartsAndFailedWrites(t *testing.T) {
+	d := newDisk()
+	c := load(t, d)
+	next := uint64(1)
+	for i := range 50 {
+		n := uint32(i*37%500 + 1)
+		first, err := c.AllocIDs(ctx, n)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, first, next)
+		next = first + uint64(n)
+		if i%7 == 0 {
+			d.fail = errors.New("disk")
+			_, err := c.AllocIDs(ctx, 2*idWindow)
+			require.Error(t, err)
+			d.fail = nil
+		}
+		if i%10 == 9 {
+			c = load(t, d)
+		}
+	}
+	require.Less(t, d.writes, 40, "ids are reserved in windows")
+	for _, n := range []uint32{0, maxIDs + 1} {
+		_, err := c.AllocIDs(ctx, n)
+		require.ErrorIs(t, err, ErrInvalid)
+	}
+}
+
+func TestSafePointNeverGoesBack(t *testing.T) {
+	d, c := bootstrapped(t)
+	got, err := c.UpdateSafePoint(ctx, 100)
+	require.NoError(t, err)
+	require.EqualValues(t, 100, got)
+	got, err = c.UpdateSafePoint(ctx, 50)
+	require.NoError(t, err)
+	require.EqualValues(t, 100, got)
+	d.fail = errors.New("disk")
+	_, err = c.UpdateSafePoint(ctx, 200)
+	require.Error(t, err)
+	require.EqualValues(t, 100, c.SafePoint(), "not durable, not in force")
+	d.fail = nil
+	require.EqualValues(t, 100, load(t, d).SafePoint())
+}
+
+func TestStores(t *testing.T) {
+	d, c := bootstrapped(t)
+	require.NoError(t, c.PutStore(ctx, &kvpb.Store{Id: 3, Address: "b:1"}))
+	require.ErrorIs(t, c.PutStore(ctx, &kvpb.Store{Id: 4, Address: "b:1"}), ErrInvalid, "address in use")
+	writes := d.writes
+	require.NoError(t, c.PutStore(ctx, &kvpb.Store{Id: 3, Address: "b:1"}))
+	require.Equal(t, writes, d.writes, "nothing new, nothing written")
+	require.NoError(t, c.PutStore(ctx, &kvpb.Store{Id: 3, Address: "b:2", State: kvpb.StoreState_STORE_STATE_TOMBSTONE}))
+	c = load(t, d)
+	s, err := c.Store(3)
+	require.NoError(t, err)
+	require.Equal(t, "b:2", s.Address)
+	require.Equal(t, kvpb.StoreState_STORE_STATE_UP, s.State, "a store does not change its own state")
+	_, err = c.Store(9)
+	require.ErrorIs(t, err, ErrStoreNotFound)
+	require.ErrorIs(t, c.StoreHeartbeat(time.Now(), &pdpb.StoreStats{StoreId: 9}), ErrStoreNotFound)
+	now := time.Now()
+	require.NoError(t, c.StoreHeartbeat(now, &pdpb.StoreStats{StoreId: 3, RegionCount: 7}))
+	list := c.Stores()
+	require.Len(t, list, 2)
+	require.EqualValues(t, 7, list[1].Stats.RegionCount)
+	require.Equal(t, now, list[1].LastSeen)
+
+	c.stores[3].meta.State = kvpb.StoreState_STORE_STATE_TOMBSTONE
+	require.ErrorIs(t, c.PutStore(ctx, &kvpb.Store{Id: 3}), ErrStoreTombstone)
+	require.ErrorIs(t, c.StoreHeartbeat(now, &pdpb.StoreStats{StoreId: 3}), ErrStoreTombstone)
+}
+
+func TestSplitAndLookups(t *testing.T) {
+	d, c := bootstrapped(t)
+	ids, err := c.AskSplit(ctx, reg(2, "", "", 1), 2)
+	require.NoError(t, err)
+	require.Len(t, ids, 2)
+	require.Len(t, ids[0].Peers, 1)
+	// [..g) is 2, [g..p) is 3, [p..) is 4; the reports come in any order.
+	require.NoError(t, beat(c, reg(4, "p", "", 3), 5))
+	_, err = c.Region([]byte("a"))
+	require.ErrorIs(t, err, ErrRegionNotFound, "the old region is forgotten, the rest not reported yet")
+	require.NoError(t, beat(c, reg(2, "", "g", 3), 5))
+	require.NoError(t, beat(c, reg(3, "g", "p", 3), 5))
+	require.ErrorIs(t, beat(c, reg(2, "", "", 1), 6), ErrStaleEpoch, "epoch")
+	require.ErrorIs(t, beat(c, reg(9, "a", "z", 2), 6), ErrStaleEpoch, "overlap with newer regions")
+	require.ErrorIs(t, beat(c, reg(3, "g", "p", 3), 4), ErrStaleEpoch, "term")
+	_, err = c.AskSplit(ctx, reg(2, "", "", 1), 1)
+	require.ErrorIs(t, err, ErrStaleEpoch)
+
+	check := func(c *Cluster) {
+		for key, want := range map[string]uint64{"": 2, "a": 2, "g": 3, "o": 3, "p": 4, "zz": 4} {
+			r, err := c.Region([]byte(key))
+			require.NoError(t, err)
+			require.Equal(t, want, r.Meta.Id, "at %q", key)
+		}
+		for key, want := range map[string]uint64{"a": 2, "g": 2, "ga": 3, "p": 3, "pa": 4, "": 4} {
+			r, err := c.RegionBefore([]byte(key))
+			require.NoError(t, err)
+			require.Equal(t, want, r.Meta.Id, "before %q", key)
+		}
+		scan := func(start, end string, limit int) (list []uint64) {
+			for _, r := range c.Scan([]byte(start), []byte(end), limit) {
+				list = append(list, r.Meta.Id)
+			}
+			return list
+		}
+		require.Equal(t, []uint64{2, 3, 4}, scan("", "", 0))
+		require.Equal(t, []uint64{3}, scan("h", "p", 0))
+		require.Equal(t, []uint64{2, 3}, scan("a", "", 2))
+		require.Equal(t, []uint64{3, 4}, scan("g", "q", 0))
+	}
+	check(c)
+	d.fail = errors.New("disk")
+	require.Error(t, c.Flush(ctx))
+	d.fail = nil
+	require.NoError(t, c.Flush(ctx))
+	check(load(t, d))
+	r, err := c.RegionByID(3)
+	require.NoError(t, err)
+	require.EqualValues(t, 31, r.Leader.Id)
+	writes := d.writes
+	require.NoError(t, beat(c, reg(3, "g", "p", 3), 6))
+	require.NoError(t, c.Flush(ctx))
+	require.Equal(t, writes, d.writes, "statistics are not written")
+
+	// Merge 3 into 2: the survivor grows, the other is forgotten on disk too.
+	require.NoError(t, beat(c, reg(2, "", "p", 5), 6))
+	require.NoError(t, c.Flush(ctx))
+	c = load(t, d)
+	require.Equal(t, 2, c.RegionCount())
+	_, err = c.RegionByID(3)
+	require.ErrorIs(t, err, ErrRegionNotFound)
+}
+
+// The tree against a list searched from end to end.
+func TestRegionMapAgainstAList(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		_, c := bootstrapped(t)
+		model := map[uint64]*kvpb.Region{2: reg(2, "", "", 1)}
+		overlaps := func(a, b *kvpb.Region) bool {
+			return (len(a.EndKey) == 0 || string(b.StartKey) < string(a.EndKey)) && (len(b.EndKey) == 0 || string(a.StartKey) < string(b.EndKey))
+		}
+		key := rapid.StringMatching(`[a-e]{0,2}`)
+		for range rapid.IntRange(1, 40).Draw(t, "reports") {
+			m := reg(rapid.Uint64Range(2, 8).Draw(t, "id"), key.Draw(t, "start"), key.Draw(t, "end"), rapid.Uint64Range(1, 6).Draw(t, "version"))
+			if checkRegion(m) != nil {
+				continue
+			}
+			stale := false
+			for id, r := range model {
+				if id == m.Id && r.Epoch.Version > m.Epoch.Version || id != m.Id && overlaps(r, m) && r.Epoch.Version > m.Epoch.Version {
+					stale = true
+				}
+			}
+			if old := model[m.Id]; old != nil && old.Epoch.Version == m.Epoch.Version && !proto.Equal(old, m) {
+				continue // the same version has the same range
+			}
+			err := beat(c, m, 1)
+			require.Equal(t, stale, err != nil, "%v: %v", m, err)
+			if stale {
+				continue
+			}
+			for id, r := range model {
+				if id != m.Id && overlaps(r, m) {
+					delete(model, id)
+				}
+			}
+			model[m.Id] = m
+		}
+		require.Equal(t, len(model), c.RegionCount())
+		for range 10 {
+			k := key.Draw(t, "key")
+			var want *kvpb.Region
+			for _, r := range model {
+				if string(r.StartKey) <= k && (len(r.EndKey) == 0 || k < string(r.EndKey)) {
+					want = r
+				}
+			}
+			got, err := c.Region([]byte(k))
+			require.Equal(t, want == nil, err != nil)
+			if want != nil {
+				require.Equal(t, want.Id, got.Meta.Id)
+			}
+		}
+	})
+}
+
+func BenchmarkRegion(b *testing.B) {
+	_, c := bootstrapped(b)
+	for i := range 10_000 {
+		if err := beat(c, reg(uint64(i+10), fmt.Sprintf("k%06d", i), fmt.Sprintf("k%06d", i+1), 2), 1); err != nil {
+			b.Fatal(err)
+		}
+	}
+	key := []byte("k005000x")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Region(key); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
