@@ -146,6 +146,9 @@ type Table struct {
 
 	CreateTime int64 // Unix seconds
 
+	// MaxColumnID and MaxIndexID are the greatest ids ever used in this table: ids are not used again.
+	MaxColumnID, MaxIndexID int64
+
 	byName map[string]*Column
 }
 
@@ -210,7 +213,7 @@ func (t *Table) finish() {
 	}
 	t.Handle = HandleCommon
 	if len(t.PK.Columns) == 1 {
-		if c := t.Columns[t.PK.Columns[0].Offset]; isIntegerColumn(c.Type.Tp) {
+		if fitsHandle(t.Columns[t.PK.Columns[0].Offset].Type) {
 			t.Handle = HandleInt
 		}
 	}
@@ -282,10 +285,74 @@ func (t *Table) allNotNull(ix *Index) bool {
 	return true
 }
 
-func isIntegerColumn(tp byte) bool {
-	switch tp {
-	case types.TypeTiny, types.TypeShort, types.TypeInt24, types.TypeLong, types.TypeLonglong:
+// fitsHandle says whether all values of an integer type fit into a signed 64-bit handle in their own order. BIGINT
+// UNSIGNED does not, so such a PRIMARY KEY is a common handle.
+func fitsHandle(t types.Type) bool {
+	switch t.Tp {
+	case types.TypeTiny, types.TypeShort, types.TypeInt24, types.TypeLong:
 		return true
+	case types.TypeLonglong:
+		return t.Flags&types.FlagUnsigned == 0
 	}
 	return false
+}
+
+// clone copies a table deeply enough that columns and indexes of the copy may be changed. Derived fields are dropped.
+func (t *Table) clone() *Table {
+	c := *t
+	c.Columns = make([]*Column, len(t.Columns))
+	for i, col := range t.Columns {
+		cc := *col
+		c.Columns[i] = &cc
+	}
+	c.Indexes, c.WriteIndexes, c.PK, c.AutoInc, c.byName = nil, nil, nil, nil, nil
+	for _, ix := range t.AllIndexes() {
+		ci := *ix
+		ci.Columns = append([]IndexColumn(nil), ix.Columns...)
+		c.AddIndex(&ci)
+	}
+	return &c
+}
+
+// Edit returns a copy of t to change and hand to Change.PutTable. Columns and indexes of the copy may be changed;
+// lookup by name does not work on it.
+func (t *Table) Edit() *Table { return t.clone() }
+
+// AllIndexes lists the indexes in any state, PRIMARY first, then by id.
+func (t *Table) AllIndexes() []*Index {
+	out := make([]*Index, 0, len(t.WriteIndexes)+1)
+	if t.PK != nil {
+		out = append(out, t.PK)
+	}
+	return append(out, t.WriteIndexes...)
+}
+
+// AddIndex files an index where its kind and state say. For tables that are being made or edited.
+func (t *Table) AddIndex(ix *Index) {
+	if ix.Primary {
+		t.PK = ix
+		t.Indexes = append([]*Index{ix}, t.Indexes...)
+		return
+	}
+	t.WriteIndexes = append(t.WriteIndexes, ix)
+	if ix.State == StatePublic {
+		t.Indexes = append(t.Indexes, ix)
+	}
+}
+
+// RemoveIndex takes an index away. For tables that are being edited.
+func (t *Table) RemoveIndex(id int64) {
+	other := func(ix *Index) bool { return ix.ID != id }
+	t.WriteIndexes = keep(t.WriteIndexes, other)
+	t.Indexes = keep(t.Indexes, other)
+}
+
+func keep(list []*Index, pred func(*Index) bool) []*Index {
+	var out []*Index
+	for _, ix := range list {
+		if pred(ix) {
+			out = append(out, ix)
+		}
+	}
+	return out
 }

@@ -1,0 +1,144 @@
+// Package catalogtest has a metadata store in memory for tests of packages that keep something in the catalog.
+package catalogtest
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/tidwall/btree"
+
+	"github.com/cairndb/cairn/sqlnode/catalog"
+)
+
+// KV is a catalog.KV in memory: snapshot reads, first committer wins. Safe for concurrent use.
+type KV struct {
+	mu   sync.Mutex
+	ts   uint64
+	data *btree.Map[string, version]
+
+	// Fail, if set, is asked before every commit; its error is returned instead of committing.
+	Fail func() error
+}
+
+type version struct {
+	value []byte // nil = deleted
+	ts    uint64
+}
+
+var _ catalog.KV = (*KV)(nil)
+
+// New returns an empty store.
+func New() *KV { return &KV{ts: 1 << 40, data: btree.NewMap[string, version](32)} }
+
+// tx is a transaction: a copy of the whole tree and the keys written.
+type tx struct {
+	ts     uint64
+	data   *btree.Map[string, version]
+	writes map[string][]byte
+}
+
+// Begin starts a transaction.
+func (s *KV) begin() *tx {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ts += 1 << 18 // one millisecond
+	return &tx{ts: s.ts, data: s.data.Copy(), writes: map[string][]byte{}}
+}
+
+// Update implements catalog.KV.
+func (s *KV) Update(ctx context.Context, fn func(catalog.Tx) error) error {
+	for {
+		t := s.begin()
+		if err := fn(t); err != nil {
+			return err
+		}
+		if s.Fail != nil {
+			if err := s.Fail(); err != nil {
+				return err
+			}
+		}
+		if s.commit(t) {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// View implements catalog.KV.
+func (s *KV) View(_ context.Context, fn func(catalog.Tx) error) error { return fn(s.begin()) }
+
+// Latest implements catalog.KV.
+func (s *KV) Latest(ctx context.Context, key []byte) ([]byte, error) { return s.begin().Get(ctx, key) }
+
+func (s *KV) commit(t *tx) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range t.writes {
+		if v, ok := s.data.Get(k); ok && v.ts > t.ts {
+			return false
+		}
+	}
+	s.ts++
+	for k, v := range t.writes {
+		s.data.Set(k, version{value: v, ts: s.ts})
+	}
+	return true
+}
+
+// TS implements catalog.Tx.
+func (t *tx) TS() uint64 { return t.ts }
+
+// Get implements catalog.Tx.
+func (t *tx) Get(_ context.Context, key []byte) ([]byte, error) {
+	if v, ok := t.writes[string(key)]; ok {
+		return bytes.Clone(v), nil
+	}
+	v, _ := t.data.Get(string(key))
+	return bytes.Clone(v.value), nil
+}
+
+// Scan implements catalog.Tx.
+func (t *tx) Scan(_ context.Context, start, end []byte, fn func(key, value []byte) error) error {
+	all := map[string][]byte{}
+	t.data.Ascend(string(start), func(k string, v version) bool {
+		if end != nil && k >= string(end) {
+			return false
+		}
+		all[k] = v.value
+		return true
+	})
+	for k, v := range t.writes {
+		if k >= string(start) && (end == nil || k < string(end)) {
+			all[k] = v
+		}
+	}
+	names := make([]string, 0, len(all))
+	for k, v := range all {
+		if v != nil {
+			names = append(names, k)
+		}
+	}
+	slices.Sort(names)
+	for _, k := range names {
+		if err := fn([]byte(k), bytes.Clone(all[k])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Set implements catalog.Tx.
+func (t *tx) Set(key, value []byte) error {
+	t.writes[string(key)] = append([]byte{}, value...)
+	return nil
+}
+
+// Delete implements catalog.Tx.
+func (t *tx) Delete(key []byte) error {
+	t.writes[string(key)] = nil
+	return nil
+}
