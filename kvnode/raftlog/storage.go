@@ -1,0 +1,351 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// InitialIndex and InitialTerm are the position every region's log starts
+// after: a new region has the state of this position and no entries. It is not 0
+// so that a replica without a state is told from one with an empty log.
+const (
+	InitialIndex = 5
+	InitialTerm  = 5
+)
+
+// appliedCacheBytes is what one region keeps in memory of entries already
+// applied, when there are replicas that may still ask for them.
+const appliedCacheBytes = 256 << 10
+
+// Storage is the log of one region; it implements raft.Storage. See the package
+// comment for who may call it. Invariants: mark.index <= last,
+// and cache, when not empty, ends at last without gaps.
+type Storage struct {
+	db     *DB
+	region uint64
+	owner  Owner
+	conf   raftpb.ConfState
+
+	trunc    mark // the last entry that is gone
+	last     uint64
+	lastTerm uint64
+
+	hs      hardState
+	hsDirty bool // hs has a commit index that was not submitted
+
+	cache      []*raftpb.Entry
+	cacheBytes int64
+	size       int64 // bytes of entries appended since the last truncation; an estimate
+}
+
+// Load opens the log of a region. applied is the position of its state
+// machine; voters are the ids of its replicas at that position. A log that
+// was never written starts at InitialIndex.
+func (d *DB) Load(region, applied uint64, voters []uint64, owner Owner) (*Storage, error) {
+	s := &Storage{
+		db: d, region: region, owner: owner,
+		conf:  raftpb.ConfState{Voters: voters},
+		trunc: mark{InitialIndex, InitialTerm},
+		hs:    hardState{term: InitialTerm, commit: InitialIndex},
+	}
+	if err := s.loadState(); err != nil {
+		return nil, err
+	}
+	if err := s.loadLast(); err != nil {
+		return nil, err
+	}
+	if applied < s.trunc.index || s.last < applied {
+		return nil, fmt.Errorf("%w: region %d has applied %d but its log is (%d, %d]: the state and the log do not belong together",
+			ErrCorrupt, region, applied, s.trunc.index, s.last)
+	}
+	// The commit index may be persisted later than the state that rests on it.
+	s.hs.commit = max(s.hs.commit, applied)
+	if s.last < s.hs.commit {
+		return nil, fmt.Errorf("%w: region %d has committed %d but its log ends at %d", ErrCorrupt, region, s.hs.commit, s.last)
+	}
+	return s, nil
+}
+
+func (s *Storage) loadState() error {
+	if err := s.get(kindTruncated, func(b []byte) (err error) { s.trunc, err = decodeMark(b); return err }); err != nil {
+		return err
+	}
+	return s.get(kindHardState, func(b []byte) (err error) { s.hs, err = decodeHardState(b); return err })
+}
+
+// get passes the value of a key to decode, if there is one.
+func (s *Storage) get(kind byte, decode func([]byte) error) error {
+	v, closer, err := s.db.p.Get(appendRegionKey(nil, s.region, kind))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("raftlog: region %d: %w", s.region, err)
+	}
+	if err := decode(v); err != nil {
+		return errors.Join(fmt.Errorf("raftlog: region %d: %w", s.region, err), closer.Close())
+	}
+	return closer.Close()
+}
+
+// loadLast finds the end of the log.
+func (s *Storage) loadLast() (err error) {
+	s.last, s.lastTerm = s.trunc.index, s.trunc.term
+	it, err := s.newIter(s.trunc.index+1, ^uint64(0))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if !it.Last() {
+		return it.Error()
+	}
+	e, err := entryAt(it)
+	if err != nil {
+		return err
+	}
+	s.last, s.lastTerm = e.GetIndex(), e.GetTerm()
+	return nil
+}
+
+func (s *Storage) newIter(lo, hi uint64) (*pebble.Iterator, error) {
+	it, err := s.db.p.NewIter(&pebble.IterOptions{
+		LowerBound: appendEntryKey(nil, s.region, lo),
+		UpperBound: appendEntryKey(nil, s.region, hi),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("raftlog: region %d: %w", s.region, err)
+	}
+	return it, nil
+}
+
+// entryAt decodes the entry it stands on.
+func entryAt(it *pebble.Iterator) (*raftpb.Entry, error) {
+	k := it.Key()
+	if len(k) != entryKeyLen {
+		return nil, fmt.Errorf("%w: key %x", ErrCorrupt, k)
+	}
+	v, err := it.ValueAndErr()
+	if err != nil {
+		return nil, err
+	}
+	return decodeEntry(indexOf(k), v)
+}
+
+// InitialState implements raft.Storage.
+func (s *Storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
+	return &raftpb.HardState{Term: new(s.hs.term), Vote: new(s.hs.vote), Commit: new(s.hs.commit)}, &s.conf, nil
+}
+
+// Entries implements raft.Storage.
+func (s *Storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
+	if lo <= s.trunc.index {
+		return nil, raft.ErrCompacted
+	}
+	if hi > s.last+1 {
+		return nil, raft.ErrUnavailable
+	}
+	first := s.cacheFirst()
+	if lo >= first {
+		return limitBytes(s.cache[lo-first:hi-first], maxSize), nil
+	}
+	entries, bytes, err := s.readEntries(lo, min(hi, first), maxSize)
+	if err != nil {
+		return nil, err
+	}
+	if uint64(len(entries)) == min(hi, first)-lo && hi > first && bytes < maxSize {
+		entries = append(entries, limitBytes(s.cache[:hi-first], maxSize-bytes)...)
+	}
+	return entries, nil
+}
+
+// readEntries reads [lo, hi) from the database, at least one entry and no more
+// than maxSize bytes.
+func (s *Storage) readEntries(lo, hi, maxSize uint64) (entries []*raftpb.Entry, bytes uint64, err error) {
+	it, err := s.newIter(lo, hi)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		e, err := entryAt(it)
+		if err != nil {
+			return nil, 0, fmt.Errorf("raftlog: region %d: %w", s.region, err)
+		}
+		if e.GetIndex() != lo+uint64(len(entries)) {
+			return nil, 0, fmt.Errorf("%w: region %d misses entry %d", ErrCorrupt, s.region, lo+uint64(len(entries)))
+		}
+		n := uint64(entrySize(e))
+		if len(entries) > 0 && bytes+n > maxSize {
+			return entries, bytes, nil
+		}
+		entries, bytes = append(entries, e), bytes+n
+	}
+	if err := it.Error(); err != nil {
+		return nil, 0, fmt.Errorf("raftlog: region %d: %w", s.region, err)
+	}
+	if len(entries) == 0 {
+		return nil, 0, fmt.Errorf("%w: region %d misses entry %d", ErrCorrupt, s.region, lo)
+	}
+	return entries, bytes, nil
+}
+
+// limitBytes returns a copy of the longest prefix of entries within maxSize, at least one.
+func limitBytes(entries []*raftpb.Entry, maxSize uint64) []*raftpb.Entry {
+	var bytes uint64
+	n := 0
+	for _, e := range entries {
+		bytes += uint64(entrySize(e))
+		if n > 0 && bytes > maxSize {
+			break
+		}
+		n++
+	}
+	return append([]*raftpb.Entry(nil), entries[:n]...)
+}
+
+// Term implements raft.Storage.
+func (s *Storage) Term(i uint64) (uint64, error) {
+	switch {
+	case i < s.trunc.index:
+		return 0, raft.ErrCompacted
+	case i == s.trunc.index:
+		return s.trunc.term, nil
+	case i == s.last:
+		return s.lastTerm, nil
+	case i > s.last:
+		return 0, raft.ErrUnavailable
+	}
+	if first := s.cacheFirst(); i >= first {
+		return s.cache[i-first].GetTerm(), nil
+	}
+	entries, _, err := s.readEntries(i, i+1, 0)
+	if err != nil {
+		return 0, err
+	}
+	return entries[0].GetTerm(), nil
+}
+
+// LastIndex implements raft.Storage.
+func (s *Storage) LastIndex() (uint64, error) { return s.last, nil }
+
+// FirstIndex implements raft.Storage.
+func (s *Storage) FirstIndex() (uint64, error) { return s.trunc.index + 1, nil }
+
+// Snapshot implements raft.Storage. Snapshots of a region are made elsewhere;
+// there is none yet.
+func (s *Storage) Snapshot() (*raftpb.Snapshot, error) {
+	return nil, raft.ErrSnapshotTemporarilyUnavailable
+}
+
+// Size returns how many entries the log has, and about how many bytes were
+// appended since the last truncation.
+func (s *Storage) Size() (entries uint64, bytes int64) { return s.last - s.trunc.index, s.size }
+
+// cacheFirst is the index of the first cached entry, last+1 when there is none.
+func (s *Storage) cacheFirst() uint64 { return s.last + 1 - uint64(len(s.cache)) }
+
+// Applied tells that entries up to index are applied. When keep is set some of
+// them stay in memory for replicas that lag.
+func (s *Storage) Applied(index uint64, keep bool) {
+	spare := int64(0)
+	if keep && s.db.cacheUsed.Load() < s.db.cacheMax {
+		spare = appliedCacheBytes
+	}
+	first, n := s.cacheFirst(), 0
+	for n < len(s.cache) && first+uint64(n) <= index && s.cacheBytes > spare {
+		s.grow(-int64(entrySize(s.cache[n])))
+		s.cache[n] = nil // entries are copied out, nobody looks here again
+		n++
+	}
+	s.cache = s.cache[n:]
+}
+
+func (s *Storage) grow(bytes int64) {
+	s.cacheBytes += bytes
+	s.db.cacheUsed.Add(bytes)
+}
+
+// Submit takes a MsgStorageAppend. See the package comment. A message that only
+// moves the commit index is answered to nobody and kept back: it is written with
+// the next append, as the commit index can be learned again.
+func (s *Storage) Submit(m *raftpb.Message) {
+	if m.Snapshot != nil && !raft.IsEmptySnap(m.Snapshot) {
+		panic(fmt.Sprintf("raftlog: region %d: snapshot in an append", s.region))
+	}
+	sync := len(m.GetEntries()) > 0 || len(m.GetResponses()) > 0
+	if m.Vote != nil {
+		h := hardState{term: m.GetTerm(), vote: m.GetVote(), commit: m.GetCommit()}
+		sync = sync || h.term != s.hs.term || h.vote != s.hs.vote
+		s.hs, s.hsDirty = h, true
+	}
+	if !sync {
+		return
+	}
+	t := task{region: s.region, owner: s.owner, msg: m, entries: m.GetEntries(), sync: true}
+	if s.hsDirty {
+		t.hs, t.hasHS, s.hsDirty = s.hs, true, false
+	}
+	if len(t.entries) > 0 {
+		t.tailFrom, t.tailTo = s.accept(t.entries)
+	}
+	s.db.submit(t)
+}
+
+// accept makes the Storage answer with new entries. It returns the range
+// (from, to] of indexes that they leave without an entry.
+func (s *Storage) accept(entries []*raftpb.Entry) (from, to uint64) {
+	lo, hi := entries[0].GetIndex(), entries[len(entries)-1].GetIndex()
+	if lo <= s.trunc.index || lo > s.last+1 {
+		panic(fmt.Sprintf("raftlog: region %d: append at %d to the log (%d, %d]", s.region, lo, s.trunc.index, s.last))
+	}
+	from, to = hi, max(hi, s.last)
+	first := s.cacheFirst()
+	keep := 0
+	if lo > first {
+		keep = int(lo - first)
+	}
+	for i := keep; i < len(s.cache); i++ {
+		s.grow(-int64(entrySize(s.cache[i])))
+	}
+	s.cache = append(s.cache[:keep], entries...)
+	for _, e := range entries {
+		n := int64(entrySize(e))
+		s.grow(n)
+		s.size += n
+	}
+	s.last, s.lastTerm = hi, entries[len(entries)-1].GetTerm()
+	return from, to
+}
+
+// Truncate drops the entries up to index. The state machine must be durable at
+// or after index. It is not waited for.
+func (s *Storage) Truncate(index uint64) error {
+	if index <= s.trunc.index {
+		return nil
+	}
+	if index > s.last {
+		return fmt.Errorf("raftlog: region %d: truncation to %d after the end %d", s.region, index, s.last)
+	}
+	term, err := s.Term(index)
+	if err != nil {
+		return fmt.Errorf("raftlog: region %d: truncate: %w", s.region, err)
+	}
+	s.Applied(index, false)
+	t := task{region: s.region, owner: s.owner, truncFrom: s.trunc.index + 1, trunc: mark{index, term}}
+	if s.hsDirty {
+		t.hs, t.hasHS, s.hsDirty = s.hs, true, false
+	}
+	s.trunc, s.size = mark{index, term}, 0
+	s.db.submit(t)
+	return nil
+}
+
+// Release gives the memory of the log back; the Storage must not be used afterwards.
+func (s *Storage) Release() {
+	s.grow(-s.cacheBytes)
+	s.cache = nil
+}

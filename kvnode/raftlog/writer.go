@@ -1,0 +1,155 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// task is one write of one region.
+type task struct {
+	region uint64
+	owner  Owner
+	msg    *raftpb.Message // to be handed back; nil for a truncation
+	since  time.Time
+	sync   bool
+
+	entries []*raftpb.Entry
+	// Entries with an index in (tailFrom, tailTo] were overwritten and go.
+	tailFrom, tailTo uint64
+
+	hs    hardState
+	hasHS bool
+
+	// Entries in [truncFrom, trunc.index] go; nothing when truncFrom is 0.
+	truncFrom uint64
+	trunc     mark
+}
+
+// submit queues a task for the writer.
+func (d *DB) submit(t task) {
+	t.since = time.Now()
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return
+	}
+	d.queue = append(d.queue, t)
+	wake := len(d.queue) == 1
+	d.mu.Unlock()
+	if wake {
+		d.work.Signal()
+	}
+}
+
+// write is the log writer.
+func (d *DB) write() {
+	defer close(d.done)
+	var spare []task
+	b := d.p.NewBatch()
+	for {
+		d.mu.Lock()
+		for len(d.queue) == 0 && !d.closed {
+			d.work.Wait()
+		}
+		tasks := d.queue
+		d.queue = spare[:0]
+		closed := d.closed
+		d.mu.Unlock()
+		if len(tasks) == 0 && closed {
+			if err := b.Close(); err != nil {
+				d.logger.Errorf("close log batch: %v", err)
+			}
+			return
+		}
+		for rest := tasks; len(rest) > 0; {
+			n := d.writeSome(b, rest)
+			rest = rest[n:]
+		}
+		clear(tasks)
+		spare = tasks
+	}
+}
+
+// writeSome writes tasks from the front until the batch is full, and tells
+// their owners. It returns how many it wrote.
+func (d *DB) writeSome(b *pebble.Batch, tasks []task) int {
+	start := time.Now()
+	b.Reset()
+	n, entries, appends, sync := 0, 0, 0, false
+	for n < len(tasks) && (n == 0 || b.Len() < maxBatchBytes) {
+		t := &tasks[n]
+		d.encode(b, t)
+		entries += len(t.entries)
+		if t.msg != nil {
+			appends++
+		}
+		sync = sync || t.sync
+		n++
+	}
+	o := pebble.NoSync
+	if sync {
+		o = pebble.Sync
+	}
+	if err := d.p.Apply(b, o); err != nil {
+		d.logger.Fatalf("write of the raft log: %v", err)
+	}
+	end := time.Now()
+	for i := range tasks[:n] {
+		t := &tasks[i]
+		if t.msg != nil {
+			t.owner.Appended(t.msg)
+			d.metrics.appendWait.Observe(end.Sub(t.since).Seconds())
+		}
+	}
+	d.metrics.writes.Inc()
+	d.metrics.entries.Add(float64(entries))
+	if sync {
+		d.metrics.fsyncs.Inc()
+		d.metrics.entriesPerFsync.Observe(float64(entries))
+		d.metrics.regionsPerFsync.Observe(float64(appends))
+		d.metrics.write.Observe(end.Sub(start).Seconds())
+	}
+	return n
+}
+
+// encode adds a task to a batch.
+func (d *DB) encode(b *pebble.Batch, t *task) {
+	for _, e := range t.entries {
+		op := b.SetDeferred(entryKeyLen, entrySize(e))
+		appendEntryKey(op.Key[:0], t.region, e.GetIndex())
+		appendEntry(op.Value[:0], e)
+		d.must(op.Finish())
+	}
+	for i := t.tailFrom + 1; i <= t.tailTo; i++ {
+		op := b.DeleteDeferred(entryKeyLen)
+		appendEntryKey(op.Key[:0], t.region, i)
+		d.must(op.Finish())
+	}
+	var key, val [32]byte
+	if t.hasHS {
+		d.must(b.Set(appendRegionKey(key[:0], t.region, kindHardState), appendHardState(val[:0], t.hs), nil))
+	}
+	if t.truncFrom > 0 {
+		d.must(b.DeleteRange(appendEntryKey(nil, t.region, t.truncFrom), appendEntryKey(nil, t.region, t.trunc.index+1), nil))
+		d.must(b.Set(appendRegionKey(key[:0], t.region, kindTruncated), appendMark(val[:0], t.trunc), nil))
+	}
+}
+
+// must ends the process on an error that only a bug can cause.
+func (d *DB) must(err error) {
+	if err != nil {
+		d.logger.Fatalf("build a raft log batch: %v", err)
+	}
+}
+
+// indexOf returns the index in an entry key.
+func indexOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[regionKeyLen:]) }
+
+// String describes a task in a log line.
+func (t *task) String() string {
+	return fmt.Sprintf("region %d: %d entries, truncate to %d", t.region, len(t.entries), t.trunc.index)
+}

@@ -1,0 +1,283 @@
+// Package replica is one copy of one region: a Raft group member, the state
+// machine it feeds, and the rules under which the copy may be read and written.
+//
+// A Replica has no goroutine. Whoever wants something of it leaves that in its
+// inbox and asks the Host to schedule it; the Host calls Visit from one goroutine
+// at a time. A visit does, in this order: at most one tick, what became durable,
+// messages, reads, proposals (all of them in one Raft message); then it hands on
+// what Raft is ready with: entries to the log writer first, messages to the
+// transport, committed entries to the state machine, which it applies itself, so
+// that the way of a write is
+//
+//	proposer -> visit -> log writer (fsync) -> visit (applies) -> proposer.
+//
+// Commands are admitted through a View: what the region is (epoch, term, lock
+// index) as long as this replica leads it unchanged. A new view is published
+// before anything that contradicts the old one becomes visible, so a reader that
+// finds its view still current after opening an iterator has read under it.
+//
+// A write was evaluated before it was proposed. It is valid only in the term and
+// region version it was evaluated under, which its entry names and every replica
+// checks when it applies; an entry that fails the check changes nothing but the
+// applied index.
+package replica
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/kvnode/raftlog"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+const (
+	initialIndex = raftlog.InitialIndex
+	initialTerm  = raftlog.InitialTerm
+)
+
+// Host is what a replica needs of its store. All methods may be called during a
+// visit and must not visit a replica themselves.
+type Host interface {
+	// Schedule asks for a visit of r, soon, and again if one is running.
+	Schedule(r *Replica)
+	// Send passes messages on to other stores. They may be lost.
+	Send(r *Replica, msgs []*raftpb.Message)
+	// Split opens replicas for the regions that a split of r made. Their state is durable.
+	Split(r *Replica, children []Child)
+	// Changed tells that the region or its leadership changed.
+	Changed(r *Replica)
+	// SetAwake asks for ticks, or does without.
+	SetAwake(r *Replica, awake bool)
+	// Fatal tells that the replica cannot go on. It does not return normally.
+	Fatal(r *Replica, err error)
+}
+
+// Child is a region that a split made, with its locks.
+type Child struct {
+	Region *kvpb.Region
+	Locks  *mvcc.LockIndex
+}
+
+// Options of Open. All fields are required unless said otherwise.
+type Options struct {
+	Region  *kvpb.Region // taken over
+	StoreID uint64
+	Host    Host
+	Engine  *engine.DB
+	Log     *raftlog.DB
+	Metrics *Metrics
+	Logger  *slog.Logger
+	// Locks is the lock index when the caller has it already (split). Nil means
+	// it is loaded from the engine.
+	Locks *mvcc.LockIndex
+	// ElectionTicks and HeartbeatTicks are Raft's timeouts in ticks.
+	ElectionTicks, HeartbeatTicks int
+	// Tick is the length of a tick.
+	Tick time.Duration
+	// Lease is how long a leader may serve reads after it last heard of a quorum;
+	// less than the election timeout.
+	Lease time.Duration
+	// Now is a clock that never goes back and runs while the machine sleeps.
+	Now func() time.Duration
+}
+
+// Replica is one copy of one region. See the package comment for what may be
+// called from where.
+type Replica struct {
+	// Slot belongs to the Host's scheduler.
+	Slot Slot
+
+	id     uint64
+	peer   *kvpb.Peer
+	o      Options
+	log    *slog.Logger
+	host   Host
+	nextID atomic.Uint64 // of proposals
+
+	view    atomic.Pointer[View]
+	applied atomic.Uint64 // index; written during visits only
+	written atomic.Uint64 // bytes of applied writes
+	ready   chan struct{} // closed when this replica first serves as leader
+	awake   atomic.Bool
+
+	in struct { // what a visit takes
+		mu        sync.Mutex // protects the fields below
+		durable   []*raftpb.Message
+		msgs      []*raftpb.Message
+		proposals []*proposal
+		reads     []*read
+		ticks     bool
+		campaign  bool
+		truncate  uint64
+		closed    bool
+	}
+
+	// The fields below belong to the goroutine that visits.
+
+	rn          *raft.RawNode
+	storage     *raftlog.Storage
+	region      *kvpb.Region // immutable value
+	locks       *mvcc.LockIndex
+	term        uint64
+	lead        uint64
+	leading     bool
+	appliedTerm uint64
+	inflight    []*proposal // given to Raft, in log order
+	reading     []*read     // waiting for the quorum or for the state machine
+	nextRead    uint64
+	started     time.Duration
+	quiet       bool // needs no ticks
+	taken       taken
+	ab          applyBatch
+	fatal       bool
+}
+
+// Slot is a replica's place in its host's scheduler. The scheduler's lock protects it.
+type Slot struct {
+	Shard          int
+	Queued, Again  bool
+	Running, Ended bool
+}
+
+// Open makes the replica of a region from its durable state. It is passive until
+// it is first scheduled.
+func Open(o Options) (*Replica, error) {
+	r := &Replica{
+		id: o.Region.GetId(), o: o, host: o.Host, region: o.Region, locks: o.Locks,
+		log:     o.Logger.With("region", o.Region.GetId()),
+		ready:   make(chan struct{}),
+		started: o.Now(),
+	}
+	r.nextID.Store(rand.Uint64())
+	for _, p := range o.Region.GetPeers() {
+		if p.GetStoreId() == o.StoreID {
+			r.peer = p
+		}
+	}
+	if r.peer == nil {
+		return nil, fmt.Errorf("replica: region %d has no peer on store %d", r.id, o.StoreID)
+	}
+	index, term, err := loadApplyState(o.Engine, r.id)
+	if err != nil {
+		return nil, err
+	}
+	r.applied.Store(index)
+	r.appliedTerm = term
+	if r.locks == nil {
+		if err := r.loadLocks(); err != nil {
+			return nil, err
+		}
+	}
+	if r.storage, err = o.Log.Load(r.id, index, voters(o.Region), r); err != nil {
+		return nil, err
+	}
+	r.rn, err = raft.NewRawNode(&raft.Config{
+		ID:                        r.peer.GetId(),
+		ElectionTick:              o.ElectionTicks,
+		HeartbeatTick:             o.HeartbeatTicks,
+		Storage:                   r.storage,
+		Applied:                   index,
+		AsyncStorageWrites:        true,
+		MaxSizePerMsg:             512 << 10,
+		MaxCommittedSizePerReady:  4 << 20,
+		MaxUncommittedEntriesSize: 64 << 20,
+		MaxInflightMsgs:           256,
+		MaxInflightBytes:          16 << 20,
+		CheckQuorum:               true,
+		PreVote:                   true,
+		ReadOnlyOption:            raft.ReadOnlySafe,
+		DisableProposalForwarding: true,
+		StepDownOnRemoval:         true,
+		Logger:                    raftLogger{r.log},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("replica: region %d: %w", r.id, err)
+	}
+	st := r.rn.BasicStatus()
+	r.term = st.GetTerm()
+	r.publish()
+	r.in.campaign = r.alone()
+	return r, nil
+}
+
+// loadLocks reads the lock index from the region's range.
+func (r *Replica) loadLocks() error {
+	r.locks = mvcc.NewLockIndex()
+	it, err := r.o.Engine.NewIter(engine.IterOptions{CF: engine.CFLock, Lower: r.region.GetStartKey(), Upper: r.region.GetEndKey()})
+	if err != nil {
+		return fmt.Errorf("replica: region %d: %w", r.id, err)
+	}
+	if err := r.locks.Load(it); err != nil {
+		_ = it.Close()
+		return fmt.Errorf("replica: region %d: %w", r.id, err)
+	}
+	return it.Close()
+}
+
+// ID returns the region's id.
+func (r *Replica) ID() uint64 { return r.id }
+
+// Peer returns this copy's place in the region.
+func (r *Replica) Peer() *kvpb.Peer { return r.peer }
+
+// View returns how commands see the region now.
+func (r *Replica) View() *View { return r.view.Load() }
+
+// AppliedIndex returns the index of the last applied entry.
+func (r *Replica) AppliedIndex() uint64 { return r.applied.Load() }
+
+// WrittenBytes returns the bytes of all writes applied since Open.
+func (r *Replica) WrittenBytes() uint64 { return r.written.Load() }
+
+// Ready is closed when the replica first serves as a leader.
+func (r *Replica) Ready() <-chan struct{} { return r.ready }
+
+// alone says whether this replica is the only voter: then it is its own quorum,
+// needs no clock for its lease and no ticks once it leads.
+func (r *Replica) alone() bool {
+	peers := r.region.GetPeers()
+	return len(peers) == 1 && peers[0].GetId() == r.peer.GetId() && peers[0].GetRole() == kvpb.PeerRole_PEER_ROLE_VOTER
+}
+
+func voters(region *kvpb.Region) []uint64 {
+	ids := make([]uint64, 0, len(region.GetPeers()))
+	for _, p := range region.GetPeers() {
+		if p.GetRole() == kvpb.PeerRole_PEER_ROLE_VOTER {
+			ids = append(ids, p.GetId())
+		}
+	}
+	return ids
+}
+
+// raftLogger passes Raft's own log on; it narrates, so all but trouble is debug.
+type raftLogger struct{ l *slog.Logger }
+
+func (l raftLogger) Debug(v ...any)                 { l.l.Debug(fmt.Sprint(v...)) }
+func (l raftLogger) Debugf(format string, v ...any) { l.debugf(format, v) }
+func (l raftLogger) Info(v ...any)                  { l.l.Debug(fmt.Sprint(v...)) }
+func (l raftLogger) Infof(format string, v ...any)  { l.debugf(format, v) }
+func (l raftLogger) Warning(v ...any)               { l.l.Warn(fmt.Sprint(v...)) }
+func (l raftLogger) Warningf(format string, v ...any) {
+	l.l.Warn(fmt.Sprintf(format, v...))
+}
+func (l raftLogger) Error(v ...any)                 { l.l.Error(fmt.Sprint(v...)) }
+func (l raftLogger) Errorf(format string, v ...any) { l.l.Error(fmt.Sprintf(format, v...)) }
+func (l raftLogger) Fatal(v ...any)                 { panic(fmt.Sprint(v...)) }
+func (l raftLogger) Fatalf(format string, v ...any) { panic(fmt.Sprintf(format, v...)) }
+func (l raftLogger) Panic(v ...any)                 { panic(fmt.Sprint(v...)) }
+func (l raftLogger) Panicf(format string, v ...any) { panic(fmt.Sprintf(format, v...)) }
+
+func (l raftLogger) debugf(format string, v []any) {
+	if l.l.Enabled(context.Background(), slog.LevelDebug) {
+		l.l.Debug(fmt.Sprintf(format, v...))
+	}
+}

@@ -1,0 +1,114 @@
+package replica
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/replpb"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// errSplit says that a split does not fit its region.
+var errSplit = errors.New("split does not fit the region")
+
+// splitRegion computes what a split makes of a region: the new regions in key
+// order and the region that keeps the id and the rightmost part. It is pure.
+func splitRegion(parent *kvpb.Region, s *replpb.Split) (children []*kvpb.Region, rest *kvpb.Region, err error) {
+	parts := s.GetParts()
+	if len(parts) == 0 {
+		return nil, nil, fmt.Errorf("%w: no keys", errSplit)
+	}
+	epoch := &kvpb.RegionEpoch{
+		ConfVer: parent.GetEpoch().GetConfVer(),
+		Version: parent.GetEpoch().GetVersion() + uint64(len(parts)),
+	}
+	start := parent.GetStartKey()
+	for _, part := range parts {
+		key := part.GetSplitKey()
+		if bytes.Compare(key, start) <= 0 || len(parent.GetEndKey()) > 0 && bytes.Compare(key, parent.GetEndKey()) >= 0 {
+			return nil, nil, fmt.Errorf("%w: key %x is not inside or not ascending", errSplit, key)
+		}
+		if part.GetRegionId() == 0 || len(part.GetPeerIds()) != len(parent.GetPeers()) {
+			return nil, nil, fmt.Errorf("%w: ids of the part up to %x are missing", errSplit, key)
+		}
+		child := &kvpb.Region{Id: part.GetRegionId(), StartKey: start, EndKey: key, Epoch: proto.CloneOf(epoch)}
+		for i, p := range parent.GetPeers() {
+			child.Peers = append(child.Peers, &kvpb.Peer{Id: part.GetPeerIds()[i], StoreId: p.GetStoreId(), Role: p.GetRole()})
+		}
+		children = append(children, child)
+		start = key
+	}
+	rest = proto.CloneOf(parent)
+	rest.StartKey, rest.Epoch = start, epoch
+	return children, rest, nil
+}
+
+// applySplit carries a split out:
+//
+//  1. What was gathered before is committed.
+//  2. One durable batch has the states of all regions and the applied index. It is
+//     durable because the new groups may vote and append durably right after.
+//  3. The new view is published: everything admitted to the undivided region is
+//     refused, and readers under way notice when they check their view.
+//  4. Only then is the lock index cut, and the new replicas open.
+func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) error {
+	children, rest, err := splitRegion(r.region, s)
+	if err != nil {
+		r.ab.index, r.ab.term = e.GetIndex(), e.GetTerm()
+		r.answer(p, invalidSplit(err.Error()))
+		return nil
+	}
+	if err := r.commitApplied(false); err != nil {
+		return err
+	}
+	b := r.o.Engine.NewBatch()
+	r.ab.b, r.ab.index, r.ab.term = b, e.GetIndex(), e.GetTerm()
+	for _, c := range children {
+		known, err := r.regionKnown(c.GetId())
+		if err != nil {
+			return err
+		}
+		if known {
+			continue // it has a life of its own, which must not begin again
+		}
+		if err := Bootstrap(b, c); err != nil {
+			return err
+		}
+	}
+	if err := setRegionState(b, &replpb.RegionState{Region: rest}); err != nil {
+		return err
+	}
+	if err := r.commitApplied(true); err != nil {
+		return err
+	}
+	old, locks := r.region, r.locks
+	r.region, r.locks = rest, mvcc.NewLockIndex()
+	r.view.Store(&View{r: r, meta: rest, term: r.term, locks: r.locks}) // serves nothing while the index is cut
+	out := make([]Child, 0, len(children))
+	for _, c := range children {
+		right := locks.Split(c.GetEndKey())
+		out = append(out, Child{Region: c, Locks: locks})
+		locks = right
+	}
+	r.locks = locks
+	r.publish()
+	r.log.Info("split", "into", len(children)+1, "start", fmt.Sprintf("%x", old.GetStartKey()), "end", fmt.Sprintf("%x", old.GetEndKey()))
+	r.o.Metrics.splits.Inc()
+	r.host.Split(r, out)
+	r.host.Changed(r)
+	if p != nil {
+		p.done <- nil
+	}
+	return nil
+}
+
+// regionKnown says whether the database has a state of a region, a tombstone included.
+func (r *Replica) regionKnown(id uint64) (bool, error) {
+	_, found, err := r.o.Engine.Get(engine.CFLocal, localKey(id, kindState))
+	return found, err
+}

@@ -1,0 +1,182 @@
+package replica
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/replpb"
+)
+
+// forever is the lease of a replica that is its own quorum: nobody else can be
+// elected while the region's membership, and with it the view, is unchanged.
+const forever = math.MaxInt64
+
+// maxWriteBytes bounds one proposal.
+const maxWriteBytes = 16 << 20
+
+// View is the region as this replica sees it while nothing about it changes: the
+// same epoch, term and leadership. It is immutable but for its lease, safe for
+// concurrent use, and may be kept; its methods answer with an error once it is
+// no longer current.
+type View struct {
+	r       *Replica
+	meta    *kvpb.Region
+	term    uint64
+	leading bool
+	leader  *kvpb.Peer // nil when unknown
+	locks   *mvcc.LockIndex
+	// lease is the time of Options.Now until which reads may be served without
+	// asking anyone; 0 before this term's first entry is applied.
+	lease atomic.Int64
+}
+
+// Meta describes the region. It must not be changed.
+func (v *View) Meta() *kvpb.Region { return v.meta }
+
+// Term is the Raft term of the view.
+func (v *View) Term() uint64 { return v.term }
+
+// Leading says whether this replica leads.
+func (v *View) Leading() bool { return v.leading }
+
+// Leader is the leading peer, nil when unknown.
+func (v *View) Leader() *kvpb.Peer { return v.leader }
+
+// Replica returns whose view it is.
+func (v *View) Replica() *Replica { return v.r }
+
+// Locks is the lock index of the region in this view.
+func (v *View) Locks() *mvcc.LockIndex { return v.locks }
+
+// Engine is where the region's data is.
+func (v *View) Engine() *engine.DB { return v.r.o.Engine }
+
+// leased says whether the lease holds at a clock read taken now.
+func (v *View) leased() bool {
+	until := v.lease.Load()
+	return until == forever || until > 0 && int64(v.r.o.Now()) < until
+}
+
+// ReadReady returns nil at once while the lease holds. Otherwise it waits until
+// leadership is confirmed by a quorum and everything that was committed before
+// the call is applied here.
+func (v *View) ReadReady(ctx context.Context) *kvpb.RegionError {
+	if v.r.view.Load() != v {
+		return v.outdated()
+	}
+	if v.leased() {
+		return nil
+	}
+	if !v.leading {
+		return v.outdated()
+	}
+	rd := &read{view: v, done: make(chan *kvpb.RegionError, 1)}
+	if !v.r.enqueueRead(rd) {
+		return regionNotFound(v.r.id)
+	}
+	select {
+	case err := <-rd.done:
+		return err
+	case <-ctx.Done():
+		return deadlineExceeded()
+	}
+}
+
+// CheckLease returns nil if the view is current and leased at a clock read
+// taken within the call. Whoever opened an iterator before has read under this view.
+func (v *View) CheckLease() *kvpb.RegionError {
+	if !v.leased() {
+		if v.leading && v.r.view.Load() == v {
+			return readIndexNotReady(v.r.id)
+		}
+		return v.outdated()
+	}
+	if v.r.view.Load() != v {
+		return v.outdated()
+	}
+	return nil
+}
+
+// outdated says why the view may not be used.
+func (v *View) outdated() *kvpb.RegionError {
+	return v.r.view.Load().refuse(v.meta.GetEpoch().GetVersion())
+}
+
+// refuse is what the current view answers to a command admitted under another.
+func (v *View) refuse(version uint64) *kvpb.RegionError {
+	switch {
+	case !v.leading:
+		return notLeader(v.r.id, v.leader)
+	case v.meta.GetEpoch().GetVersion() != version:
+		return epochNotMatch(v.meta)
+	default:
+		return staleCommand()
+	}
+}
+
+// Propose replicates the effects of b and waits until they are applied here. It
+// takes b over. An error other than Undetermined says that they never will be.
+// When ctx ends while the proposal is under way the outcome is undetermined.
+func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
+	if b.Empty() {
+		_ = b.Close()
+		return nil
+	}
+	if b.Len() > maxWriteBytes {
+		n := b.Len()
+		_ = b.Close()
+		return entryTooLarge(v.r.id, n)
+	}
+	p := v.newProposal(commandWrite)
+	p.payload = append(p.payload, b.Repr()...)
+	_ = b.Close()
+	return v.propose(ctx, p)
+}
+
+// ProposeSplit cuts the region and waits until that is applied here.
+func (v *View) ProposeSplit(ctx context.Context, s *replpb.Split) *kvpb.RegionError {
+	if _, _, err := splitRegion(v.meta, s); err != nil {
+		return invalidSplit(err.Error())
+	}
+	body, err := (&replpb.AdminCommand{Epoch: v.meta.GetEpoch(), Cmd: &replpb.AdminCommand_Split{Split: s}}).MarshalVT()
+	if err != nil {
+		return invalidSplit(err.Error())
+	}
+	p := v.newProposal(commandAdmin)
+	p.payload = append(p.payload, body...)
+	return v.propose(ctx, p)
+}
+
+func (v *View) propose(ctx context.Context, p *proposal) *kvpb.RegionError {
+	if v.r.view.Load() != v || !v.leading {
+		p.release()
+		return v.outdated()
+	}
+	if !v.r.enqueueProposal(p) {
+		p.release()
+		return regionNotFound(v.r.id)
+	}
+	select {
+	case err := <-p.done:
+		v.r.o.Metrics.commit.Observe(time.Since(p.since).Seconds())
+		p.release()
+		return err
+	case <-ctx.Done():
+	}
+	if p.state.CompareAndSwap(proposalQueued, proposalAbandoned) {
+		return deadlineExceeded()
+	}
+	return undetermined("the request's time was over before the write was")
+}
+
+func readIndexNotReady(region uint64) *kvpb.RegionError {
+	return &kvpb.RegionError{
+		Message: "leadership has to be confirmed first",
+		Kind:    &kvpb.RegionError_ReadIndexNotReady{ReadIndexNotReady: &kvpb.ReadIndexNotReady{RegionId: region}},
+	}
+}

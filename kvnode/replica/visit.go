@@ -1,0 +1,413 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cairndb/cairn/proto/kvpb"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+)
+
+// Limits of one message of proposals; what is left waits for the next round of
+// the same visit.
+const (
+	maxPackedProposals = 256
+	maxPackedBytes     = 512 << 10
+)
+
+// A log is truncated when that frees this much.
+const (
+	truncateEntries = 256
+	truncateBytes   = 64 << 10
+)
+
+// readRetryTicks is after how many ticks an unanswered read index is asked for again.
+const readRetryTicks = 5
+
+// Visit does all the work the replica has. See the package comment.
+func (r *Replica) Visit() {
+	if r.fatal {
+		return
+	}
+	t := &r.taken
+	r.take(t)
+	if t.tick {
+		r.tick()
+	}
+	r.stepDurable(t.durable)
+	r.stepMessages(t.msgs)
+	if t.campaign {
+		if err := r.rn.Campaign(); err != nil {
+			r.log.Warn("campaign", "err", err)
+		}
+	}
+	if t.truncate > 0 {
+		r.truncate(t.truncate)
+	}
+	r.reading = append(r.reading, t.reads...)
+	rest := r.packProposals(t.proposals)
+	r.advance()
+	for len(rest) > 0 && !r.fatal {
+		rest = r.packProposals(rest)
+		r.advance()
+	}
+	t.forget()
+	if t.closed {
+		r.shut()
+	}
+}
+
+// shut answers everything that waits, at the end of the replica.
+func (r *Replica) shut() {
+	r.drop("the store is closing")
+	r.failReads(regionNotFound(r.id))
+	r.storage.Release()
+	r.fatal = true // no further visit does anything
+}
+
+func (r *Replica) tick() {
+	r.rn.Tick()
+	for _, rd := range r.reading {
+		if rd.id > 0 && rd.index == 0 {
+			if rd.ticks++; rd.ticks >= readRetryTicks {
+				rd.id = 0 // lost on the way; ask again
+			}
+		}
+	}
+}
+
+// step gives a message to Raft.
+func (r *Replica) step(m *raftpb.Message) {
+	err := r.rn.Step(m)
+	if err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
+		r.log.Warn("step", "type", m.GetType().String(), "err", err)
+	}
+}
+
+// stepDurable delivers what the log writer has made durable.
+func (r *Replica) stepDurable(appends []*raftpb.Message) {
+	var out []*raftpb.Message
+	for _, a := range appends {
+		for _, m := range a.GetResponses() {
+			if m.GetTo() == r.peer.GetId() {
+				r.step(m)
+			} else {
+				out = append(out, m)
+			}
+		}
+	}
+	if len(out) > 0 {
+		r.host.Send(r, out)
+	}
+}
+
+func (r *Replica) stepMessages(msgs []*raftpb.Message) {
+	for _, m := range msgs {
+		if !r.forgottenPromise(m) {
+			r.step(m)
+		}
+	}
+}
+
+// forgottenPromise says whether m asks for a vote that this replica may have
+// promised not to give before it was restarted: a leader's lease rests on its
+// followers ignoring candidates for an election timeout, and Raft does not
+// remember across a restart whom it followed.
+func (r *Replica) forgottenPromise(m *raftpb.Message) bool {
+	if t := m.GetType(); t != raftpb.MsgVote && t != raftpb.MsgPreVote {
+		return false
+	}
+	if string(m.GetContext()) == campaignTransfer || len(voters(r.region)) == 1 {
+		return false
+	}
+	return r.o.Now()-r.started < time.Duration(r.o.ElectionTicks)*r.o.Tick
+}
+
+// campaignTransfer is Raft's mark on the votes of a leadership transfer, which
+// the old leader itself asked for.
+const campaignTransfer = "CampaignTransfer"
+
+// packProposals gives proposals to Raft in one message and returns those that
+// did not fit.
+func (r *Replica) packProposals(ps []*proposal) (rest []*proposal) {
+	if len(ps) == 0 {
+		return nil
+	}
+	slab := make([]raftpb.Entry, min(len(ps), maxPackedProposals))
+	entries := make([]*raftpb.Entry, 0, len(slab))
+	first, bytes, n := len(r.inflight), 0, 0
+	cur := r.view.Load()
+	for n < len(ps) && len(entries) < len(slab) && (bytes == 0 || bytes+len(ps[n].payload) <= maxPackedBytes) {
+		p := ps[n]
+		n++
+		if !p.state.CompareAndSwap(proposalQueued, proposalTaken) {
+			continue // given up
+		}
+		if p.view != cur || !cur.leading {
+			r.reject("propose", p, cur.refuse(p.view.meta.GetEpoch().GetVersion()))
+			continue
+		}
+		e := &slab[len(entries)]
+		e.Data = p.payload
+		p.sent = r.leaseClock()
+		entries = append(entries, e)
+		bytes += len(p.payload)
+		r.inflight = append(r.inflight, p)
+	}
+	if len(entries) == 0 {
+		return ps[n:]
+	}
+	err := r.rn.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(r.peer.GetId()), Entries: entries})
+	if err != nil {
+		dropped := r.inflight[first:]
+		for _, p := range dropped {
+			r.reject("raft", p, serverIsBusy("raft: "+err.Error(), 20))
+		}
+		clear(dropped)
+		r.inflight = r.inflight[:first]
+		return ps[n:]
+	}
+	r.o.Metrics.proposals.Add(float64(len(entries)))
+	r.o.Metrics.proposalBytes.Add(float64(bytes))
+	r.o.Metrics.perMessage.Observe(float64(len(entries)))
+	return ps[n:]
+}
+
+// leaseClock reads the clock if leases of this replica depend on it.
+func (r *Replica) leaseClock() time.Duration {
+	if r.alone() {
+		return 0
+	}
+	return r.o.Now()
+}
+
+// reject answers a proposal that will not be applied.
+func (r *Replica) reject(at string, p *proposal, err *kvpb.RegionError) {
+	r.o.Metrics.rejected.WithLabelValues(at).Inc()
+	p.done <- err
+}
+
+// advance hands on whatever Raft is ready with, until there is nothing.
+func (r *Replica) advance() {
+	r.serveReads()
+	for !r.fatal && r.rn.HasReady() {
+		rd := r.rn.Ready()
+		if rd.SoftState != nil || rd.HardState != nil && rd.GetTerm() != r.term {
+			r.noticeLeadership()
+		}
+		r.noticeReadStates(rd.ReadStates)
+		r.handOn(rd.Messages)
+		r.serveReads()
+	}
+	r.noticeQuiet()
+}
+
+// handOn sends messages where they belong: appends to the log writer before
+// anything is applied, so that the disk works meanwhile.
+func (r *Replica) handOn(msgs []*raftpb.Message) {
+	var apply *raftpb.Message
+	var out []*raftpb.Message
+	for _, m := range msgs {
+		switch m.GetTo() {
+		case raft.LocalAppendThread:
+			r.storage.Submit(m)
+		case raft.LocalApplyThread:
+			apply = m
+		default:
+			out = append(out, m)
+		}
+	}
+	if len(out) > 0 {
+		r.host.Send(r, out)
+	}
+	if apply == nil {
+		return
+	}
+	if err := r.apply(apply.GetEntries()); err != nil {
+		r.fatal = true
+		r.host.Fatal(r, fmt.Errorf("replica: region %d: apply: %w", r.id, err))
+		return
+	}
+	for _, m := range apply.GetResponses() {
+		r.step(m)
+	}
+}
+
+// noticeLeadership publishes a new view when the term, the leader or this
+// replica's role has changed.
+func (r *Replica) noticeLeadership() {
+	st := r.rn.BasicStatus()
+	leading := st.RaftState == raft.StateLeader
+	if st.GetTerm() == r.term && st.Lead == r.lead && leading == r.leading {
+		return
+	}
+	if r.leading && (!leading || st.GetTerm() != r.term) {
+		r.drop("leadership was lost while the write was under way")
+	}
+	if leading != r.leading {
+		r.o.Metrics.leaderChanges.Inc()
+	}
+	r.term, r.lead, r.leading = st.GetTerm(), st.Lead, leading
+	r.publish()
+	r.host.Changed(r)
+}
+
+// drop answers every proposal that Raft has: nobody knows what becomes of them.
+func (r *Replica) drop(reason string) {
+	for _, p := range r.inflight {
+		r.reject("undetermined", p, undetermined(reason))
+	}
+	clear(r.inflight)
+	r.inflight = r.inflight[:0]
+}
+
+// publish makes the present epoch, term and leadership the current view. Everything
+// admitted under the view before is refused from here on.
+func (r *Replica) publish() {
+	v := &View{r: r, meta: r.region, term: r.term, leading: r.leading, locks: r.locks}
+	for _, p := range r.region.GetPeers() {
+		if p.GetId() == r.lead {
+			v.leader = p
+		}
+	}
+	r.view.Store(v)
+	r.grantAlone()
+}
+
+// grantAlone leases the view to a replica that is its own quorum, once an entry
+// of its term is applied.
+func (r *Replica) grantAlone() {
+	v := r.view.Load()
+	if !v.leading || r.appliedTerm != v.term || !r.alone() {
+		return
+	}
+	v.lease.Store(forever)
+	r.served()
+}
+
+func (r *Replica) served() {
+	select {
+	case <-r.ready:
+	default:
+		close(r.ready)
+	}
+}
+
+// renew extends the lease: a quorum has confirmed that it followed this leader
+// at the time sent.
+func (r *Replica) renew(sent time.Duration) {
+	v := r.view.Load()
+	if !v.leading || r.appliedTerm != v.term || r.alone() {
+		return
+	}
+	if until := int64(sent + r.o.Lease); until > v.lease.Load() {
+		v.lease.Store(until)
+	}
+	r.served()
+}
+
+// serveReads moves the waiting reads on.
+func (r *Replica) serveReads() {
+	if len(r.reading) == 0 {
+		return
+	}
+	cur := r.view.Load()
+	kept := r.reading[:0]
+	asked := uint64(0)
+	for _, rd := range r.reading {
+		switch {
+		case rd.view != cur || !cur.leading:
+			rd.done <- cur.refuse(rd.view.meta.GetEpoch().GetVersion())
+		case r.appliedTerm != cur.term:
+			kept = append(kept, rd) // the term's first entry is on its way
+		case cur.leased():
+			rd.done <- nil
+		case rd.index > 0 && rd.index <= r.applied.Load():
+			rd.done <- nil
+		case rd.id == 0:
+			if asked == 0 {
+				asked = r.readIndex()
+			}
+			rd.id, rd.sent, rd.ticks = asked, r.o.Now(), 0
+			kept = append(kept, rd)
+		default:
+			kept = append(kept, rd)
+		}
+	}
+	clear(r.reading[len(kept):])
+	r.reading = kept
+}
+
+// readIndex asks the quorum; all reads that wait share one question.
+func (r *Replica) readIndex() uint64 {
+	r.nextRead++
+	r.o.Metrics.readIndexes.Inc()
+	r.rn.ReadIndex(binary.BigEndian.AppendUint64(nil, r.nextRead))
+	return r.nextRead
+}
+
+// noticeReadStates takes the quorum's answers.
+func (r *Replica) noticeReadStates(states []raft.ReadState) {
+	for _, s := range states {
+		if len(s.RequestCtx) != 8 {
+			continue
+		}
+		id := binary.BigEndian.Uint64(s.RequestCtx)
+		for _, rd := range r.reading {
+			if rd.id == id {
+				rd.index = s.Index
+				r.renew(rd.sent)
+			}
+		}
+	}
+}
+
+func (r *Replica) failReads(err *kvpb.RegionError) {
+	for _, rd := range r.reading {
+		rd.done <- err
+	}
+	clear(r.reading)
+	r.reading = r.reading[:0]
+}
+
+// noticeQuiet lets the ticker sleep for a replica that leads alone: nothing in
+// its group depends on time.
+func (r *Replica) noticeQuiet() {
+	quiet := r.leading && r.alone() && r.appliedTerm == r.term
+	if quiet != r.quiet {
+		r.quiet = quiet
+		r.host.SetAwake(r, !quiet)
+	}
+}
+
+// truncate drops log entries up to index if that is worth it.
+func (r *Replica) truncate(index uint64) {
+	first, err := r.storage.FirstIndex()
+	if err != nil {
+		r.log.Error("first index of the log", "err", err)
+		return
+	}
+	index = min(index, r.applied.Load(), r.matched())
+	_, bytes := r.storage.Size()
+	if index < first || index-first+1 < truncateEntries && bytes < truncateBytes {
+		return
+	}
+	if err := r.storage.Truncate(index); err != nil {
+		r.log.Error("truncate the log", "err", err)
+	}
+}
+
+// matched is what every other replica is known to have, for a leader; others
+// keep nothing for anybody.
+func (r *Replica) matched() uint64 {
+	low := ^uint64(0)
+	if !r.leading || r.alone() {
+		return low
+	}
+	r.rn.WithProgress(func(_ uint64, _ raft.ProgressType, pr tracker.Progress) { low = min(low, pr.Match) })
+	return low
+}
