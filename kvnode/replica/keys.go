@@ -97,3 +97,9 @@ func loadApplyState(db *engine.DB, region uint64) (index, term uint64, err error
 	}
 	return s.GetAppliedIndex(), s.GetAppliedTerm(), nil
 }
+
+// Discard adds to b what undoes Bootstrap, for a region that never lived.
+func Discard(b *engine.Batch, region uint64) {
+	b.Delete(engine.CFLocal, localKey(region, kindState))
+	b.Delete(engine.CFLocal, localKey(region, kindApplied))
+}

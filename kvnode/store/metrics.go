@@ -1,0 +1,50 @@
+package store
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	regions    prometheus.GaugeFunc
+	leaders    prometheus.GaugeFunc
+	heartbeats *prometheus.CounterVec
+}
+
+func newMetrics(s *Store) *metrics {
+	gauge := func(name, help string, f func() float64) prometheus.GaugeFunc {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "cairn", Subsystem: "store", Name: name, Help: help}, f)
+	}
+	m := &metrics{
+		regions: gauge("regions", "Regions with a replica here.", func() float64 { return float64(len(s.replicas())) }),
+		leaders: gauge("leaders", "Regions led here.", func() float64 { _, n := s.count(); return float64(n) }),
+		heartbeats: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "cairn", Subsystem: "store", Name: "heartbeats_total", Help: "Reports to PD.",
+		}, []string{"kind", "result"}),
+	}
+	if reg := s.o.Registerer; reg != nil {
+		reg.MustRegister(m.all()...)
+	}
+	return m
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.regions, m.leaders, m.heartbeats}
+}
+
+func (m *metrics) unregister(reg prometheus.Registerer) {
+	if reg == nil {
+		return
+	}
+	for _, c := range m.all() {
+		reg.Unregister(c)
+	}
+}
+
+// count returns how many regions are here and how many are led here.
+func (s *Store) count() (regions, leaders int) {
+	for _, r := range s.replicas() {
+		regions++
+		if r.View().Leading() {
+			leaders++
+		}
+	}
+	return regions, leaders
+}

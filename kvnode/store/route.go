@@ -1,0 +1,87 @@
+package store
+
+import (
+	"fmt"
+
+	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/kvnode/txncmd"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// maxSiblings bounds the regions an EpochNotMatch tells of.
+const maxSiblings = 64
+
+// Region implements txncmd.Regions.
+func (s *Store) Region(c *kvpb.Context) (txncmd.Region, *kvpb.RegionError) {
+	v, err := s.admit(c)
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// admit finds the view a command's context asks for, or says why there is none.
+func (s *Store) admit(c *kvpb.Context) (*replica.View, *kvpb.RegionError) {
+	if want := c.GetPeer().GetStoreId(); want != s.meta.GetId() {
+		return nil, &kvpb.RegionError{
+			Message: fmt.Sprintf("this is store %d, not %d", s.meta.GetId(), want),
+			Kind: &kvpb.RegionError_StoreNotMatch{StoreNotMatch: &kvpb.StoreNotMatch{
+				RequestStoreId: want, ActualStoreId: s.meta.GetId(),
+			}},
+		}
+	}
+	r := s.find(c.GetRegionId())
+	if r == nil || r.Peer().GetId() != c.GetPeer().GetId() {
+		return nil, &kvpb.RegionError{
+			Message: fmt.Sprintf("region %d has no peer %d here", c.GetRegionId(), c.GetPeer().GetId()),
+			Kind:    &kvpb.RegionError_RegionNotFound{RegionNotFound: &kvpb.RegionNotFound{RegionId: c.GetRegionId()}},
+		}
+	}
+	v := r.View()
+	if !v.Leading() {
+		return nil, &kvpb.RegionError{
+			Message: fmt.Sprintf("region %d is not led here", r.ID()),
+			Kind:    &kvpb.RegionError_NotLeader{NotLeader: &kvpb.NotLeader{RegionId: r.ID(), Leader: v.Leader()}},
+		}
+	}
+	if have := v.Meta().GetEpoch(); have.GetVersion() != c.GetEpoch().GetVersion() {
+		return nil, &kvpb.RegionError{
+			Message: fmt.Sprintf("region %d is at version %d, not %d", r.ID(), have.GetVersion(), c.GetEpoch().GetVersion()),
+			Kind:    &kvpb.RegionError_EpochNotMatch{EpochNotMatch: &kvpb.EpochNotMatch{CurrentRegions: s.siblings(v, c.GetEpoch())}},
+		}
+	}
+	if c.GetTerm() != 0 && c.GetTerm() != v.Term() {
+		return nil, &kvpb.RegionError{
+			Message: fmt.Sprintf("region %d is in term %d, not %d", r.ID(), v.Term(), c.GetTerm()),
+			Kind:    &kvpb.RegionError_StaleCommand{StaleCommand: &kvpb.StaleCommand{}},
+		}
+	}
+	return v, nil
+}
+
+// siblings returns the region and those to its left that were cut off it since
+// the epoch the client knows: a split leaves the right part to the old region.
+func (s *Store) siblings(v *replica.View, known *kvpb.RegionEpoch) []*kvpb.Region {
+	out := []*kvpb.Region{v.Meta()}
+	have := v.Meta().GetEpoch().GetVersion()
+	if have < known.GetVersion() {
+		return out
+	}
+	n := int(min(have-known.GetVersion(), maxSiblings))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	skip := true
+	s.byStart.Descend(string(v.Meta().GetStartKey()), func(_ string, r *replica.Replica) bool {
+		if skip {
+			skip = false
+			return true
+		}
+		if n == 0 {
+			return false
+		}
+		n--
+		out = append(out, r.View().Meta())
+		return true
+	})
+	return out
+}

@@ -1,0 +1,397 @@
+// Package store is all replicas of a node: it opens them from a data directory,
+// schedules and ticks them, routes commands to them by region, cuts regions on
+// request, and reports to PD.
+//
+// A data directory becomes a store once: it gets an id from PD, which it keeps
+// with the id of the cluster. The first store of a cluster also makes the first
+// region, over the whole key space. A directory is opened by one process at a time, and
+// only for the cluster it belongs to.
+//
+// Goroutines, all ended by Close: a worker per scheduler shard, the log writer, the
+// ticker, the log trimmer and the reporter.
+//
+// Locks: Store.mu before nothing else; the scheduler's shard locks and the
+// ticker's lock are leaves.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/raftlog"
+	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/kvnode/txncmd"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/pdpb"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tidwall/btree"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// PD is what a store asks of the placement driver; a pdclient.Client is one.
+type PD interface {
+	ClusterID() uint64
+	IsBootstrapped(ctx context.Context) (bool, error)
+	Bootstrap(ctx context.Context, store *kvpb.Store, region *kvpb.Region) error
+	AllocIDs(ctx context.Context, n int) (first uint64, err error)
+	PutStore(ctx context.Context, store *kvpb.Store) error
+	GetRegionByID(ctx context.Context, id uint64) (*kvpb.Region, *kvpb.Peer, error)
+	AskSplit(ctx context.Context, region *kvpb.Region, n int) ([]*pdpb.SplitID, error)
+	StoreHeartbeat(ctx context.Context, stats *pdpb.StoreStats) error
+	RegionHeartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest) error
+}
+
+// Transport carries messages between the replicas of a region on different
+// stores. Send does not block; messages may be lost, but those of one region and
+// receiver that arrive do so in order. Received messages enter by Store.Receive.
+type Transport interface {
+	Send(region *kvpb.Region, msgs []*raftpb.Message)
+}
+
+// Options of Open. The zero value of a field means its default.
+type Options struct {
+	// Dir is the data directory, created when missing. Required.
+	Dir string
+	// FS is where Dir lives. Nil means the operating system's file system.
+	FS vfs.FS
+	// PD is the cluster's placement driver. Required.
+	PD PD
+	// Address is where other nodes reach this one, host:port.
+	Address string
+	// Version of the software, for PD.
+	Version string
+	// Labels of the store, for placement.
+	Labels []*kvpb.StoreLabel
+	// Transport to other stores. Nil means there are none.
+	Transport Transport
+
+	// Tick is Raft's unit of time. 0 means 100 ms.
+	Tick time.Duration
+	// HeartbeatTicks and ElectionTicks. 0 means 2 and 10.
+	HeartbeatTicks, ElectionTicks int
+	// Lease is how long a leader serves reads without hearing of a quorum. 0 means
+	// eight tenths of the election timeout, which is also the maximum.
+	Lease time.Duration
+	// TrimInterval is how often logs are truncated. 0 means 5 s.
+	TrimInterval time.Duration
+	// StoreHeartbeat and RegionHeartbeat are how often PD hears of the store and
+	// of every region led here. 0 means 5 s and 30 s.
+	StoreHeartbeat, RegionHeartbeat time.Duration
+
+	// CacheBytes, MemTableBytes: see engine.Options.
+	CacheBytes, MemTableBytes int64
+	// Logger receives what happens. Nil discards it.
+	Logger *slog.Logger
+	// Registerer receives the metrics. Nil means none.
+	Registerer prometheus.Registerer
+	// OnFatal is called with what the store cannot survive and must not return.
+	// Nil means a line on standard error and the end of the process.
+	OnFatal func(msg string)
+}
+
+func (o *Options) setDefaults() error {
+	if o.Dir == "" || o.PD == nil {
+		return errors.New("store: data directory and PD are required")
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&o.Tick, 100 * time.Millisecond}, {&o.TrimInterval, 5 * time.Second},
+		{&o.StoreHeartbeat, 5 * time.Second}, {&o.RegionHeartbeat, 30 * time.Second},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if o.HeartbeatTicks == 0 {
+		o.HeartbeatTicks = 2
+	}
+	if o.ElectionTicks == 0 {
+		o.ElectionTicks = 10
+	}
+	longest := o.Tick * time.Duration(o.ElectionTicks) * 8 / 10
+	if o.Lease == 0 {
+		o.Lease = longest
+	}
+	if o.Lease > longest {
+		return fmt.Errorf("store: a lease of %s is longer than eight tenths of the election timeout", o.Lease)
+	}
+	if o.OnFatal == nil {
+		o.OnFatal = func(msg string) {
+			fmt.Fprintf(os.Stderr, "fatal: the KV store cannot go on: %s\n", msg)
+			os.Exit(7)
+		}
+	}
+	return nil
+}
+
+// Store is an open store. Its methods are safe for concurrent use.
+type Store struct {
+	o       Options
+	log     *slog.Logger
+	lock    *pebble.Lock
+	engine  *engine.DB
+	raftlog *raftlog.DB
+	meta    *kvpb.Store // immutable
+	sched   *scheduler
+	ticker  *ticker
+	report  *reporter
+	metrics *metrics
+	replica *replica.Metrics
+
+	regions sync.Map // region id -> *replica.Replica
+
+	mu      sync.RWMutex                          // protects byStart
+	byStart *btree.Map[string, *replica.Replica] // start key -> replica; regions do not overlap
+
+	stop     chan struct{}
+	stopOnce sync.Once
+	wg       sync.WaitGroup
+}
+
+var _ txncmd.Regions = (*Store)(nil)
+var _ txncmd.Region = (*replica.View)(nil)
+
+// Open opens or makes the store of a data directory. ctx bounds how long PD is waited for.
+// Regions whose only replica is here are ready when it returns.
+func Open(ctx context.Context, o Options) (_ *Store, err error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	s := &Store{o: o, log: o.Logger, byStart: &btree.Map[string, *replica.Replica]{}, stop: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.openDatabases(); err != nil {
+		return nil, err
+	}
+	if err := s.join(ctx); err != nil {
+		return nil, err
+	}
+	s.log = o.Logger.With("store", s.meta.GetId())
+	s.metrics = newMetrics(s)
+	s.replica = replica.NewMetrics(o.Registerer)
+	s.sched = newScheduler()
+	s.ticker = newTicker(o.Tick)
+	s.report = newReporter(s)
+	if err := s.openReplicas(); err != nil {
+		return nil, err
+	}
+	s.wg.Go(func() { s.ticker.run(s.stop) })
+	s.wg.Go(s.trim)
+	s.wg.Go(s.report.run)
+	return s, s.awaitReady(ctx)
+}
+
+func (s *Store) openDatabases() (err error) {
+	if err := s.o.FS.MkdirAll(s.o.Dir, 0o755); err != nil {
+		return fmt.Errorf("store: create data directory: %w", err)
+	}
+	if s.lock, err = pebble.LockDirectory(s.o.Dir, s.o.FS); err != nil {
+		return fmt.Errorf("store: data directory %s is in use by another process: %w", s.o.Dir, err)
+	}
+	path := func(name string) string {
+		if s.o.FS == vfs.Default {
+			return filepath.Join(s.o.Dir, name)
+		}
+		return s.o.FS.PathJoin(s.o.Dir, name)
+	}
+	s.engine, err = engine.Open(engine.Options{
+		Dir: path("state"), FS: s.o.FS, CacheBytes: s.o.CacheBytes, MemTableBytes: s.o.MemTableBytes,
+		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
+	})
+	if err != nil {
+		return err
+	}
+	s.raftlog, err = raftlog.Open(raftlog.Options{
+		Dir: path("raft"), FS: s.o.FS, MemTableBytes: s.o.MemTableBytes,
+		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
+	})
+	return err
+}
+
+// openReplicas opens the replicas of all regions that are here.
+func (s *Store) openReplicas() error {
+	regions, err := replica.LoadRegions(s.engine)
+	if err != nil {
+		return err
+	}
+	for _, region := range regions {
+		r, err := s.openReplica(region, replica.Child{})
+		if err != nil {
+			return err
+		}
+		s.sched.schedule(r)
+	}
+	s.log.Info("store is open", "regions", len(regions), "address", s.o.Address)
+	return nil
+}
+
+// openReplica opens one replica, of child.Region if that is set, and makes it known.
+func (s *Store) openReplica(region *kvpb.Region, child replica.Child) (*replica.Replica, error) {
+	r, err := replica.Open(replica.Options{
+		Region: region, Locks: child.Locks, StoreID: s.meta.GetId(),
+		Host: host{s}, Engine: s.engine, Log: s.raftlog, Metrics: s.replica, Logger: s.log,
+		ElectionTicks: s.o.ElectionTicks, HeartbeatTicks: s.o.HeartbeatTicks,
+		Tick: s.o.Tick, Lease: s.o.Lease, Now: bootClock(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.sched.assign(r)
+	s.mu.Lock()
+	s.byStart.Set(string(region.GetStartKey()), r)
+	s.mu.Unlock()
+	s.regions.Store(region.GetId(), r)
+	s.ticker.setAwake(r, true)
+	return r, nil
+}
+
+// awaitReady waits until every region whose only replica is here serves.
+func (s *Store) awaitReady(ctx context.Context) error {
+	for _, r := range s.replicas() {
+		if len(r.View().Meta().GetPeers()) > 1 {
+			continue
+		}
+		select {
+		case <-r.Ready():
+		case <-ctx.Done():
+			return fmt.Errorf("store: region %d does not become ready: %w", r.ID(), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Close stops everything and closes the directory. Writes under way are answered
+// as undetermined. Only the first call does anything.
+func (s *Store) Close() error {
+	first := false
+	s.stopOnce.Do(func() { first = true; close(s.stop) })
+	if !first {
+		return nil
+	}
+	if s.report != nil {
+		s.report.cancel()
+	}
+	s.wg.Wait()
+	if s.sched != nil {
+		for _, r := range s.replicas() {
+			r.Close()
+		}
+		s.sched.stop()
+	}
+	var err error
+	if s.raftlog != nil {
+		err = errors.Join(err, s.raftlog.Close())
+	}
+	if s.engine != nil {
+		err = errors.Join(err, s.engine.Close())
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	if s.metrics != nil {
+		s.metrics.unregister(s.o.Registerer)
+		s.replica.Unregister(s.o.Registerer)
+	}
+	return err
+}
+
+// ID returns the store's id.
+func (s *Store) ID() uint64 { return s.meta.GetId() }
+
+// Meta describes the store as PD knows it. It must not be changed.
+func (s *Store) Meta() *kvpb.Store { return s.meta }
+
+// Engine is the database of the store's state.
+func (s *Store) Engine() *engine.DB { return s.engine }
+
+// replicas returns all replicas in the order of their keys.
+func (s *Store) replicas() []*replica.Replica {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byStart.Values()
+}
+
+func (s *Store) find(region uint64) *replica.Replica {
+	r, ok := s.regions.Load(region)
+	if !ok {
+		return nil
+	}
+	return r.(*replica.Replica)
+}
+
+// Receive takes messages for a region's replica from another store. Messages for
+// regions that are not here are dropped: their senders try again.
+func (s *Store) Receive(region uint64, msgs []*raftpb.Message) {
+	r := s.find(region)
+	if r == nil {
+		return
+	}
+	for _, m := range msgs {
+		r.Step(m)
+	}
+}
+
+// host is the store as its replicas see it.
+type host struct{ s *Store }
+
+var _ replica.Host = host{}
+
+func (h host) Schedule(r *replica.Replica) { h.s.sched.schedule(r) }
+
+func (h host) Send(r *replica.Replica, msgs []*raftpb.Message) {
+	if h.s.o.Transport != nil {
+		h.s.o.Transport.Send(r.View().Meta(), msgs)
+	}
+}
+
+func (h host) SetAwake(r *replica.Replica, awake bool) { h.s.ticker.setAwake(r, awake) }
+
+func (h host) Changed(r *replica.Replica) { h.s.report.changed(r) }
+
+func (h host) Fatal(r *replica.Replica, err error) {
+	h.s.log.Error("a replica cannot go on", "region", r.ID(), "err", err)
+	h.s.o.OnFatal(err.Error())
+}
+
+// Split opens the replicas of the regions a split made. The parent's leader also
+// leads the children first: their replicas stand for election at once.
+func (h host) Split(parent *replica.Replica, children []replica.Child) {
+	s := h.s
+	lead := parent.View().Leading()
+	for _, c := range children {
+		if s.find(c.Region.GetId()) != nil {
+			continue // it was open before the split was carried out a second time
+		}
+		r, err := s.openReplica(c.Region, c)
+		if err != nil {
+			h.Fatal(parent, err)
+			return
+		}
+		if lead {
+			r.Campaign()
+		}
+	}
+	s.mu.Lock()
+	s.byStart.Set(string(parent.View().Meta().GetStartKey()), parent)
+	s.mu.Unlock()
+}
