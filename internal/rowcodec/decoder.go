@@ -126,6 +126,9 @@ func (d *Decoder) DecodeToBatch(record []byte, handle []types.Value, b *chunk.Ba
 			col.AppendValue(types.FromStorage(p.Default, p.Type, d.loc))
 		}
 	}
+	if len(b.Cols) == 0 {
+		b.SetLen(b.Len() + 1)
+	}
 	return d.appendHandles(handle, b)
 }
 
