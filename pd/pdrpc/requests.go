@@ -1,0 +1,202 @@
+package pdrpc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cairndb/cairn/pd/cluster"
+	"github.com/cairndb/cairn/pd/meta"
+	"github.com/cairndb/cairn/proto/pdpb"
+)
+
+// GetMembers is answered by every PD that sees a majority; leader is absent while
+// there is none.
+func (h *Handler) GetMembers(ctx context.Context, req *pdpb.GetMembersRequest) *pdpb.GetMembersResponse {
+	resp := &pdpb.GetMembersResponse{Header: &pdpb.Header{ClusterId: h.ClusterID()}}
+	members, err := h.members.Members(ctx)
+	if err == nil {
+		var leader meta.Member
+		var ok bool
+		if leader, ok, err = h.members.Leader(ctx); ok {
+			resp.Leader = member(leader)
+		}
+	}
+	if err != nil {
+		resp.Header.Error = refusal(err)
+		return resp
+	}
+	for _, m := range members {
+		resp.Members = append(resp.Members, member(m))
+	}
+	return resp
+}
+
+func member(m meta.Member) *pdpb.Member {
+	return &pdpb.Member{Name: m.Name, Id: m.ID, ClientUrls: []string{m.Address}}
+}
+
+// Bootstrap records the first store and region.
+func (h *Handler) Bootstrap(ctx context.Context, req *pdpb.BootstrapRequest) *pdpb.BootstrapResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.BootstrapResponse{Header: refused}
+	}
+	err := l.Cluster.Bootstrap(ctx, req.Store, req.Region)
+	if err == nil {
+		h.logger.Info("cluster bootstrapped", "cluster", l.ClusterID, "store", req.Store.Id, "region", req.Region.Id)
+	}
+	return &pdpb.BootstrapResponse{Header: l.end(err)}
+}
+
+// IsBootstrapped reports whether the first store and region exist.
+func (h *Handler) IsBootstrapped(_ context.Context, req *pdpb.IsBootstrappedRequest) *pdpb.IsBootstrappedResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.IsBootstrappedResponse{Header: refused}
+	}
+	return &pdpb.IsBootstrappedResponse{Header: l.end(nil), Bootstrapped: l.Cluster.Bootstrapped()}
+}
+
+// AllocIDs reserves ids.
+func (h *Handler) AllocIDs(ctx context.Context, req *pdpb.AllocIDsRequest) *pdpb.AllocIDsResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.AllocIDsResponse{Header: refused}
+	}
+	first, err := l.Cluster.AllocIDs(ctx, req.Count)
+	return &pdpb.AllocIDsResponse{Header: l.end(err), First: first, Count: req.Count}
+}
+
+// PutStore registers or updates a store.
+func (h *Handler) PutStore(ctx context.Context, req *pdpb.PutStoreRequest) *pdpb.PutStoreResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.PutStoreResponse{Header: refused}
+	}
+	return &pdpb.PutStoreResponse{Header: l.end(l.Cluster.PutStore(ctx, req.Store))}
+}
+
+// GetStore returns a store by id.
+func (h *Handler) GetStore(_ context.Context, req *pdpb.GetStoreRequest) *pdpb.GetStoreResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.GetStoreResponse{Header: refused}
+	}
+	s, err := l.Cluster.Store(req.StoreId)
+	return &pdpb.GetStoreResponse{Header: l.end(err), Store: s}
+}
+
+// GetStores returns all stores.
+func (h *Handler) GetStores(_ context.Context, req *pdpb.GetStoresRequest) *pdpb.GetStoresResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.GetStoresResponse{Header: refused}
+	}
+	resp := &pdpb.GetStoresResponse{Header: l.end(nil)}
+	for _, s := range l.Cluster.Stores() {
+		resp.Stores = append(resp.Stores, s.Meta)
+	}
+	return resp
+}
+
+// StoreHeartbeat notes that a store is alive.
+func (h *Handler) StoreHeartbeat(_ context.Context, req *pdpb.StoreHeartbeatRequest) *pdpb.StoreHeartbeatResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.StoreHeartbeatResponse{Header: refused}
+	}
+	h.metrics.storeBeats.Inc()
+	return &pdpb.StoreHeartbeatResponse{Header: l.end(l.Cluster.StoreHeartbeat(time.Now(), req.Stats))}
+}
+
+// RegionHeartbeat takes the report of a region's leader.
+func (h *Handler) RegionHeartbeat(_ context.Context, req *pdpb.RegionHeartbeatRequest) *pdpb.RegionHeartbeatResponse {
+	id := req.GetRegion().GetId()
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.RegionHeartbeatResponse{Header: refused, RegionId: id}
+	}
+	err := l.Cluster.RegionHeartbeat(req)
+	if err != nil {
+		h.metrics.regionBeatsRefused.Inc()
+	} else {
+		h.metrics.regionBeats.Inc()
+	}
+	return &pdpb.RegionHeartbeatResponse{Header: l.end(err), RegionId: id}
+}
+
+// GetRegion finds a region by key, before a key, or by id.
+func (h *Handler) GetRegion(_ context.Context, req *pdpb.GetRegionRequest) *pdpb.GetRegionResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.GetRegionResponse{Header: refused}
+	}
+	var info cluster.RegionInfo
+	var err error
+	switch {
+	case !l.Cluster.Bootstrapped():
+		err = cluster.ErrNotBootstrapped
+	case req.RegionId != 0:
+		info, err = l.Cluster.RegionByID(req.RegionId)
+	case req.Before:
+		info, err = l.Cluster.RegionBefore(req.Key)
+	default:
+		info, err = l.Cluster.Region(req.Key)
+	}
+	return &pdpb.GetRegionResponse{Header: l.end(err), Region: info.Meta, Leader: info.Leader}
+}
+
+// ScanRegions lists the regions that intersect a range.
+func (h *Handler) ScanRegions(_ context.Context, req *pdpb.ScanRegionsRequest) *pdpb.ScanRegionsResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.ScanRegionsResponse{Header: refused}
+	}
+	resp := &pdpb.ScanRegionsResponse{Header: l.end(nil)}
+	for _, r := range l.Cluster.Scan(req.StartKey, req.EndKey, int(min(req.Limit, cluster.MaxScan))) {
+		resp.Regions = append(resp.Regions, &pdpb.GetRegionResponse{Region: r.Meta, Leader: r.Leader})
+	}
+	return resp
+}
+
+// AskSplit allocates the ids for a split.
+func (h *Handler) AskSplit(ctx context.Context, req *pdpb.AskSplitRequest) *pdpb.AskSplitResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.AskSplitResponse{Header: refused}
+	}
+	list, err := l.Cluster.AskSplit(ctx, req.Region, req.Count)
+	resp := &pdpb.AskSplitResponse{Header: l.end(err)}
+	for _, id := range list {
+		resp.Ids = append(resp.Ids, &pdpb.SplitID{RegionId: id.Region, PeerIds: id.Peers})
+	}
+	return resp
+}
+
+// GetSafePoint returns the safe point in force.
+func (h *Handler) GetSafePoint(_ context.Context, req *pdpb.GetSafePointRequest) *pdpb.GetSafePointResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.GetSafePointResponse{Header: refused}
+	}
+	return &pdpb.GetSafePointResponse{Header: l.end(nil), SafePoint: l.Cluster.SafePoint()}
+}
+
+// UpdateSafePoint raises the safe point. One in the future would collect versions
+// that readers still come for, so it is refused.
+func (h *Handler) UpdateSafePoint(ctx context.Context, req *pdpb.UpdateSafePointRequest) *pdpb.UpdateSafePointResponse {
+	l, refused := h.begin(req.GetHeader())
+	if refused != nil {
+		return &pdpb.UpdateSafePointResponse{Header: refused}
+	}
+	now, e := h.Timestamp(ctx, 0, 1)
+	if e != nil {
+		return &pdpb.UpdateSafePointResponse{Header: &pdpb.Header{ClusterId: l.ClusterID, Error: e}}
+	}
+	if req.SafePoint > now {
+		return &pdpb.UpdateSafePointResponse{Header: l.end(fmt.Errorf("%w: safe point %d is after now, %d", cluster.ErrInvalid, req.SafePoint, now))}
+	}
+	ts, err := l.Cluster.UpdateSafePoint(ctx, req.SafePoint)
+	return &pdpb.UpdateSafePointResponse{Header: l.end(err), SafePoint: ts}
+}

@@ -1,0 +1,110 @@
+package pdrpc
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	"github.com/cairndb/cairn/proto/pdpb"
+)
+
+// Register adds the PD service to a gRPC server. Refusals travel in the header of
+// the answer; a gRPC status is a broken connection.
+func (h *Handler) Register(g *grpc.Server) { pdpb.RegisterPDServer(g, service{h: h}) }
+
+type service struct {
+	pdpb.UnimplementedPDServer
+	h *Handler
+}
+
+// Timestamps answers in order. The client packs the wishes of many into one
+// request, so one goroutine per stream is enough.
+func (s service) Timestamps(stream grpc.BidiStreamingServer[pdpb.TimestampRequest, pdpb.TimestampResponse]) error {
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		last, refused := s.h.Timestamp(stream.Context(), req.GetHeader().GetClusterId(), req.Count)
+		resp := &pdpb.TimestampResponse{
+			Header: &pdpb.Header{ClusterId: s.h.ClusterID(), Error: refused},
+			Last:   last, Count: req.Count,
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// RegionHeartbeat answers each report; refusals do not end the stream.
+func (s service) RegionHeartbeat(stream grpc.BidiStreamingServer[pdpb.RegionHeartbeatRequest, pdpb.RegionHeartbeatResponse]) error {
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(s.h.RegionHeartbeat(stream.Context(), req)); err != nil {
+			return err
+		}
+	}
+}
+
+func (s service) GetMembers(ctx context.Context, req *pdpb.GetMembersRequest) (*pdpb.GetMembersResponse, error) {
+	return s.h.GetMembers(ctx, req), nil
+}
+
+func (s service) Bootstrap(ctx context.Context, req *pdpb.BootstrapRequest) (*pdpb.BootstrapResponse, error) {
+	return s.h.Bootstrap(ctx, req), nil
+}
+
+func (s service) IsBootstrapped(ctx context.Context, req *pdpb.IsBootstrappedRequest) (*pdpb.IsBootstrappedResponse, error) {
+	return s.h.IsBootstrapped(ctx, req), nil
+}
+
+func (s service) AllocIDs(ctx context.Context, req *pdpb.AllocIDsRequest) (*pdpb.AllocIDsResponse, error) {
+	return s.h.AllocIDs(ctx, req), nil
+}
+
+func (s service) PutStore(ctx context.Context, req *pdpb.PutStoreRequest) (*pdpb.PutStoreResponse, error) {
+	return s.h.PutStore(ctx, req), nil
+}
+
+func (s service) GetStore(ctx context.Context, req *pdpb.GetStoreRequest) (*pdpb.GetStoreResponse, error) {
+	return s.h.GetStore(ctx, req), nil
+}
+
+func (s service) GetStores(ctx context.Context, req *pdpb.GetStoresRequest) (*pdpb.GetStoresResponse, error) {
+	return s.h.GetStores(ctx, req), nil
+}
+
+func (s service) StoreHeartbeat(ctx context.Context, req *pdpb.StoreHeartbeatRequest) (*pdpb.StoreHeartbeatResponse, error) {
+	return s.h.StoreHeartbeat(ctx, req), nil
+}
+
+func (s service) GetRegion(ctx context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+	return s.h.GetRegion(ctx, req), nil
+}
+
+func (s service) ScanRegions(ctx context.Context, req *pdpb.ScanRegionsRequest) (*pdpb.ScanRegionsResponse, error) {
+	return s.h.ScanRegions(ctx, req), nil
+}
+
+func (s service) AskSplit(ctx context.Context, req *pdpb.AskSplitRequest) (*pdpb.AskSplitResponse, error) {
+	return s.h.AskSplit(ctx, req), nil
+}
+
+func (s service) GetSafePoint(ctx context.Context, req *pdpb.GetSafePointRequest) (*pdpb.GetSafePointResponse, error) {
+	return s.h.GetSafePoint(ctx, req), nil
+}
+
+func (s service) UpdateSafePoint(ctx context.Context, req *pdpb.UpdateSafePointRequest) (*pdpb.UpdateSafePointResponse, error) {
+	return s.h.UpdateSafePoint(ctx, req), nil
+}
