@@ -1,0 +1,200 @@
+package mvcc
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+)
+
+// Reader looks up single keys in one view of the engine: the view of the moment
+// it was opened. It owns one iterator, and a second one only if it meets a long
+// value. It is for one goroutine.
+//
+// A lookup is one seek below a bloom filter of user keys, and in the common case
+// no step more.
+type Reader struct {
+	w *engine.Iter // CFWrite, prefix seeks
+	d *engine.Iter // CFDefault, nil until needed
+}
+
+// OpenReader opens a view. Close it.
+func OpenReader(db *engine.DB) (Reader, error) {
+	it, err := db.NewIter(engine.IterOptions{CF: engine.CFWrite, PointPrefix: true})
+	if err != nil {
+		return Reader{}, fmt.Errorf("mvcc: open reader: %w", err)
+	}
+	return Reader{w: it}, nil
+}
+
+// Close ends the view. Closing twice is allowed.
+func (r *Reader) Close() error {
+	var err error
+	if r.d != nil {
+		err = r.d.Close()
+		r.d = nil
+	}
+	if r.w != nil {
+		if e := r.w.Close(); err == nil {
+			err = e
+		}
+		r.w = nil
+	}
+	return err
+}
+
+// Get returns the value of key visible at readTS and the timestamp it was
+// committed at. The value is valid until the next call.
+func (r *Reader) Get(key []byte, readTS uint64) (value []byte, commitTS uint64, found bool, err error) {
+	commitTS, w, found, err := r.latestPut(key, readTS)
+	if err != nil || !found {
+		return nil, 0, false, err
+	}
+	if w.HasValue {
+		return w.Value, commitTS, true, nil
+	}
+	value, err = r.LongValue(key, w.StartTS)
+	return value, commitTS, true, err
+}
+
+// Exists reports whether Get would find a value, without loading long ones.
+func (r *Reader) Exists(key []byte, readTS uint64) (commitTS, startTS uint64, found bool, err error) {
+	commitTS, w, found, err := r.latestPut(key, readTS)
+	return commitTS, w.StartTS, found, err
+}
+
+// latestPut finds the newest record at or before readTS that says what the value
+// is. found is false if that is a Delete, a fenced record or nothing.
+func (r *Reader) latestPut(key []byte, readTS uint64) (commitTS uint64, w Write, found bool, err error) {
+	for ok := r.w.SeekVersion(key, readTS); ok; ok = r.w.Next() {
+		if w, err = r.record(key); err != nil {
+			return 0, Write{}, false, err
+		}
+		if !w.FenceValid(readTS) {
+			return 0, Write{}, false, nil
+		}
+		switch w.Type {
+		case WritePut:
+			return r.w.TS(), w, true, nil
+		case WriteDelete:
+			return 0, Write{}, false, nil
+		}
+	}
+	return 0, Write{}, false, r.w.Err()
+}
+
+// SeekWrite returns the newest record of key at or before ts. The record is
+// valid until the next call.
+func (r *Reader) SeekWrite(key []byte, ts uint64) (commitTS uint64, w Write, found bool, err error) {
+	if !r.w.SeekVersion(key, ts) {
+		return 0, Write{}, false, r.w.Err()
+	}
+	w, err = r.record(key)
+	return r.w.TS(), w, err == nil, err
+}
+
+func (r *Reader) record(key []byte) (Write, error) {
+	v, err := r.w.Value()
+	if err != nil {
+		return Write{}, err
+	}
+	w, err := ParseWrite(v)
+	if err != nil {
+		return Write{}, fmt.Errorf("write of key %x at %d: %w", key, r.w.TS(), err)
+	}
+	return w, nil
+}
+
+// LongValue returns the value of key written by the transaction startTS into
+// CFDefault. A missing one is corruption. Valid until the next call.
+func (r *Reader) LongValue(key []byte, startTS uint64) ([]byte, error) {
+	if r.d == nil {
+		d, err := r.w.Clone(engine.CFDefault)
+		if err != nil {
+			return nil, fmt.Errorf("mvcc: read value: %w", err)
+		}
+		r.d = d
+	}
+	return longValue(r.d, key, startTS)
+}
+
+func longValue(d *engine.Iter, key []byte, startTS uint64) ([]byte, error) {
+	if !d.SeekVersion(key, startTS) || d.TS() != startTS || !bytes.Equal(d.Key(), key) {
+		if err := d.Err(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: no value of key %x written at %d", ErrCorrupt, key, startTS)
+	}
+	return d.Value()
+}
+
+// Fate is what became of a transaction on one key.
+type Fate byte
+
+// The fates.
+const (
+	FateUnknown    Fate = iota // no trace
+	FateCommitted              // a Put, Delete or Lock record
+	FateRolledBack             // a Rollback record, own or overlapped
+)
+
+// CommitRecord is the trace a transaction left on a key.
+type CommitRecord struct {
+	Fate     Fate
+	CommitTS uint64 // FateCommitted
+	Type     WriteType
+	// Protected: the rollback was written to stay.
+	Protected bool
+	// Overlapped, with FateUnknown, is the record of another transaction that
+	// stands at the timestamp where this one's rollback would have to be written.
+	Overlapped *Write
+	// Fence is the commit timestamp of the next newer data record than Overlapped,
+	// 0 for none.
+	Fence uint64
+}
+
+// CommitRecord looks for the trace of the transaction startTS on key. The result
+// owns its bytes.
+func (r *Reader) CommitRecord(key []byte, startTS uint64) (CommitRecord, error) {
+	var fence uint64
+	for ok := r.w.SeekVersion(key, MaxTS); ok; ok = r.w.Next() {
+		ts := r.w.TS()
+		if ts < startTS {
+			break
+		}
+		w, err := r.record(key)
+		if err != nil {
+			return CommitRecord{}, err
+		}
+		switch {
+		case w.StartTS == startTS && w.Type == WriteRollback:
+			return CommitRecord{Fate: FateRolledBack, Type: w.Type, Protected: w.Protected}, nil
+		case w.StartTS == startTS:
+			return CommitRecord{Fate: FateCommitted, CommitTS: ts, Type: w.Type}, nil
+		case ts == startTS && w.OverlappedRollback:
+			return CommitRecord{Fate: FateRolledBack, Type: WriteRollback, Protected: true}, nil
+		case ts == startTS:
+			w.Value = bytes.Clone(w.Value)
+			return CommitRecord{Overlapped: &w, Fence: fence}, nil
+		}
+		if w.Data() {
+			fence = ts
+		}
+	}
+	return CommitRecord{}, r.w.Err()
+}
+
+// RangeEmpty reports whether no key of [start, end] has any record.
+func RangeEmpty(db *engine.DB, start, end []byte) (bool, error) {
+	upper := append(bytes.Clone(end), 0)
+	it, err := db.NewIter(engine.IterOptions{CF: engine.CFWrite, Lower: start, Upper: upper})
+	if err != nil {
+		return false, err
+	}
+	empty := !it.First()
+	err = it.Err()
+	if e := it.Close(); err == nil {
+		err = e
+	}
+	return empty, err
+}

@@ -1,0 +1,325 @@
+package txncmd
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// rangeCheckKeys: a batch with more keys first asks, with one seek, whether its
+// whole range is empty; bulk loads then skip the checks of every key.
+const rangeCheckKeys = 12
+
+// Prewrite locks the keys of a transaction, or commits it at once when
+// try_one_pc is set and nothing stands against it.
+//
+// It is idempotent: keys locked by the transaction already are passed over, and a
+// transaction found committed is answered with its commit timestamp.
+func (e *Executor) Prewrite(ctx context.Context, req *kvpb.PrewriteRequest) *kvpb.PrewriteResponse {
+	e.metrics.prewrite.Inc()
+	resp := &kvpb.PrewriteResponse{}
+	if ke := validPrewrite(req); ke != nil {
+		resp.Errors = []*kvpb.KeyError{ke}
+		return resp
+	}
+	p := prewriter{ctx: ctx, req: req}
+	keys := keyList{len(req.Mutations), func(i int) []byte { return req.Mutations[i].GetKey() }}
+	ke, rerr := e.write(ctx, req.Context, keys, p.eval)
+	switch {
+	case rerr != nil:
+		resp.RegionError = rerr
+	case len(p.errs) > 0:
+		resp.Errors = p.errs
+	case ke != nil:
+		resp.Errors = []*kvpb.KeyError{ke}
+	default:
+		resp.OnePcCommitTs = p.commitTS
+		if p.onePC {
+			e.metrics.onePC.Inc()
+		}
+	}
+	return resp
+}
+
+func validPrewrite(req *kvpb.PrewriteRequest) *kvpb.KeyError {
+	switch {
+	case req.StartTs == 0 || req.StartTs == mvcc.MaxTS:
+		return abort("bad start timestamp %d", req.StartTs)
+	case req.ForUpdateTs != 0:
+		return abort("pessimistic transactions are not supported by this version")
+	case len(req.Primary) == 0:
+		return abort("no primary key")
+	}
+	return nil
+}
+
+// prewriter evaluates one Prewrite.
+type prewriter struct {
+	ctx context.Context
+	req *kvpb.PrewriteRequest
+	v   *view
+
+	onePC bool
+	// rangeEmpty: no key of the batch has any record.
+	rangeEmpty bool
+	own        map[int]*mvcc.Lock // by mutation: locks the transaction holds already
+	errs       []*kvpb.KeyError
+	commitTS   uint64 // not 0: committed, now or before
+}
+
+func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
+	p.v = v
+	p.onePC = p.req.TryOnePc
+	if ke := p.raiseForChecks(); ke != nil {
+		return ke, nil
+	}
+	if err := p.checkRange(); err != nil {
+		return nil, err
+	}
+	for i, m := range p.req.Mutations {
+		ke, err := p.check(i, m)
+		if err != nil || p.commitTS != 0 {
+			p.errs, p.onePC = nil, false
+			return nil, err
+		}
+		if ke == nil {
+			continue
+		}
+		if ke.GetLocked() == nil {
+			p.errs = []*kvpb.KeyError{ke}
+			return ke, nil
+		}
+		p.errs = append(p.errs, ke)
+	}
+	if len(p.errs) > 0 {
+		v.e.metrics.locked.Inc()
+		return p.errs[0], nil
+	}
+	if p.onePC && len(p.own) == 0 && p.chooseCommitTS() {
+		p.writeCommits()
+		return nil, nil
+	}
+	p.onePC = false
+	p.writeLocks()
+	return nil, nil
+}
+
+// raiseForChecks counts existence checks as the reads they are.
+func (p *prewriter) raiseForChecks() *kvpb.KeyError {
+	for _, m := range p.req.Mutations {
+		if mustNotExist(m) {
+			return p.v.e.admitTS(p.req.StartTs)
+		}
+	}
+	return nil
+}
+
+func mustNotExist(m *kvpb.Mutation) bool {
+	return m.GetOp() == kvpb.MutationOp_MUTATION_OP_INSERT || m.GetOp() == kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS
+}
+
+func (p *prewriter) checkRange() error {
+	if len(p.req.Mutations) <= rangeCheckKeys {
+		return nil
+	}
+	lo, hi := p.req.Mutations[0].GetKey(), p.req.Mutations[0].GetKey()
+	for _, m := range p.req.Mutations {
+		if bytes.Compare(m.GetKey(), lo) < 0 {
+			lo = m.GetKey()
+		}
+		if bytes.Compare(m.GetKey(), hi) > 0 {
+			hi = m.GetKey()
+		}
+	}
+	var err error
+	p.rangeEmpty, err = mvcc.RangeEmpty(p.v.rg.Engine(), lo, hi)
+	return err
+}
+
+// check decides whether mutation i may be written. The order of the checks is
+// part of the protocol: locks, newer versions, existence, assertion.
+func (p *prewriter) check(i int, m *kvpb.Mutation) (*kvpb.KeyError, error) {
+	key, startTS := m.GetKey(), p.req.StartTs
+	if l := p.v.locks.Get(key); l != nil {
+		if l.StartTS != startTS {
+			return p.unlessCommitted(key, lockedError(key, l))
+		}
+		if p.own == nil {
+			p.own = make(map[int]*mvcc.Lock)
+		}
+		p.own[i] = l
+		if !l.Pessimistic() {
+			return nil, nil // repeated
+		}
+	}
+	var latest mvcc.Write
+	var found bool
+	if !p.rangeEmpty {
+		var commitTS uint64
+		var err error
+		commitTS, latest, found, err = p.v.rd.SeekWrite(key, mvcc.MaxTS)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			if ke := p.conflict(key, commitTS, &latest); ke != nil {
+				return p.unlessCommitted(key, ke)
+			}
+		}
+	}
+	return p.checkValue(m, latest, found)
+}
+
+// conflict reports a version newer than the transaction's snapshot, or that the
+// transaction was rolled back on this key.
+func (p *prewriter) conflict(key []byte, commitTS uint64, w *mvcc.Write) *kvpb.KeyError {
+	reason := kvpb.ConflictReason_CONFLICT_REASON_OPTIMISTIC
+	switch {
+	case commitTS == p.req.StartTs && (w.Type == mvcc.WriteRollback || w.OverlappedRollback):
+		reason = kvpb.ConflictReason_CONFLICT_REASON_SELF_ROLLED_BACK
+	case commitTS <= p.req.StartTs:
+		return nil
+	}
+	return &kvpb.KeyError{Kind: &kvpb.KeyError_Conflict{Conflict: &kvpb.WriteConflict{
+		StartTs: p.req.StartTs, ConflictStartTs: w.StartTS, ConflictCommitTs: commitTS,
+		Key: bytes.Clone(key), Primary: bytes.Clone(p.req.Primary), Reason: reason,
+	}}}
+}
+
+// unlessCommitted returns ke, unless the transaction is found committed: then
+// this request is a late duplicate and p.commitTS is set.
+func (p *prewriter) unlessCommitted(key []byte, ke *kvpb.KeyError) (*kvpb.KeyError, error) {
+	rec, err := p.v.rd.CommitRecord(key, p.req.StartTs)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Fate == mvcc.FateCommitted {
+		p.commitTS = rec.CommitTS
+		return nil, nil
+	}
+	if ke.GetConflict() != nil {
+		p.v.e.metrics.conflicts.Inc()
+		if rec.Fate == mvcc.FateRolledBack {
+			ke.GetConflict().Reason = kvpb.ConflictReason_CONFLICT_REASON_SELF_ROLLED_BACK
+		}
+	}
+	return ke, nil
+}
+
+// checkValue does the existence check and the assertion, given the newest record.
+func (p *prewriter) checkValue(m *kvpb.Mutation, latest mvcc.Write, found bool) (*kvpb.KeyError, error) {
+	assertion := m.GetAssertion()
+	if p.req.AssertionLevel == kvpb.AssertionLevel_ASSERTION_LEVEL_OFF {
+		assertion = kvpb.Assertion_ASSERTION_NONE
+	}
+	if !mustNotExist(m) && assertion == kvpb.Assertion_ASSERTION_NONE {
+		return nil, nil
+	}
+	key := m.GetKey()
+	passedOver := found && !latest.Data()
+	exists := found && latest.Type == mvcc.WritePut && latest.FenceValid(mvcc.MaxTS)
+	var commitTS, startTS uint64
+	if exists || passedOver && (mustNotExist(m) || p.req.AssertionLevel == kvpb.AssertionLevel_ASSERTION_LEVEL_STRICT) {
+		var err error
+		if commitTS, startTS, exists, err = p.v.rd.Exists(key, mvcc.MaxTS); err != nil {
+			return nil, err
+		}
+		passedOver = false
+	}
+	if mustNotExist(m) && exists {
+		return &kvpb.KeyError{Kind: &kvpb.KeyError_AlreadyExist{
+			AlreadyExist: &kvpb.AlreadyExist{Key: bytes.Clone(key)},
+		}}, nil
+	}
+	failed := assertion == kvpb.Assertion_ASSERTION_EXIST && !exists ||
+		assertion == kvpb.Assertion_ASSERTION_NOT_EXIST && exists
+	if !failed || passedOver { // the fast level does not look behind a record without data
+		return nil, nil
+	}
+	return &kvpb.KeyError{Kind: &kvpb.KeyError_AssertionFailed{AssertionFailed: &kvpb.AssertionFailed{
+		StartTs: p.req.StartTs, Key: bytes.Clone(key), Assertion: assertion,
+		ExistingStartTs: startTS, ExistingCommitTs: commitTS,
+	}}}, nil
+}
+
+// chooseCommitTS publishes the keys and computes the commit timestamp of a
+// one-phase commit. It reports false if there must be two phases.
+func (p *prewriter) chooseCommitTS() bool {
+	e := p.v.e
+	if !e.syncMaxTS(p.ctx, p.v.rg) {
+		return false
+	}
+	keys := make([][]byte, 0, len(p.req.Mutations))
+	for _, m := range p.req.Mutations {
+		if m.GetOp() != kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS {
+			keys = append(keys, m.GetKey())
+		}
+	}
+	// Published before max_ts is read: see the package comment.
+	p.v.publish(p.req.StartTs, keys)
+	commitTS := max(e.maxTS.Load(), p.req.StartTs, p.req.MinCommitTs) + 1
+	if limit := p.req.MaxCommitTs; limit != 0 && commitTS > limit || commitTS == 0 {
+		p.v.withdraw()
+		return false
+	}
+	p.v.pending.commitTS.Store(commitTS)
+	p.commitTS = commitTS
+	return true
+}
+
+func (p *prewriter) writeCommits() {
+	w := &p.v.w
+	for _, m := range p.req.Mutations {
+		rec := mvcc.Write{StartTS: p.req.StartTs}
+		switch m.GetOp() {
+		case kvpb.MutationOp_MUTATION_OP_PUT, kvpb.MutationOp_MUTATION_OP_INSERT:
+			rec.Type = mvcc.WritePut
+			if len(m.GetValue()) <= mvcc.MaxInlineValue {
+				rec.HasValue, rec.Value = true, m.GetValue()
+			} else {
+				w.PutValue(m.GetKey(), p.req.StartTs, m.GetValue())
+			}
+		case kvpb.MutationOp_MUTATION_OP_DELETE:
+			rec.Type = mvcc.WriteDelete
+		case kvpb.MutationOp_MUTATION_OP_LOCK:
+			rec.Type = mvcc.WriteLock
+		default: // a check writes nothing
+			continue
+		}
+		w.PutWrite(m.GetKey(), p.commitTS, &rec)
+	}
+}
+
+func (p *prewriter) writeLocks() {
+	w := &p.v.w
+	for i, m := range p.req.Mutations {
+		l := mvcc.Lock{
+			StartTS: p.req.StartTs, Primary: p.req.Primary, TTL: p.req.LockTtlMs,
+			TxnSize: p.req.TxnSize, MinCommitTS: p.req.MinCommitTs,
+		}
+		if old := p.own[i]; old != nil {
+			if !old.Pessimistic() {
+				continue
+			}
+			l.TTL, l.MinCommitTS = max(l.TTL, old.TTL), max(l.MinCommitTS, old.MinCommitTS)
+		}
+		switch m.GetOp() {
+		case kvpb.MutationOp_MUTATION_OP_PUT, kvpb.MutationOp_MUTATION_OP_INSERT:
+			l.Type = mvcc.LockPut
+			if len(m.GetValue()) <= mvcc.MaxLockShortValue {
+				l.HasShortValue, l.ShortValue = true, m.GetValue()
+			} else {
+				w.PutValue(m.GetKey(), p.req.StartTs, m.GetValue())
+			}
+		case kvpb.MutationOp_MUTATION_OP_DELETE:
+			l.Type = mvcc.LockDelete
+		case kvpb.MutationOp_MUTATION_OP_LOCK:
+			l.Type = mvcc.LockLock
+		default: // a check writes nothing
+			continue
+		}
+		w.PutLock(m.GetKey(), &l)
+	}
+}

@@ -1,0 +1,238 @@
+// Package regiontest is a store for tests of transaction commands: regions over
+// one engine in memory, without Raft. Batches are applied when they are proposed,
+// regions can be split, and a hook can refuse or lose proposals.
+package regiontest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/kvnode/txncmd"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// Store implements txncmd.Regions. Safe for concurrent use.
+type Store struct {
+	DB *engine.DB
+	// OnPropose, if set before use, runs before a batch is applied. A non-nil error
+	// is answered; the batch is applied all the same if apply is true.
+	OnPropose func(meta *kvpb.Region) (rerr *kvpb.RegionError, apply bool)
+
+	// mu is held shared while a batch is applied, exclusively by Split.
+	mu      sync.RWMutex
+	regions []*region // in key order; protected by mu
+	nextID  uint64    // protected by mu
+	term    atomic.Uint64
+}
+
+type region struct {
+	meta  *kvpb.Region // immutable
+	locks *mvcc.LockIndex
+	// apply is held while a batch is applied: Raft applies one after the other.
+	apply sync.Mutex
+}
+
+// Open returns a store with one region that covers everything. Close it.
+func Open() (*Store, error) {
+	db, err := engine.Open(engine.Options{Dir: "state", FS: vfs.NewMem(), CacheBytes: 8 << 20, MemTableBytes: 4 << 20})
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{DB: db, nextID: 2}
+	s.term.Store(6)
+	s.regions = []*region{{
+		meta: &kvpb.Region{
+			Id: 1, Epoch: &kvpb.RegionEpoch{ConfVer: 1, Version: 1},
+			Peers: []*kvpb.Peer{{Id: 1, StoreId: 1}},
+		},
+		locks: mvcc.NewLockIndex(),
+	}}
+	return s, nil
+}
+
+// Close closes the engine.
+func (s *Store) Close() error { return s.DB.Close() }
+
+// Locate returns the region that contains key.
+func (s *Store) Locate(key []byte) *kvpb.Region {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.regions[s.find(key)].meta
+}
+
+// LocateBefore returns the region of the greatest key below key; an empty key
+// means the last region.
+func (s *Store) LocateBefore(key []byte) *kvpb.Region {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(key) == 0 {
+		return s.regions[len(s.regions)-1].meta
+	}
+	i := s.find(key)
+	if i > 0 && bytes.Equal(s.regions[i].meta.StartKey, key) {
+		i--
+	}
+	return s.regions[i].meta
+}
+
+func (s *Store) find(key []byte) int {
+	return sort.Search(len(s.regions), func(i int) bool {
+		return bytes.Compare(s.regions[i].meta.StartKey, key) > 0
+	}) - 1
+}
+
+// Split cuts the region of key so that key starts a region of its own.
+func (s *Store) Split(key []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.find(key)
+	old := s.regions[i]
+	if bytes.Equal(old.meta.StartKey, key) {
+		return
+	}
+	epoch := func() *kvpb.RegionEpoch {
+		return &kvpb.RegionEpoch{ConfVer: 1, Version: old.meta.Epoch.Version + 1}
+	}
+	right := &region{
+		meta: &kvpb.Region{
+			Id: s.nextID, StartKey: bytes.Clone(key), EndKey: old.meta.EndKey, Epoch: epoch(),
+			Peers: []*kvpb.Peer{{Id: s.nextID, StoreId: 1}},
+		},
+		locks: old.locks.Split(key),
+	}
+	s.nextID++
+	left := &region{
+		meta: &kvpb.Region{
+			Id: old.meta.Id, StartKey: old.meta.StartKey, EndKey: bytes.Clone(key), Epoch: epoch(),
+			Peers: old.meta.Peers,
+		},
+		locks: old.locks,
+	}
+	s.regions = append(s.regions[:i:i], append([]*region{left, right}, s.regions[i+1:]...)...)
+}
+
+// NewTerm makes every handle given out so far stale, as an election does.
+func (s *Store) NewTerm() { s.term.Add(1) }
+
+// Region implements txncmd.Regions.
+func (s *Store) Region(c *kvpb.Context) (txncmd.Region, *kvpb.RegionError) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.regions {
+		if r.meta.Id != c.GetRegionId() {
+			continue
+		}
+		if r.meta.Epoch.Version != c.GetEpoch().GetVersion() {
+			return nil, s.stale(r)
+		}
+		return &handle{s: s, r: r, term: s.term.Load()}, nil
+	}
+	return nil, &kvpb.RegionError{Message: "no such region", Kind: &kvpb.RegionError_RegionNotFound{
+		RegionNotFound: &kvpb.RegionNotFound{RegionId: c.GetRegionId()},
+	}}
+}
+
+func (s *Store) stale(r *region) *kvpb.RegionError {
+	return &kvpb.RegionError{Message: "epoch", Kind: &kvpb.RegionError_EpochNotMatch{
+		EpochNotMatch: &kvpb.EpochNotMatch{CurrentRegions: []*kvpb.Region{r.meta}},
+	}}
+}
+
+type handle struct {
+	s    *Store
+	r    *region
+	term uint64
+}
+
+func (h *handle) Meta() *kvpb.Region     { return h.r.meta }
+func (h *handle) Term() uint64           { return h.term }
+func (h *handle) Locks() *mvcc.LockIndex { return h.r.locks }
+func (h *handle) Engine() *engine.DB     { return h.s.DB }
+
+func (h *handle) ReadReady(ctx context.Context) *kvpb.RegionError { return h.CheckLease() }
+
+func (h *handle) CheckLease() *kvpb.RegionError {
+	h.s.mu.RLock()
+	defer h.s.mu.RUnlock()
+	return h.checkLocked()
+}
+
+func (h *handle) checkLocked() *kvpb.RegionError {
+	if h.term != h.s.term.Load() {
+		return &kvpb.RegionError{Message: "stale term", Kind: &kvpb.RegionError_StaleCommand{StaleCommand: &kvpb.StaleCommand{}}}
+	}
+	if cur := h.s.regions[h.s.find(h.r.meta.StartKey)]; cur != h.r {
+		return h.s.stale(cur)
+	}
+	return nil
+}
+
+// Propose applies the batch as a replica does: locks enter the index before the
+// batch is visible and leave it after.
+func (h *handle) Propose(_ context.Context, b *engine.Batch) *kvpb.RegionError {
+	defer b.Close()
+	h.s.mu.RLock()
+	defer h.s.mu.RUnlock()
+	if rerr := h.checkLocked(); rerr != nil {
+		return rerr
+	}
+	var lost *kvpb.RegionError
+	if h.s.OnPropose != nil {
+		rerr, apply := h.s.OnPropose(h.r.meta)
+		if rerr != nil && !apply {
+			return rerr
+		}
+		lost = rerr
+	}
+	h.r.apply.Lock()
+	defer h.r.apply.Unlock()
+	if err := h.apply(b); err != nil {
+		panic(fmt.Sprintf("regiontest: apply: %v", err))
+	}
+	return lost
+}
+
+func (h *handle) apply(b *engine.Batch) error {
+	err := b.Ops(func(op engine.Op) error {
+		if op.CF == engine.CFLock && op.Kind == engine.KindSet {
+			return h.r.locks.Put(op.UserKey, op.Value)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := h.s.DB.Commit(b, false); err != nil {
+		return err
+	}
+	return b.Ops(func(op engine.Op) error {
+		if op.CF == engine.CFLock && op.Kind == engine.KindDelete {
+			h.r.locks.Remove(op.UserKey)
+		}
+		return nil
+	})
+}
+
+// Apply applies a batch made by a test, outside of any command.
+func (s *Store) Apply(key []byte, fill func(w *mvcc.Writer)) *kvpb.RegionError {
+	rg, rerr := s.Region(Context(s.Locate(key)))
+	if rerr != nil {
+		return rerr
+	}
+	w := mvcc.Writer{Batch: s.DB.NewBatch()}
+	fill(&w)
+	return rg.Propose(context.Background(), w.Batch)
+}
+
+// Context addresses a region.
+func Context(meta *kvpb.Region) *kvpb.Context {
+	return &kvpb.Context{RegionId: meta.Id, Epoch: meta.Epoch, Peer: meta.Peers[0]}
+}

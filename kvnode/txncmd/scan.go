@@ -1,0 +1,186 @@
+package txncmd
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// defaultByteLimit is the size of a page when the client names none, maxByteLimit
+// the largest one given. Offsets in a block are 32 bits wide.
+const (
+	defaultByteLimit = 1 << 20
+	maxByteLimit     = 64 << 20
+)
+
+// Scan reads one page of a range.
+func (e *Executor) Scan(ctx context.Context, req *kvpb.ScanRequest) *kvpb.ScanResponse {
+	e.metrics.scan.Inc()
+	resp := &kvpb.ScanResponse{}
+	resp.RegionError = e.scan(ctx, req, resp)
+	return resp
+}
+
+// page is one Scan in the making.
+type page struct {
+	req    *kvpb.ScanRequest
+	lo, hi []byte
+	// stop is the lock that ends the page, nil for none.
+	stop    *mvcc.Lock
+	stopKey []byte
+	through []keyLock // locks of committed owners, in key order
+}
+
+type keyLock struct {
+	key  []byte
+	lock *mvcc.Lock
+}
+
+func (e *Executor) scan(ctx context.Context, req *kvpb.ScanRequest, resp *kvpb.ScanResponse) *kvpb.RegionError {
+	rg, rerr := e.regions.Region(req.Context)
+	if rerr != nil {
+		return rerr
+	}
+	lo, hi, rerr := clampRange(rg.Meta(), req.StartKey, req.EndKey)
+	if rerr != nil {
+		return rerr
+	}
+	if resp.Error = e.admitTS(req.ReadTs); resp.Error != nil {
+		return nil
+	}
+	if len(hi) > 0 && bytes.Compare(lo, hi) >= 0 {
+		return nil
+	}
+	p := page{req: req, lo: lo, hi: hi}
+	sc, rerr, err := e.openScan(ctx, rg, &p)
+	if rerr != nil {
+		return rerr
+	}
+	if err == nil {
+		err = p.fill(sc, resp)
+		if e := sc.Close(); err == nil {
+			err = e
+		}
+	}
+	if err != nil {
+		resp.Error = e.internal("scan", err)
+	}
+	if resp.Error != nil {
+		e.metrics.locked.Inc()
+	}
+	return nil
+}
+
+// openScan runs the read protocol for a range; see openRead.
+func (e *Executor) openScan(ctx context.Context, rg Region, p *page) (*mvcc.Scanner, *kvpb.RegionError, error) {
+	for try := 1; ; try++ {
+		if rerr := rg.ReadReady(ctx); rerr != nil {
+			return nil, rerr, nil
+		}
+		waited, err := e.pending.waitRange(ctx, p.lo, p.hi, p.req.ReadTs)
+		if waited {
+			e.metrics.pendWait.Inc()
+		}
+		if err != nil {
+			return nil, expired(err), nil
+		}
+		p.findLocks(rg.Locks())
+		sc, err := mvcc.OpenScanner(rg.Engine(), p.scanOptions())
+		if err != nil {
+			return nil, nil, err
+		}
+		rerr := rg.CheckLease()
+		if rerr == nil {
+			return sc, nil, nil
+		}
+		if err := sc.Close(); err != nil {
+			return nil, nil, err
+		}
+		if try == leaseTries {
+			return nil, rerr, nil
+		}
+	}
+}
+
+// findLocks looks for the first lock in scan direction that stops the page, and
+// the committed ones before it.
+func (p *page) findLocks(x *mvcc.LockIndex) {
+	p.stop, p.stopKey, p.through = nil, nil, nil
+	x.Range(p.lo, p.hi, func(key []byte, l *mvcc.Lock) bool {
+		if !l.BlocksRead(key, p.req.ReadTs, p.req.Context.GetResolvedLocks()) {
+			return true
+		}
+		if slices.Contains(p.req.Context.GetCommittedLocks(), l.StartTS) {
+			p.through = append(p.through, keyLock{key, l})
+			return true
+		}
+		p.stop, p.stopKey = l, key
+		if !p.req.Reverse {
+			return false
+		}
+		p.through = p.through[:0] // they lie behind the stop
+		return true
+	})
+}
+
+func (p *page) scanOptions() mvcc.ScanOptions {
+	o := mvcc.ScanOptions{Lower: p.lo, Upper: p.hi, TS: p.req.ReadTs, Reverse: p.req.Reverse, KeyOnly: p.req.KeyOnly}
+	switch {
+	case p.stop == nil:
+	case p.req.Reverse:
+		o.Lower = successor(p.stopKey)
+	default:
+		o.Upper = p.stopKey
+	}
+	return o
+}
+
+func (p *page) fill(sc *mvcc.Scanner, resp *kvpb.ScanResponse) error {
+	if err := p.overlay(sc); err != nil {
+		return err
+	}
+	byteLimit := int(min(p.req.ByteLimit, maxByteLimit))
+	if byteLimit == 0 {
+		byteLimit = defaultByteLimit
+	}
+	resp.Pairs = &kvpb.KvBlock{}
+	more, err := sc.Fill(resp.Pairs, int(p.req.Limit), byteLimit)
+	switch {
+	case err != nil:
+		return err
+	case more && p.req.Reverse:
+		resp.More, resp.ResumeKey = true, bytes.Clone(sc.Key())
+	case more:
+		resp.More, resp.ResumeKey = true, successor(sc.Key())
+	case p.stop != nil:
+		resp.Error = lockedError(p.stopKey, p.stop)
+		resp.More, resp.ResumeKey = true, bytes.Clone(p.stopKey)
+		if p.req.Reverse {
+			resp.ResumeKey = append(resp.ResumeKey, 0)
+		}
+	}
+	return nil
+}
+
+// overlay gives the scanner the values of committed locks.
+func (p *page) overlay(sc *mvcc.Scanner) error {
+	if len(p.through) == 0 {
+		return nil
+	}
+	list := make([]mvcc.OverlayEntry, 0, len(p.through))
+	for _, kl := range p.through {
+		value, found, err := lockValue(kl.lock, kl.key, sc)
+		if err != nil {
+			return err
+		}
+		list = append(list, mvcc.OverlayEntry{Key: kl.key, Value: bytes.Clone(value), Deleted: !found})
+	}
+	if p.req.Reverse {
+		slices.Reverse(list)
+	}
+	sc.SetOverlay(list)
+	return nil
+}

@@ -1,0 +1,267 @@
+package txncmd
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+const (
+	// leaseTries is how often a command opens its view again when the lease ran
+	// out in between.
+	leaseTries = 4
+	// A timestamp this far above max_ts is compared with the wall clock, and
+	// refused if it lies further ahead of that: one corrupt timestamp would push
+	// every later one-phase commit into the future.
+	tsJumpMS   = 3600 * 1000
+	tsFutureMS = 365 * 24 * 3600 * 1000
+)
+
+// view is what a write command is evaluated against: everything applied so far
+// on its region, with the latches of its keys held.
+type view struct {
+	e     *Executor
+	rg    Region
+	locks *mvcc.LockIndex
+	rd    mvcc.Reader
+	w     mvcc.Writer // the effects
+	// pending is the one-phase commit in flight, nil for none.
+	pending     *pendingTxn
+	pendingKeys [][]byte
+}
+
+// evalFunc evaluates a command into v.w. A key error or an error drops the effects.
+type evalFunc func(v *view) (*kvpb.KeyError, error)
+
+// write takes a write command through its life (see the package comment).
+func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eval evalFunc) (*kvpb.KeyError, *kvpb.RegionError) {
+	rg, rerr := e.regions.Region(c)
+	if rerr != nil {
+		return nil, rerr
+	}
+	if ke, rerr := checkKeys(rg.Meta(), keys); ke != nil || rerr != nil {
+		return ke, rerr
+	}
+	held, waited, err := e.latches.acquire(ctx, keys.n, keys.at)
+	if waited {
+		e.metrics.latchWait.Inc()
+	}
+	if err != nil {
+		return nil, expired(err)
+	}
+	defer held.release()
+	return e.evaluate(ctx, rg, eval)
+}
+
+// evaluate runs eval and replicates its effects. The latches are held.
+func (e *Executor) evaluate(ctx context.Context, rg Region, eval evalFunc) (*kvpb.KeyError, *kvpb.RegionError) {
+	v := view{e: e, rg: rg, locks: rg.Locks()}
+	rd, rerr, err := e.openReader(ctx, rg)
+	if rerr != nil {
+		return nil, rerr
+	}
+	if err != nil {
+		return e.internal("open view", err), nil
+	}
+	v.rd = rd
+	v.w.Batch = rg.Engine().NewBatch()
+	defer v.withdraw()
+	ke, err := eval(&v)
+	if closeErr := v.rd.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		ke = e.internal("evaluate", err)
+	}
+	if ke != nil || v.w.Batch.Empty() {
+		if err := v.w.Batch.Close(); err != nil {
+			return e.internal("drop batch", err), nil
+		}
+		return ke, nil
+	}
+	// Not bounded by ctx: see the package comment.
+	return nil, rg.Propose(context.WithoutCancel(ctx), v.w.Batch)
+}
+
+// openReader opens a view that holds everything committed before the call.
+func (e *Executor) openReader(ctx context.Context, rg Region) (mvcc.Reader, *kvpb.RegionError, error) {
+	for try := 1; ; try++ {
+		if rerr := rg.ReadReady(ctx); rerr != nil {
+			return mvcc.Reader{}, rerr, nil
+		}
+		rd, err := mvcc.OpenReader(rg.Engine())
+		if err != nil {
+			return mvcc.Reader{}, nil, err
+		}
+		rerr := rg.CheckLease()
+		if rerr == nil {
+			return rd, nil, nil
+		}
+		if err := rd.Close(); err != nil {
+			return mvcc.Reader{}, nil, err
+		}
+		if try == leaseTries {
+			return mvcc.Reader{}, rerr, nil
+		}
+	}
+}
+
+// publish announces a one-phase commit of keys to readers.
+func (v *view) publish(startTS uint64, keys [][]byte) {
+	v.pending = &pendingTxn{startTS: startTS, done: make(chan struct{})}
+	v.pendingKeys = keys
+	for _, k := range keys {
+		v.e.pending.add(k, v.pending)
+	}
+}
+
+// withdraw ends the announcement: the commit is applied or will never be.
+func (v *view) withdraw() {
+	if v.pending == nil {
+		return
+	}
+	for _, k := range v.pendingKeys {
+		v.e.pending.remove(k)
+	}
+	close(v.pending.done)
+	v.pending, v.pendingKeys = nil, nil
+}
+
+// internal logs what should not happen and makes the answer to the client of it.
+func (e *Executor) internal(op string, err error) *kvpb.KeyError {
+	e.log.Error("transaction command failed", "op", op, "err", err)
+	return abort("%s: %v", op, err)
+}
+
+// keyList is a command's keys without copying them together.
+type keyList struct {
+	n  int
+	at func(i int) []byte
+}
+
+func oneKey(k []byte) keyList { return keyList{1, func(int) []byte { return k }} }
+
+func keyListOf(keys [][]byte) keyList {
+	return keyList{len(keys), func(i int) []byte { return keys[i] }}
+}
+
+func checkKeys(meta *kvpb.Region, keys keyList) (*kvpb.KeyError, *kvpb.RegionError) {
+	if keys.n == 0 {
+		return abort("request without keys"), nil
+	}
+	for i := range keys.n {
+		if len(keys.at(i)) == 0 {
+			return abort("empty key"), nil
+		}
+		if rerr := inRegion(meta, keys.at(i)); rerr != nil {
+			return nil, rerr
+		}
+	}
+	return nil, nil
+}
+
+func inRegion(meta *kvpb.Region, key []byte) *kvpb.RegionError {
+	if bytes.Compare(key, meta.StartKey) >= 0 && (len(meta.EndKey) == 0 || bytes.Compare(key, meta.EndKey) < 0) {
+		return nil
+	}
+	return notInRegion(meta, key)
+}
+
+func notInRegion(meta *kvpb.Region, key []byte) *kvpb.RegionError {
+	return &kvpb.RegionError{
+		Message: fmt.Sprintf("key %x not in region %d", key, meta.Id),
+		Kind: &kvpb.RegionError_KeyNotInRegion{KeyNotInRegion: &kvpb.KeyNotInRegion{
+			Key: bytes.Clone(key), RegionId: meta.Id, StartKey: meta.StartKey, EndKey: meta.EndKey,
+		}},
+	}
+}
+
+// clampRange cuts [start, end) to the region; a range that begins or ends outside
+// belongs to a client with another idea of the region, whose epoch was refused.
+func clampRange(meta *kvpb.Region, start, end []byte) (lo, hi []byte, rerr *kvpb.RegionError) {
+	lo, hi = start, end
+	if len(lo) == 0 {
+		lo = meta.StartKey
+	}
+	if len(hi) == 0 {
+		hi = meta.EndKey
+	}
+	if bytes.Compare(lo, meta.StartKey) < 0 || len(meta.EndKey) > 0 && bytes.Compare(lo, meta.EndKey) > 0 {
+		return nil, nil, notInRegion(meta, lo)
+	}
+	if len(meta.EndKey) > 0 && bytes.Compare(hi, meta.EndKey) > 0 {
+		return nil, nil, notInRegion(meta, hi)
+	}
+	return lo, hi, nil
+}
+
+// expired is the answer when a context ended before anything was done.
+func expired(err error) *kvpb.RegionError {
+	return &kvpb.RegionError{
+		Message: err.Error(),
+		Kind:    &kvpb.RegionError_DeadlineExceeded{DeadlineExceeded: &kvpb.DeadlineExceeded{}},
+	}
+}
+
+func abort(format string, args ...any) *kvpb.KeyError {
+	return &kvpb.KeyError{Kind: &kvpb.KeyError_Abort{Abort: fmt.Sprintf(format, args...)}}
+}
+
+func lockedError(key []byte, l *mvcc.Lock) *kvpb.KeyError {
+	return &kvpb.KeyError{Kind: &kvpb.KeyError_Locked{Locked: l.Info(key)}}
+}
+
+// admitTS records reads at the timestamps; MaxTS and 0 do not count. It refuses
+// timestamps no clock can have given.
+func (e *Executor) admitTS(list ...uint64) *kvpb.KeyError {
+	ts := uint64(0)
+	for _, t := range list {
+		if t != mvcc.MaxTS {
+			ts = max(ts, t)
+		}
+	}
+	cur := e.maxTS.Load()
+	if ts <= cur {
+		return nil
+	}
+	if ms := ts >> 18; ms > cur>>18+tsJumpMS && ms > uint64(time.Now().UnixMilli())+tsFutureMS {
+		return abort("timestamp %d lies too far in the future", ts)
+	}
+	e.raiseMaxTS(ts)
+	return nil
+}
+
+// readKeyLock decides what the lock of key means for a read at readTS: nothing,
+// an error, or, for an owner the client knows to be committed, the value itself.
+func (e *Executor) readKeyLock(c *kvpb.Context, l *mvcc.Lock, key []byte, readTS uint64) (ke *kvpb.KeyError, through bool) {
+	if l == nil || !l.BlocksRead(key, readTS, c.GetResolvedLocks()) {
+		return nil, false
+	}
+	if slices.Contains(c.GetCommittedLocks(), l.StartTS) {
+		return nil, true
+	}
+	e.metrics.locked.Inc()
+	return lockedError(key, l), false
+}
+
+// longReader loads a value from CFDefault in the view of a read.
+type longReader interface {
+	LongValue(key []byte, startTS uint64) ([]byte, error)
+}
+
+// lockValue is the value the committed owner of l gives key.
+func lockValue(l *mvcc.Lock, key []byte, from longReader) (value []byte, found bool, err error) {
+	switch {
+	case l.Type != mvcc.LockPut:
+		return nil, false, nil
+	case l.HasShortValue:
+		return l.ShortValue, true, nil
+	}
+	value, err = from.LongValue(key, l.StartTS)
+	return value, err == nil, err
+}
