@@ -156,7 +156,7 @@ func newCollation(id ID, name string, cs *Charset, impl colldata.Collation) *Col
 	case strings.HasSuffix(name, "_general_ci") && cs.MaxLen > 1:
 		c.method = methodGeneral
 		c.weights = sync.OnceValue(func() *weights { return buildGeneral(impl) })
-	case cs.MaxLen == 1 && id != 31: // latin1_german2_ci expands characters
+	case cs.MaxLen == 1:
 		c.method = methodEight
 		c.weights = sync.OnceValue(func() *weights { return buildEight(impl) })
 	case isRoot(id):

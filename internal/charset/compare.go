@@ -105,8 +105,32 @@ func (c *Collation) compareLibrary(a, b []byte) int {
 	return c.impl.Collate(a, b, false)
 }
 
-// compareASCII compares strings of ASCII characters, of which some may have no weight.
+// compareASCII compares strings of ASCII characters, of which some may have no weight. Equal bytes have equal weights, so
+// it first skips what is the same, eight bytes at a time.
 func compareASCII(w *weights, a, b []byte) int {
+	for len(a) >= 8 && len(b) >= 8 && binary.LittleEndian.Uint64(a) == binary.LittleEndian.Uint64(b) {
+		a, b = a[8:], b[8:]
+	}
+	n := min(len(a), len(b))
+	i := 0
+	for ; i < n; i++ {
+		wa, wb := w.ascii[a[i]&0x7F], w.ascii[b[i]&0x7F]
+		if wa == wb {
+			continue
+		}
+		if wa == 0 || wb == 0 {
+			break
+		}
+		if wa < wb {
+			return -1
+		}
+		return 1
+	}
+	return compareSkipping(w, a[i:], b[i:])
+}
+
+// compareSkipping is compareASCII from the first character without weight on, and for the end of the longer string.
+func compareSkipping(w *weights, a, b []byte) int {
 	i, j := 0, 0
 	for {
 		var wa, wb uint16
@@ -183,35 +207,8 @@ func (c *Collation) weightEight(w *weights, r rune) uint16 {
 // AppendSortKey appends the key whose bytes order as Compare orders the strings.
 func (c *Collation) AppendSortKey(dst, s []byte) []byte {
 	s = c.trim(s)
-	switch c.method {
-	case methodBytes:
-		return append(dst, s...)
-	case methodGeneral:
-		w := c.weights()
-		for len(s) > 0 {
-			v, n := c.weightOf(w, s)
-			dst = append(dst, byte(v>>8), byte(v))
-			s = s[n:]
-		}
-		return dst
-	case methodEight:
-		w := c.weights()
-		for len(s) > 0 {
-			v, n := c.weightOf(w, s)
-			dst = append(dst, byte(v))
-			s = s[n:]
-		}
-		return dst
-	case methodRoot:
-		if isASCII(s) {
-			w := c.weights()
-			for _, b := range s {
-				if v := w.ascii[b&0x7F]; v != 0 {
-					dst = append(dst, byte(v>>8), byte(v))
-				}
-			}
-			return dst
-		}
+	if key, ok := c.appendFast(dst, s); ok {
+		return key
 	}
 	if c.Charset.MaxLen == 1 {
 		var buf [64]byte
@@ -220,14 +217,57 @@ func (c *Collation) AppendSortKey(dst, s []byte) []byte {
 	return c.impl.WeightString(dst, s, 0)
 }
 
+// appendFast is AppendSortKey of a trimmed string where the library is not needed.
+func (c *Collation) appendFast(dst, s []byte) (key []byte, ok bool) {
+	switch c.method {
+	case methodBytes:
+		return append(dst, s...), true
+	case methodGeneral:
+		w := c.weights()
+		for len(s) > 0 {
+			v, n := c.weightOf(w, s)
+			dst = append(dst, byte(v>>8), byte(v))
+			s = s[n:]
+		}
+		return dst, true
+	case methodEight:
+		w := c.weights()
+		for len(s) > 0 {
+			v, n := c.weightOf(w, s)
+			dst = append(dst, byte(v))
+			s = s[n:]
+		}
+		return dst, true
+	case methodRoot:
+		if !isASCII(s) {
+			return dst, false
+		}
+		w := c.weights()
+		for _, b := range s {
+			if v := w.ascii[b&0x7F]; v != 0 {
+				dst = append(dst, byte(v>>8), byte(v))
+			}
+		}
+		return dst, true
+	}
+	return dst, false
+}
+
 // Hash gives equal numbers for equal strings. The numbers are the same in every process.
 func (c *Collation) Hash(s []byte) uint64 {
+	s = c.trim(s)
 	if c.method == methodBytes {
-		return xxhash.Sum64(c.trim(s))
+		return xxhash.Sum64(s)
 	}
-	var buf [256]byte
-	return xxhash.Sum64(c.AppendSortKey(buf[:0], s))
+	var buf [256]byte // does not escape: the library, which would make it, is called with memory of its own
+	if key, ok := c.appendFast(buf[:0], s); ok {
+		return xxhash.Sum64(key)
+	}
+	return xxhash.Sum64(c.AppendSortKey(nil, s))
 }
+
+// Trim drops the trailing spaces that do not count in this collation.
+func (c *Collation) Trim(s []byte) []byte { return c.trim(s) }
 
 // encodeLossy gives s in the bytes of the collation's own character set, with '?' for what it cannot hold.
 func (c *Collation) encodeLossy(dst, s []byte) []byte {

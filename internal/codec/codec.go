@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"slices"
 )
 
 // ErrMalformed tells that bytes are not an encoding.
@@ -90,6 +91,24 @@ func AppendBytes(dst, v []byte) []byte {
 	copy(group[:], v)
 	group[groupSize] = byte(lastMarker - (groupSize - len(v)))
 	return append(dst, group[:]...)
+}
+
+// EncodeTail turns dst[at:] into what AppendBytes would have appended for it, in place: for values that are made at the
+// end of dst.
+func EncodeTail(dst []byte, at int) []byte {
+	n := len(dst) - at
+	groups := n/groupSize + 1
+	total := groups * (groupSize + 1)
+	dst = slices.Grow(dst, total-n)[:at+total]
+	tail := dst[at:]
+	for g := groups - 1; g >= 0; g-- {
+		size := min(n-g*groupSize, groupSize)
+		out := tail[g*(groupSize+1) : (g+1)*(groupSize+1)]
+		copy(out, tail[g*groupSize:g*groupSize+size])
+		clear(out[size:groupSize])
+		out[groupSize] = byte(lastMarker - (groupSize - size))
+	}
+	return dst
 }
 
 // BytesLen is the number of bytes AppendBytes appends for n bytes.

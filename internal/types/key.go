@@ -54,8 +54,11 @@ func AppendKey(dst []byte, v Value, t Type) []byte {
 
 func appendStringKey(dst, s []byte, coll charset.ID) []byte {
 	c := charset.Get(coll)
-	var buf [256]byte
-	return codec.AppendBytes(dst, c.AppendSortKey(buf[:0], s))
+	if c.Bytewise {
+		return codec.AppendBytes(dst, c.Trim(s))
+	}
+	at := len(dst)
+	return codec.EncodeTail(c.AppendSortKey(dst, s), at)
 }
 
 // KeyInvertible tells whether DecodeKey works for the type.
