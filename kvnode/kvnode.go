@@ -1,0 +1,168 @@
+// Package kvnode wires a KV node: the store of a data directory, the commands
+// that run on it, and the service that hands them in, to this process and over
+// the network. It has no logic of its own.
+package kvnode
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/cairndb/cairn/internal/rpc"
+	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/kvnode/kvrpc"
+	"github.com/cairndb/cairn/kvnode/store"
+	"github.com/cairndb/cairn/kvnode/txncmd"
+	"github.com/cairndb/cairn/pd/pdclient"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+)
+
+// Options of New. The zero value of a field means its default.
+type Options struct {
+	// DataDir is the node's directory, created when missing. Required.
+	DataDir string
+	// Listen is the address of the gRPC service, host:port. Empty means that only
+	// this process is served.
+	Listen string
+	// Advertise is the address other nodes reach the service at. Empty means the
+	// address it listens on.
+	Advertise string
+	// PD is the cluster's placement driver. Required; not closed by the node.
+	PD pdclient.Client
+	// TLS secures the service. Nil means plain text.
+	TLS *tls.Config
+	// Labels and Version are reported to PD.
+	Labels  []*kvpb.StoreLabel
+	Version string
+	// CacheBytes and MemTableBytes size the state database; see engine.Options.
+	CacheBytes, MemTableBytes int64
+	// StartTimeout bounds how long New waits for PD. 0 means 30 s.
+	StartTimeout time.Duration
+	// Logger receives what happens. Nil discards it.
+	Logger *slog.Logger
+	// Registerer receives the metrics. Nil means none.
+	Registerer prometheus.Registerer
+	// FS is where DataDir lives. Nil means the operating system's file system.
+	FS vfs.FS
+	// OnFatal is called with what the node cannot survive and must not return. Nil
+	// means a line on standard error and the end of the process.
+	OnFatal func(msg string)
+}
+
+// Node is a running KV node. Its methods are safe for concurrent use.
+type Node struct {
+	store    *store.Store
+	server   *kvrpc.Server
+	listener net.Listener // nil when only this process is served
+	grpc     *grpc.Server
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// New opens the data directory and, when Listen is set, the listener. Commands of
+// this process are served from then on, those of others once Serve runs.
+func New(o Options) (_ *Node, err error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.StartTimeout == 0 {
+		o.StartTimeout = 30 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.StartTimeout)
+	defer cancel()
+	if o.PD == nil {
+		return nil, errors.New("kvnode: PD is required")
+	}
+	n := &Node{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	if o.Listen != "" {
+		if n.listener, err = net.Listen("tcp", o.Listen); err != nil {
+			return nil, fmt.Errorf("kvnode: listen: %w", err)
+		}
+		if o.Advertise == "" {
+			o.Advertise = n.listener.Addr().String()
+		}
+	}
+	n.store, err = store.Open(ctx, store.Options{
+		Dir: o.DataDir, FS: o.FS, PD: o.PD, Address: o.Advertise, Version: o.Version, Labels: o.Labels,
+		CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
+		Logger: o.Logger, Registerer: o.Registerer, OnFatal: o.OnFatal,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.server = kvrpc.New(kvrpc.Options{
+		Exec:  txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Logger: o.Logger, Registerer: o.Registerer}),
+		Split: n.store.SplitRegion, Logger: o.Logger, Registerer: o.Registerer,
+	})
+	if n.listener != nil {
+		n.grpc = rpc.NewServer(rpc.ServerOptions{TLS: o.TLS, Logger: o.Logger})
+		n.server.Register(n.grpc)
+	}
+	return n, nil
+}
+
+// Handler serves commands of this process.
+func (n *Node) Handler() kvclient.Handler { return n.server }
+
+// StoreID returns the id of the node's store.
+func (n *Node) StoreID() uint64 { return n.store.ID() }
+
+// Addr returns the address the service listens on, nil when there is none.
+func (n *Node) Addr() net.Addr {
+	if n.listener == nil {
+		return nil
+	}
+	return n.listener.Addr()
+}
+
+// Serve serves other processes until ctx ends or Close is called; then it
+// returns nil. Without a listener it waits for ctx. It is called at most once.
+func (n *Node) Serve(ctx context.Context) error {
+	if n.grpc == nil {
+		<-ctx.Done()
+		return nil
+	}
+	stop := context.AfterFunc(ctx, n.grpc.Stop)
+	defer stop()
+	if err := n.grpc.Serve(n.listener); err != nil && ctx.Err() == nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("kvnode: serve: %w", err)
+	}
+	return nil
+}
+
+// Close stops serving and closes the directory. Commands under way are answered
+// first, writes among them possibly as undetermined.
+func (n *Node) Close() error {
+	n.closeOnce.Do(func() {
+		var err error
+		switch {
+		case n.grpc != nil:
+			n.grpc.Stop() // closes the listener if it was served
+			_ = n.listener.Close()
+		case n.listener != nil:
+			err = n.listener.Close()
+		}
+		if n.server != nil {
+			err = errors.Join(err, n.server.Close())
+		}
+		if n.store != nil {
+			err = errors.Join(err, n.store.Close())
+		}
+		n.closeErr = err
+	})
+	return n.closeErr
+}
