@@ -141,6 +141,7 @@ const (
 	ErrFtMatchingKeyNotFound                               = 1191
 	ErrLockOrActiveTransaction                             = 1192
 	ErrUnknownSystemVariable                               = 1193
+	ErrTransCacheFull                                      = 1197
 	ErrTooManyUserConnections                              = 1203
 	ErrSetConstantsOnly                                    = 1204
 	ErrLockWaitTimeout                                     = 1205
@@ -214,6 +215,7 @@ const (
 	ErrTooMuchAutoTimestampCols                            = 1293
 	ErrInvalidOnUpdate                                     = 1294
 	ErrUnsupportedPs                                       = 1295
+	ErrUnknownTimeZone                                     = 1298
 	ErrWarnInvalidTimestamp                                = 1299
 	ErrInvalidCharacterString                              = 1300
 	ErrWarnAllowedPacketOverflowed                         = 1301
@@ -287,6 +289,7 @@ const (
 	ErrSpNoRetset                                          = 1415
 	ErrFailedRoutineBreakBinlog                            = 1417
 	ErrBinlogUnsafeRoutine                                 = 1418
+	ErrStmtHasNoOpenCursor                                 = 1421
 	ErrCommitNotAllowedInSfOrTrg                           = 1422
 	ErrSpNoRecursion                                       = 1424
 	ErrTooBigScale                                         = 1425
@@ -353,6 +356,7 @@ const (
 	ErrSameNamePartition                                   = 1517
 	ErrPartitionFunctionFailure                            = 1521
 	ErrPartState                                           = 1522
+	ErrPluginIsNotLoaded                                   = 1524
 	ErrWrongValue                                          = 1525
 	ErrNoPartitionForGivenValue                            = 1526
 	ErrFilegroupOptionOnlyOnce                             = 1527
@@ -445,6 +449,7 @@ const (
 	ErrForeignKeyColumnCannotChange                        = 1832
 	ErrForeignKeyColumnCannotChangeChild                   = 1833
 	ErrFkCannotDeleteParent                                = 1834
+	ErrMalformedPacket                                     = 1835
 	ErrAlterOperationNotSupported                          = 1845
 	ErrAlterOperationNotSupportedReason                    = 1846
 	ErrAlterOperationNotSupportedReasonCopy                = 1847

@@ -140,6 +140,7 @@ var messagesBase = []message{
 	{ErrFtMatchingKeyNotFound, "HY000", "Can't find FULLTEXT index matching the column list"},
 	{ErrLockOrActiveTransaction, "HY000", "Can't execute the given command because you have active locked tables or an active transaction"},
 	{ErrUnknownSystemVariable, "HY000", "Unknown system variable '%-.64s'"},
+	{ErrTransCacheFull, "HY000", "Multi-statement transaction required more than 'max_binlog_cache_size' bytes of storage; increase this mysqld variable and try again"},
 	{ErrTooManyUserConnections, "42000", "User %-.64s already has more than 'max_user_connections' active connections"},
 	{ErrSetConstantsOnly, "HY000", "You may only use constant expressions with SET"},
 	{ErrLockWaitTimeout, "HY000", "Lock wait timeout exceeded; try restarting transaction"},
@@ -213,5 +214,6 @@ var messagesBase = []message{
 	{ErrTooMuchAutoTimestampCols, "HY000", "Incorrect table definition; there can be only one TIMESTAMP column with CURRENT_TIMESTAMP in DEFAULT or ON UPDATE clause"},
 	{ErrInvalidOnUpdate, "HY000", "Invalid ON UPDATE clause for '%-.192s' column"},
 	{ErrUnsupportedPs, "HY000", "This command is not supported in the prepared statement protocol yet"},
+	{ErrUnknownTimeZone, "HY000", "Unknown or incorrect time zone: '%-.64s'"},
 	{ErrWarnInvalidTimestamp, "HY000", "Invalid TIMESTAMP value in column '%s' at row %d"},
 }
