@@ -281,22 +281,8 @@ func (c *ConvContext) fitFloat(f float64, to *Type) (Value, error) {
 }
 
 func (c *ConvContext) toDecimal(v Value, from, to *Type) (Value, error) {
-	var d decimal.Decimal
-	var err error
-	switch v.kind {
-	case KindFloat:
-		var ok bool
-		if d, ok = decimal.FromFloat(v.Float()); !ok {
-			err = c.outOfRange()
-		}
-	default:
-		var st Status
-		d, st = AsDecimal(v, *from)
-		if err = c.garbage(v, st, "decimal"); err == nil && st&Overflow != 0 {
-			err = c.outOfRange()
-		}
-	}
-	if err != nil {
+	d, st := AsDecimal(v, *from)
+	if err := c.garbage(v, st, "decimal"); err != nil {
 		return v, err
 	}
 	if d.Sign() < 0 && to.Flags&FlagUnsigned != 0 {
@@ -308,10 +294,10 @@ func (c *ConvContext) toDecimal(v Value, from, to *Type) (Value, error) {
 		precision = 10
 	}
 	r, rounded, over := d.Fit(precision, scale)
-	if over {
+	switch {
+	case over || st&Overflow != 0:
 		return Dec(r), c.outOfRange()
-	}
-	if rounded {
+	case rounded || st&Rounded != 0 && st&Truncated == 0:
 		c.note()
 	}
 	return Dec(r), nil

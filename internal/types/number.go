@@ -333,7 +333,9 @@ func (d Duration) Number(fsp int) decimal.Decimal {
 }
 
 func withFraction(whole int64, micro, fsp int) decimal.Decimal {
-	d := decimal.New(whole*1_000_000+int64(micro), 6)
-	d, _ = d.Truncate(fsp)
+	for i := fsp; i < 6; i++ {
+		micro /= 10
+	}
+	d, _ := decimal.FromInt(whole).Add(decimal.New(int64(micro), fsp))
 	return d
 }

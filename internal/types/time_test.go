@@ -171,7 +171,7 @@ func TestTwinAddMicros(t *testing.T) {
 	r := rand.New(rand.NewSource(seed))
 	base := time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
 	for range 5000 {
-		g := base.Add(time.Duration(r.Int63n(int64(250*365*24*time.Hour)))).Add(time.Duration(r.Int63n(1<<62))).Truncate(time.Microsecond)
+		g := base.Add(time.Duration(r.Int63n(int64(250 * 365 * 24 * time.Hour)))).Add(time.Duration(r.Int63n(1 << 62))).Truncate(time.Microsecond)
 		us := r.Int63n(1<<52) - 1<<51
 		got, ok := TimeOf(g).AddMicros(us)
 		want := g.Add(time.Duration(us/1000) * time.Millisecond).Add(time.Duration(us%1000) * time.Microsecond)
