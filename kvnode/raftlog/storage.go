@@ -150,14 +150,14 @@ func (s *Storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	}
 	first := s.cacheFirst()
 	if lo >= first {
-		return limitBytes(s.cache[lo-first:hi-first], maxSize), nil
+		return limitBytes(s.cache[lo-first:hi-first], maxSize, 1), nil
 	}
 	entries, bytes, err := s.readEntries(lo, min(hi, first), maxSize)
 	if err != nil {
 		return nil, err
 	}
 	if uint64(len(entries)) == min(hi, first)-lo && hi > first && bytes < maxSize {
-		entries = append(entries, limitBytes(s.cache[:hi-first], maxSize-bytes)...)
+		entries = append(entries, limitBytes(s.cache[:hi-first], maxSize-bytes, 0)...)
 	}
 	return entries, nil
 }
@@ -193,13 +193,14 @@ func (s *Storage) readEntries(lo, hi, maxSize uint64) (entries []*raftpb.Entry, 
 	return entries, bytes, nil
 }
 
-// limitBytes returns a copy of the longest prefix of entries within maxSize, at least one.
-func limitBytes(entries []*raftpb.Entry, maxSize uint64) []*raftpb.Entry {
+// limitBytes returns a copy of the longest prefix of entries within maxSize, at
+// least the given number.
+func limitBytes(entries []*raftpb.Entry, maxSize uint64, atLeast int) []*raftpb.Entry {
 	var bytes uint64
 	n := 0
 	for _, e := range entries {
 		bytes += uint64(entrySize(e))
-		if n > 0 && bytes > maxSize {
+		if n >= atLeast && bytes > maxSize {
 			break
 		}
 		n++

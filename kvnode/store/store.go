@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -202,30 +201,59 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 }
 
 func (s *Store) openDatabases() (err error) {
-	if err := s.o.FS.MkdirAll(s.o.Dir, 0o755); err != nil {
+	fs, dir := s.o.FS, s.o.Dir
+	if err := makeDir(fs, dir); err != nil {
 		return fmt.Errorf("store: create data directory: %w", err)
 	}
-	if s.lock, err = pebble.LockDirectory(s.o.Dir, s.o.FS); err != nil {
-		return fmt.Errorf("store: data directory %s is in use by another process: %w", s.o.Dir, err)
+	if s.lock, err = pebble.LockDirectory(dir, fs); err != nil {
+		return fmt.Errorf("store: data directory %s is in use by another process: %w", dir, err)
 	}
-	path := func(name string) string {
-		if s.o.FS == vfs.Default {
-			return filepath.Join(s.o.Dir, name)
-		}
-		return s.o.FS.PathJoin(s.o.Dir, name)
+	state, raft := fs.PathJoin(dir, "state"), fs.PathJoin(dir, "raft")
+	if err := errors.Join(makeDir(fs, state), makeDir(fs, raft)); err != nil {
+		return fmt.Errorf("store: create data directory: %w", err)
 	}
 	s.engine, err = engine.Open(engine.Options{
-		Dir: path("state"), FS: s.o.FS, CacheBytes: s.o.CacheBytes, MemTableBytes: s.o.MemTableBytes,
+		Dir: state, FS: fs, CacheBytes: s.o.CacheBytes, MemTableBytes: s.o.MemTableBytes,
 		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
 	})
 	if err != nil {
 		return err
 	}
 	s.raftlog, err = raftlog.Open(raftlog.Options{
-		Dir: path("raft"), FS: s.o.FS, MemTableBytes: s.o.MemTableBytes,
+		Dir: raft, FS: fs, MemTableBytes: s.o.MemTableBytes,
 		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
 	})
 	return err
+}
+
+// makeDir makes a directory and those above it, durably: a directory whose
+// entry in the one above is not synced goes in a crash with all it holds.
+func makeDir(fs vfs.FS, dir string) error {
+	var parents []string // of what is missing
+	for d := dir; ; {
+		if _, err := fs.Stat(d); err == nil {
+			break
+		}
+		up := fs.PathDir(d)
+		parents = append(parents, up)
+		if up == d {
+			break
+		}
+		d = up
+	}
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, p := range parents {
+		d, err := fs.OpenDir(p)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(d.Sync(), d.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openReplicas opens the replicas of all regions that are here.
