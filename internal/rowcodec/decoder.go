@@ -185,7 +185,7 @@ func (d *Decoder) DecodeValues(dst []types.Value, record []byte, handle []types.
 		v := types.Null()
 		switch s {
 		case Present:
-			if v, err = DecodeData(raw, p.Type); err != nil {
+			if v, err = decodeKind(raw, p.kind); err != nil {
 				return dst[:at], err
 			}
 		case Absent:

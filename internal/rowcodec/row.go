@@ -113,8 +113,9 @@ func Find(record []byte, id int64) (data []byte, s State, err error) {
 }
 
 // DecodeData reads the data of a column of this type. Bytes of the value alias data. A TIMESTAMP is in UTC.
-func DecodeData(data []byte, t types.Type) (types.Value, error) {
-	kind := t.Kind()
+func DecodeData(data []byte, t types.Type) (types.Value, error) { return decodeKind(data, t.Kind()) }
+
+func decodeKind(data []byte, kind types.Kind) (types.Value, error) {
 	switch kind {
 	case types.KindString:
 		return types.Str(data), nil
