@@ -80,6 +80,9 @@ func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
 	}
 	for i, m := range p.req.Mutations {
 		ke, err := p.check(i, m)
+		if ke != nil && p.req.IsRetry {
+			ke, err = p.unlessCommittedElsewhere(ke)
+		}
 		if err != nil || p.commitTS != 0 {
 			p.errs, p.onePC = nil, false
 			return nil, err
@@ -203,6 +206,22 @@ func (p *prewriter) unlessCommitted(key []byte, ke *kvpb.KeyError) (*kvpb.KeyErr
 		p.v.e.metrics.conflicts.Inc()
 		if rec.Fate == mvcc.FateRolledBack {
 			ke.GetConflict().Reason = kvpb.ConflictReason_CONFLICT_REASON_SELF_ROLLED_BACK
+		}
+	}
+	return ke, nil
+}
+
+// unlessCommittedElsewhere is unlessCommitted over all keys: the one that failed may
+// be only checked, so that the commit of the first attempt left no trace on it.
+func (p *prewriter) unlessCommittedElsewhere(ke *kvpb.KeyError) (*kvpb.KeyError, error) {
+	for _, m := range p.req.Mutations {
+		rec, err := p.v.rd.CommitRecord(m.GetKey(), p.req.StartTs)
+		if err != nil {
+			return nil, err
+		}
+		if rec.Fate == mvcc.FateCommitted {
+			p.commitTS = rec.CommitTS
+			return nil, nil
 		}
 	}
 	return ke, nil
