@@ -293,16 +293,22 @@ func (s *Store) openReplica(region *kvpb.Region, child replica.Child) (*replica.
 	return r, nil
 }
 
-// awaitReady waits until every region whose only replica is here serves.
+// awaitReady waits until every region whose only replica is here serves, those
+// included that come from a split found in the log: their parent serves after them.
 func (s *Store) awaitReady(ctx context.Context) error {
-	for _, r := range s.replicas() {
-		if len(r.View().Meta().GetPeers()) > 1 {
-			continue
-		}
-		select {
-		case <-r.Ready():
-		case <-ctx.Done():
-			return fmt.Errorf("store: region %d does not become ready: %w", r.ID(), ctx.Err())
+	seen := make(map[*replica.Replica]bool)
+	for more := true; more; {
+		more = false
+		for _, r := range s.replicas() {
+			if seen[r] || len(r.View().Meta().GetPeers()) > 1 {
+				continue
+			}
+			seen[r], more = true, true
+			select {
+			case <-r.Ready():
+			case <-ctx.Done():
+				return fmt.Errorf("store: region %d does not become ready: %w", r.ID(), ctx.Err())
+			}
 		}
 	}
 	return nil
