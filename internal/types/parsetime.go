@@ -302,7 +302,10 @@ func (v *parts) time(fsp int, f TimeFlags, loc *time.Location) (Time, bool) {
 		loc = time.UTC
 	}
 	g := t.GoTime(time.UTC).Add(-time.Duration(v.zone) * time.Minute)
-	return TimeOf(g.In(loc)), true
+	if g = g.In(loc); g.Year() < 0 || g.Year() > 9999 {
+		return 0, false
+	}
+	return TimeOf(g), true
 }
 
 // withNanos adds a fraction of a second rounded to fsp digits. ok is false when rounding leaves the year 9999.

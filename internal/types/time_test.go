@@ -131,6 +131,7 @@ func TestParseDuration(t *testing.T) {
 		{"1060", 0, "00:10:60", Invalid},
 		{"abc", 0, "00:00:00", Invalid | Truncated},
 		{"10:20:30abc", 0, "10:20:30", Truncated},
+		{"2024-01-31", 0, "00:20:24", Truncated},
 		{"", 0, "00:00:00", Invalid | Truncated},
 	} {
 		d, st := ParseDuration([]byte(c.in), c.fsp)
