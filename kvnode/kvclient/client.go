@@ -4,8 +4,8 @@
 //
 // # How a request travels
 //
-//  1. The region cache (range → region, leader) names the store. A miss asks PD;
-//     concurrent misses of one place share the question.
+//  1. The region cache (range → region, leader) names the store. A miss asks PD,
+//     one question at a time, so that concurrent misses of one region ask once.
 //  2. The context of the request is filled in: region, exact epoch, peer, time left.
 //  3. A store of this process is called directly (Handler); another one through a
 //     BatchCommands stream, packed with whatever else is queued for it.
@@ -24,10 +24,10 @@ package kvclient
 
 import (
 	"context"
-
 	"crypto/tls"
-	"errors"
 	"log/slog"
+	"net"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -47,16 +47,30 @@ type Handler interface {
 type Options struct {
 	PD pdclient.Client // required
 	// Local returns the handler of a store in this process, nil for a remote one.
-	// nil: all stores are remote.
+	// Asked when a route is made, not for every request. nil: all stores are remote.
 	Local func(storeID uint64) Handler
 	// TLS for connections to stores; nil = plain text.
 	TLS        *tls.Config
 	Logger     *slog.Logger          // nil = discard
 	Registerer prometheus.Registerer // nil = not registered
+
+	// dialer replaces TCP in tests.
+	dialer func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // Client routes requests to regions. Safe for concurrent use.
 type Client struct {
+	opts    Options
+	metrics *metrics
+	cache   cache
+	asking  chan struct{} // one token: the right to ask PD for a region
+
+	ctx    context.Context // lifetime of connections, ended by Close
+	cancel context.CancelFunc
+
+	mu     sync.Mutex // protects stores and closed; no I/O under it
+	stores map[uint64]*store
+	closed bool
 }
 
 // Region is a route: an immutable view of a region and of the peer believed to
@@ -64,7 +78,14 @@ type Client struct {
 type Region struct {
 	Meta   *kvpb.Region // shared, read-only
 	Leader *kvpb.Peer   // shared, read-only
+	entry  *entry
 }
+
+// Contains reports whether key lies in the region's range.
+func (r Region) Contains(key []byte) bool { return contains(r.Meta, key) }
+
+// EndKey is the exclusive end of the region; empty = end of the key space.
+func (r Region) EndKey() []byte { return r.Meta.EndKey }
 
 // Group is the part of a set of keys that lies in one region.
 type Group struct {
@@ -72,51 +93,107 @@ type Group struct {
 	Index  []int // positions in the keys given to Client.Group, in their order
 }
 
-var errTODO = errors.New("kv: under construction")
-
 // New returns a client. It starts no connection before the first request.
-func New(opts Options) *Client { return &Client{} }
+func New(opts Options) *Client {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Local == nil {
+		opts.Local = func(uint64) Handler { return nil }
+	}
+	c := &Client{
+		opts: opts, metrics: newMetrics(opts.Registerer),
+		asking: make(chan struct{}, 1), stores: make(map[uint64]*store),
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
 
-// Close ends all connections; requests in flight fail with ErrClosed.
-func (c *Client) Close() error { return nil }
+// Close ends all connections; requests in flight fail. The PD client stays open.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	stores := c.stores
+	c.stores = make(map[uint64]*store)
+	c.mu.Unlock()
+	c.cancel()
+	for _, s := range stores {
+		s.close()
+	}
+	return nil
+}
 
 // Locate returns the region that contains key.
-func (c *Client) Locate(ctx context.Context, key []byte) (Region, error) { return Region{}, errTODO }
+func (c *Client) Locate(ctx context.Context, key []byte) (Region, error) {
+	e, err := c.entryAt(ctx, key)
+	if err != nil {
+		return Region{}, err
+	}
+	return e.region(), nil
+}
 
 // LocateBefore returns the region of the greatest key below key, for scans in
 // descending order; an empty key means the end of the key space.
 func (c *Client) LocateBefore(ctx context.Context, key []byte) (Region, error) {
-	return Region{}, errTODO
+	if e := c.cache.before(key); e != nil {
+		c.metrics.hits.Inc()
+		return e.region(), nil
+	}
+	bo := newBackoff(opLocate)
+	e, err := c.lookup(ctx, &bo, func() *entry { return c.cache.before(key) }, func() (*kvpb.Region, *kvpb.Peer, error) {
+		return c.opts.PD.GetRegionBefore(ctx, key)
+	})
+	if err != nil {
+		return Region{}, err
+	}
+	return e.region(), nil
 }
 
 // Group sorts keys into regions. Groups come in the order of their first key;
 // within a group the order of keys is kept.
-func (c *Client) Group(ctx context.Context, keys [][]byte) ([]Group, error) { return nil, errTODO }
-
-// Send executes one request on the region. It fills the context of the request
-// and retries as long as the region covers the same range; see the package
-// comment. The response carries no region error. Errors: ErrRegionChanged,
-// ErrUndetermined, *TimeoutError, *RegionError, *UnsupportedError, the context's.
-func (c *Client) Send(ctx context.Context, r Region, req *kvpb.Request) (*kvpb.Response, error) {
-	return nil, errTODO
+func (c *Client) Group(ctx context.Context, keys [][]byte) ([]Group, error) {
+	var groups []Group
+	var byEntry map[*entry]int // made when there is more than one group
+	last := -1
+	for i, key := range keys {
+		if last >= 0 && groups[last].Region.Contains(key) {
+			groups[last].Index = append(groups[last].Index, i)
+			continue
+		}
+		e, err := c.entryAt(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		at, known := byEntry[e]
+		if !known {
+			if byEntry == nil {
+				byEntry = make(map[*entry]int)
+			}
+			at = len(groups)
+			byEntry[e] = at
+			groups = append(groups, Group{Region: e.region()})
+			if at == 0 {
+				groups[0].Index = make([]int, 0, len(keys))
+			}
+		}
+		groups[at].Index = append(groups[at].Index, i)
+		last = at
+	}
+	return groups, nil
 }
 
-// Get reads one key: Locate and Send, again when the region changes. It fills
-// req.Context.
-func (c *Client) Get(ctx context.Context, req *kvpb.GetRequest) (*kvpb.GetResponse, error) {
-	return nil, errTODO
+// entryAt returns the cached region of key, asking PD when there is none.
+func (c *Client) entryAt(ctx context.Context, key []byte) (*entry, error) {
+	if e := c.cache.at(key); e != nil {
+		c.metrics.hits.Inc()
+		return e, nil
+	}
+	bo := newBackoff(opLocate)
+	return c.lookupAt(ctx, &bo, key)
 }
 
-// SplitAt makes each key the first of a region. Keys that start a region already
-// are skipped. Keys ascending, not empty.
-func (c *Client) SplitAt(ctx context.Context, keys [][]byte) error { return errTODO }
-
-func describe(*kvpb.RegionError) string { return "" }
-
-// Contains reports whether key lies in the region's range.
-func (r Region) Contains(key []byte) bool {
-	return string(key) >= string(r.Meta.StartKey) && (len(r.Meta.EndKey) == 0 || string(key) < string(r.Meta.EndKey))
+func (c *Client) lookupAt(ctx context.Context, bo *backoff, key []byte) (*entry, error) {
+	return c.lookup(ctx, bo, func() *entry { return c.cache.at(key) }, func() (*kvpb.Region, *kvpb.Peer, error) {
+		return c.opts.PD.GetRegion(ctx, key)
+	})
 }
-
-// EndKey is the exclusive end of the region; empty = end of the key space.
-func (r Region) EndKey() []byte { return r.Meta.EndKey }

@@ -1,0 +1,244 @@
+package kvclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cairndb/cairn/internal/rpc"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+const (
+	// attemptTimeout bounds one try; a leader that hangs must not hold a request
+	// for the whole budget.
+	attemptTimeout = 10 * time.Second
+	// maxHops is how often in a row a request follows the stores' hints to the
+	// leader without waiting: in an election they may point at each other.
+	maxHops = 3
+)
+
+// Send executes one request on the region. It fills the routing fields of the
+// request's context, and is_retry, and retries as long as the region covers the
+// same range; see the package comment. The request must not be used by others
+// meanwhile. The response carries no region error. Errors: ErrRegionChanged,
+// ErrUndetermined, *TimeoutError, *RegionError, *UnsupportedError, the context's.
+func (c *Client) Send(ctx context.Context, r Region, req *kvpb.Request) (*kvpb.Response, error) {
+	op, kctx := open(req)
+	if op == opUnknown {
+		return nil, &UnsupportedError{Reason: "unknown command"}
+	}
+	if e := r.entry; e != nil && !e.gone.Load() {
+		resp, err := c.attempt(ctx, e, kctx, req)
+		if err == nil {
+			if re, ok := regionErrorOf(op, resp); ok && re == nil {
+				c.metrics.ok[op].Inc()
+				return resp, nil
+			}
+		}
+		return c.newSending(ctx, op, r.Meta, e).run(kctx, req, resp, err)
+	}
+	return c.newSending(ctx, op, r.Meta, nil).run(kctx, req, nil, errNotSent)
+}
+
+// getCall holds everything a point read needs in one allocation.
+type getCall struct {
+	req kvpb.Request
+	cmd kvpb.Request_Get
+	ctx kvpb.Context
+}
+
+// Get reads one key: Locate and Send, again when the region changes. It fills the
+// routing fields of req.Context, making one if there is none.
+func (c *Client) Get(ctx context.Context, req *kvpb.GetRequest) (*kvpb.GetResponse, error) {
+	call := &getCall{}
+	if req.Context == nil {
+		req.Context = &call.ctx
+	}
+	call.cmd.Get = req
+	call.req.Cmd = &call.cmd
+	for {
+		e, err := c.entryAt(ctx, req.Key)
+		if err != nil {
+			return nil, err
+		}
+		resp, err := c.Send(ctx, Region{Meta: e.meta, entry: e}, &call.req)
+		if err == nil {
+			return resp.GetGet(), nil
+		}
+		if !errors.Is(err, ErrRegionChanged) {
+			return nil, err
+		}
+	}
+}
+
+// attempt sends the request where the entry's route points. The error is a
+// *SendError.
+func (c *Client) attempt(ctx context.Context, e *entry, kctx *kvpb.Context, req *kvpb.Request) (*kvpb.Response, error) {
+	rt := e.route.Load()
+	d := rpc.WithDeadline(ctx, time.Now().Add(attemptTimeout))
+	defer d.Release()
+	address(kctx, e, rt, d)
+	if h := rt.store.handler(); h != nil {
+		return h.Execute(d, req), nil
+	}
+	return rt.store.send(d, req)
+}
+
+// address fills the routing fields.
+func address(kctx *kvpb.Context, e *entry, rt *route, d *rpc.Deadline) {
+	kctx.RegionId, kctx.Epoch, kctx.Peer = e.meta.Id, e.meta.Epoch, rt.peer
+	at, _ := d.Deadline()
+	kctx.TimeoutMs = uint32(max(time.Until(at).Milliseconds(), 1))
+}
+
+// errNotSent starts a sending without a first attempt.
+var errNotSent = errors.New("kv: not sent yet")
+
+// sending is an operation that did not succeed at once.
+type sending struct {
+	c      *Client
+	ctx    context.Context
+	op     operation
+	target *kvpb.Region // its range must stay the same
+	entry  *entry       // where the last attempt went; nil before the first
+	bo     backoff
+	hops   int  // leader switches without waiting, in a row
+	maybe  bool // an attempt may have been executed
+}
+
+func (c *Client) newSending(ctx context.Context, op operation, target *kvpb.Region, e *entry) *sending {
+	return &sending{c: c, ctx: ctx, op: op, target: target, entry: e, bo: newBackoff(op)}
+}
+
+// run goes on from the outcome of the first attempt until there is a result.
+func (s *sending) run(kctx *kvpb.Context, req *kvpb.Request, resp *kvpb.Response, err error) (*kvpb.Response, error) {
+	for {
+		var re *kvpb.RegionError
+		if err == nil {
+			if reason := resp.GetUnsupported(); reason != "" {
+				return nil, s.failed(&UnsupportedError{Reason: reason}, req)
+			}
+			var ok bool
+			if re, ok = regionErrorOf(s.op, resp); !ok {
+				return nil, s.failed(fmt.Errorf("kv: %s answered by %T", operations[s.op].name, resp.GetCmd()), req)
+			}
+			if re == nil {
+				s.c.metrics.ok[s.op].Inc()
+				return resp, nil
+			}
+		}
+		if err = s.react(re, err); err != nil {
+			return nil, s.failed(err, req)
+		}
+		if p := req.GetPrewrite(); p != nil && s.maybe {
+			p.IsRetry = true
+		}
+		resp, err = s.c.attempt(s.ctx, s.entry, kctx, req)
+	}
+}
+
+// react does what a failed attempt calls for and finds the entry for the next one.
+func (s *sending) react(re *kvpb.RegionError, err error) error {
+	switch {
+	case re != nil:
+		err = s.onRegionError(re)
+	case !errors.Is(err, errNotSent):
+		err = s.onSendError(err)
+	default:
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.route()
+}
+
+// route makes sure that the entry is current and covers the range still.
+func (s *sending) route() error {
+	if s.entry != nil && !s.entry.gone.Load() {
+		return nil
+	}
+	e := s.c.cache.at(s.target.StartKey)
+	if e == nil {
+		var err error
+		if e, err = s.c.lookupAt(s.ctx, &s.bo, s.target.StartKey); err != nil {
+			return err
+		}
+	}
+	if !sameRange(e.meta, s.target) {
+		return ErrRegionChanged
+	}
+	s.entry = e
+	return nil
+}
+
+// failed makes the error of the operation. A request that can decide a transaction
+// and may have been executed leaves its result open, whatever ended the retries.
+// A commit may be repeated on other regions, so a change of regions is no end.
+func (s *sending) failed(err error, req *kvpb.Request) error {
+	s.c.metrics.failed[s.op].Inc()
+	if !s.maybe || !decides(req) {
+		return err
+	}
+	if s.op == opCommit && errors.Is(err, ErrRegionChanged) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUndetermined, err)
+}
+
+// onSendError handles an attempt without an answer.
+func (s *sending) onSendError(err error) error {
+	s.c.metrics.sendErrors.Inc()
+	var se *SendError
+	if !errors.As(err, &se) {
+		return err
+	}
+	s.maybe = s.maybe || se.MaybeExecuted
+	if cerr := s.ctx.Err(); cerr != nil {
+		return cerr
+	}
+	if s.c.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.bo.spend(boExpired, attemptTimeout)
+	}
+	rt := s.entry.route.Load()
+	rt.store.forget()
+	if merr := s.moveTo(nextVoter(s.entry.meta, rt.peer)); merr != nil {
+		return merr
+	}
+	return s.wait(boRPC, 0, err)
+}
+
+// moveTo makes peer the one the region's requests go to.
+func (s *sending) moveTo(peer *kvpb.Peer) error {
+	if peer == nil {
+		s.c.cache.remove(s.entry)
+		return nil
+	}
+	st, err := s.c.store(peer.StoreId)
+	if err != nil {
+		return err
+	}
+	s.entry.route.Store(&route{peer: peer, store: st})
+	return nil
+}
+
+func (s *sending) wait(kind backoffKind, hint time.Duration, cause error) error {
+	s.hops = 0
+	return s.c.waitHint(s.ctx, &s.bo, kind, hint, cause)
+}
+
+func (c *Client) wait(ctx context.Context, bo *backoff, kind backoffKind, cause error) error {
+	return c.waitHint(ctx, bo, kind, 0, cause)
+}
+
+func (c *Client) waitHint(ctx context.Context, bo *backoff, kind backoffKind, hint time.Duration, cause error) error {
+	d, err := bo.wait(ctx, kind, hint, cause)
+	c.metrics.backoffWait[kind].Inc()
+	c.metrics.backoffSeconds[kind].Add(d.Seconds())
+	return err
+}
