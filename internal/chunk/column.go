@@ -17,7 +17,7 @@ type Column struct {
 	n     int
 	nNull int
 
-	// nulls has bit r set when row r is NULL; it is as long as the rows need only when nNull > 0.
+	// nulls has bit r set when row r is NULL; it ends with the word of the last NULL or later.
 	nulls []uint64
 	// fixed holds the rows of ClassInt, ClassFloat (bits), ClassTime and ClassDuration.
 	fixed []uint64
@@ -62,7 +62,7 @@ func (c *Column) HasNull() bool { return c.nNull > 0 }
 
 // IsNull tells whether row r is NULL.
 func (c *Column) IsNull(r int) bool {
-	return c.nNull > 0 && c.nulls[r>>6]&(1<<(r&63)) != 0
+	return c.nNull > 0 && r>>6 < len(c.nulls) && c.nulls[r>>6]&(1<<(r&63)) != 0
 }
 
 // Int reads a row of ClassInt; of an unsigned column it gives the same bits.
@@ -275,7 +275,7 @@ func (c *Column) Truncate(n int) {
 		return
 	}
 	if c.nNull > 0 {
-		for r := n; r < c.n; r++ {
+		for r := n; r < min(c.n, 64*len(c.nulls)); r++ {
 			if c.nulls[r>>6]&(1<<(r&63)) != 0 {
 				c.nulls[r>>6] &^= 1 << (r & 63)
 				c.nNull--
