@@ -255,7 +255,7 @@ var messagesMore = []message{
 	{ErrDependentByGeneratedColumn, "HY000", "Column '%s' has a generated column dependency."},
 	{ErrGeneratedColumnRefAutoInc, "HY000", "Generated column '%s' cannot refer to auto-increment column."},
 	{ErrAccountHasBeenLocked, "HY000", "Access denied for user '%-.48s'@'%-.64s'. Account is locked."},
-	{ErrInvalidJSONText, "22032", "Invalid JSON text: %-.192s"},
+	{ErrInvalidJSONText, "22032", "Invalid JSON text: \"%s\" at position %d in value for column '%-.200s'."},
 	{ErrInvalidJSONTextInParam, "22032", "Invalid JSON text in argument %d to function %s: \"%s\" at position %d."},
 	{ErrInvalidJSONPath, "42000", "Invalid JSON path expression %s."},
 	{ErrInvalidJSONCharset, "22032", "Cannot create a JSON value from a string with CHARACTER SET '%s'."},

@@ -42,6 +42,7 @@ func TestTextsClientsParse(t *testing.T) {
 		{New(ErrTruncatedWrongValue, "DOUBLE", "abc"), "ERROR 1292 (22007): Truncated incorrect DOUBLE value: 'abc'"},
 		{New(ErrNoDB), "ERROR 1046 (3D000): No database selected"},
 		{New(ErrNoDefaultForField, "a"), "ERROR 1364 (HY000): Field 'a' doesn't have a default value"},
+		{New(ErrUnknownStmtHandler, 4, "stmt", "EXECUTE"), "ERROR 1243 (HY000): Unknown prepared statement handler (stmt) given to EXECUTE"},
 		{New(60000), "ERROR 60000 (HY000): Unknown error 60000"},
 		{Newf(ErrUnknown, "100% sure"), "ERROR 1105 (HY000): 100% sure"},
 	} {

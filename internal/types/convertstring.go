@@ -3,6 +3,7 @@ package types
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/cairndb/cairn/internal/charset"
@@ -133,31 +134,41 @@ func (c *ConvContext) toBytes(s []byte, to *Type) (Value, error) {
 	return Str(s), nil
 }
 
-// toJSON checks the text of a document and keeps it without spaces around it.
+// toJSON checks the text of a document and keeps it without spaces around it. Malformed text is an error in every mode.
 func (c *ConvContext) toJSON(v Value, from *Type) (Value, error) {
-	if v.kind == KindJSON {
+	switch v.kind {
+	case KindJSON:
 		return v, nil
-	}
-	if v.kind != KindString {
-		text := textOf(v, from)
-		if v.kind == KindTime || v.kind == KindDuration || from.TextForm() {
-			quoted, err := json.Marshal(string(text))
-			if err != nil {
-				return v, sqlerr.New(sqlerr.ErrInvalidJSONText, err.Error())
-			}
-			text = quoted
+	case KindString:
+		text := bytes.TrimSpace(v.Bytes())
+		if msg, at := checkJSON(text); msg != "" {
+			return v, sqlerr.New(sqlerr.ErrInvalidJSONText, msg, at, c.Column)
 		}
 		return JSON(text), nil
 	}
-	text := bytes.TrimSpace(v.Bytes())
-	if !json.Valid(text) {
-		var doc any
-		msg := "The document is empty."
-		if err := json.Unmarshal(text, &doc); err != nil && len(text) > 0 {
-			msg = "Invalid value."
+	text := textOf(v, from)
+	if v.kind == KindTime || v.kind == KindDuration || from.TextForm() {
+		quoted, err := json.Marshal(string(text))
+		if err != nil {
+			return v, sqlerr.New(sqlerr.ErrInvalidJSONText, "Invalid value.", 0, c.Column)
 		}
-		return v, sqlerr.Newf(sqlerr.ErrInvalidJSONText, `Invalid JSON text: "%s" at position 0 in value for column '%s'.`,
-			msg, c.Column)
+		text = quoted
 	}
 	return JSON(text), nil
+}
+
+// checkJSON says what is wrong with a document and where; "" when nothing is.
+func checkJSON(text []byte) (msg string, at int64) {
+	if len(text) == 0 {
+		return "The document is empty.", 0
+	}
+	if json.Valid(text) {
+		return "", 0
+	}
+	var doc any
+	var syntax *json.SyntaxError
+	if errors.As(json.Unmarshal(text, &doc), &syntax) {
+		at = max(syntax.Offset-1, 0)
+	}
+	return "Invalid value.", at
 }
