@@ -83,6 +83,25 @@ func (c *Collation) MaxLen() int { return c.Charset.MaxLen }
 // IsBinary tells that c is the collation of binary strings.
 func (c *Collation) IsBinary() bool { return c.ID == Binary }
 
+// SortLen is the Sortlen column of SHOW COLLATION.
+func (c *Collation) SortLen() int {
+	switch {
+	case strings.Contains(c.Name, "_0900_") && !c.Bytewise:
+		return 0
+	case c.method == methodRoot || c.method == methodLibrary:
+		return 8
+	}
+	return 1
+}
+
+// PadAttribute is the Pad_attribute column of SHOW COLLATION.
+func (c *Collation) PadAttribute() string {
+	if c.PadSpace {
+		return "PAD SPACE"
+	}
+	return "NO PAD"
+}
+
 // method selects the code that compares.
 type method uint8
 

@@ -31,6 +31,10 @@ func TestNames(t *testing.T) {
 	require.Equal(t, "utf8mb3", cs.Name)
 	require.Equal(t, Default, Charsets()[4].DefaultCollation().ID)
 	require.Greater(t, len(Collations()), 100)
+	for id, n := range map[ID]int{255: 0, 45: 1, 46: 1, 224: 8, 8: 1, 309: 1, 63: 1, 278: 0} {
+		require.Equal(t, n, Get(id).SortLen(), Get(id).Name)
+	}
+	require.Equal(t, "NO PAD", Get(Default).PadAttribute())
 }
 
 func TestPadSpace(t *testing.T) {
@@ -180,6 +184,9 @@ func TestLike(t *testing.T) {
 		coll, _ := Lookup(c.coll)
 		require.Equal(t, c.want, coll.Like([]byte(c.pattern), '\\').Match([]byte(c.s)), "%s: %q like %q", c.coll, c.s, c.pattern)
 	}
+	prefix, whole := Get(Default).Like([]byte(`a\_b%c`), '\\').LiteralPrefix()
+	require.Equal(t, "a_b", string(prefix))
+	require.False(t, whole)
 	require.True(t, Get(Default).Like([]byte("a|%b"), '|').Match([]byte("A%B")))
 	require.True(t, Get(Default).Like([]byte(`a\b`), 0).Match([]byte(`a\b`)))
 }

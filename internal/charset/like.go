@@ -76,22 +76,30 @@ func (p *Pattern) simplify() {
 	if p.c.method != methodBytes {
 		return
 	}
+	n := len(p.items)
 	for i, it := range p.items {
-		if it.kind == itemOne || it.kind == itemMany && i != len(p.items)-1 {
-			p.prefix = nil
+		if it.kind == itemOne || it.kind == itemMany && i != n-1 {
 			return
-		}
-		if it.kind == itemMany {
-			p.plain = true
-			return
-		}
-		if p.c.IsBinary() {
-			p.prefix = append(p.prefix, byte(it.r))
-		} else {
-			p.prefix = utf8.AppendRune(p.prefix, it.r)
 		}
 	}
-	p.plain, p.whole = true, true
+	p.prefix, p.whole = p.LiteralPrefix()
+	p.plain = true
+}
+
+// LiteralPrefix is the text before the first wildcard: every match begins with characters equal to it. whole tells that
+// there is no wildcard at all.
+func (p *Pattern) LiteralPrefix() (prefix []byte, whole bool) {
+	for _, it := range p.items {
+		if it.kind != itemChar {
+			return prefix, false
+		}
+		if p.c.IsBinary() {
+			prefix = append(prefix, byte(it.r))
+		} else {
+			prefix = utf8.AppendRune(prefix, it.r)
+		}
+	}
+	return prefix, true
 }
 
 // decode takes the first character of s: a byte of a binary string.

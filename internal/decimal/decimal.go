@@ -151,12 +151,32 @@ func order(a, b uint64) int {
 
 // Add returns d + o with the greater scale of the two. ok is false when the sum needs more than MaxDigits digits.
 func (d Decimal) Add(o Decimal) (sum Decimal, ok bool) {
-	if d.scale == o.scale && d.narrow() && o.narrow() {
-		if r, ok := addNarrow(d, o); ok {
-			return r, true
+	if d.scale == o.scale && d.neg == o.neg && d.w2|o.w2|uint64(d.w3|o.w3) == 0 {
+		l, c := bits.Add64(d.w0, o.w0, 0)
+		h, c := bits.Add64(d.w1, o.w1, c)
+		if c == 0 {
+			d.w0, d.w1 = l, h
+			return d, true
 		}
 	}
 	return addSlow(d, o)
+}
+
+// Accumulate adds o to d in place, as SUM does for every row. When ok is false d is unchanged.
+func (d *Decimal) Accumulate(o *Decimal) (ok bool) {
+	if d.scale == o.scale && d.neg == o.neg && d.w2|o.w2|uint64(d.w3|o.w3) == 0 {
+		l, c := bits.Add64(d.w0, o.w0, 0)
+		h, c := bits.Add64(d.w1, o.w1, c)
+		if c == 0 {
+			d.w0, d.w1 = l, h
+			return true
+		}
+	}
+	sum, ok := addSlow(*d, *o)
+	if ok {
+		*d = sum
+	}
+	return ok
 }
 
 // Sub returns d - o with the greater scale of the two. ok is false when it needs more than MaxDigits digits.

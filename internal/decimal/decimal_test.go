@@ -202,6 +202,9 @@ func TestTwinArithmetic(t *testing.T) {
 		sum, ok := a.Add(b)
 		require.True(t, ok)
 		requireSame(t, va.Add(vb), sum, "%s + %s", x, y)
+		acc := a
+		require.True(t, acc.Accumulate(&b))
+		require.Equal(t, sum, acc)
 		diff, ok := a.Sub(b)
 		require.True(t, ok)
 		requireSame(t, va.Sub(vb), diff, "%s - %s", x, y)
@@ -338,6 +341,13 @@ func BenchmarkAdd(b *testing.B) {
 	x, y := parse(b, "123456.78"), parse(b, "0.01")
 	for b.Loop() {
 		x, _ = x.Add(y)
+	}
+}
+
+func BenchmarkAccumulate(b *testing.B) {
+	x, y := parse(b, "123456.78"), parse(b, "0.01")
+	for b.Loop() {
+		x.Accumulate(&y)
 	}
 }
 
