@@ -1,0 +1,126 @@
+package vexec
+
+import (
+	"context"
+	"slices"
+
+	"github.com/cairndb/cairn/internal/chunk"
+	"github.com/cairndb/cairn/internal/expr"
+	"github.com/cairndb/cairn/internal/types"
+)
+
+// Sort returns all rows of its input in order; rows with equal keys keep the order they came in. It holds all rows in
+// memory.
+type Sort struct {
+	env     *expr.Env
+	input   Operator
+	items   []SortItem
+	account Account
+
+	rows  *RowStore
+	refs  []sortRef
+	arena arena
+	next  int
+	full  bool // the input has been read
+	in    *chunk.Batch
+}
+
+// NewSort returns a sort of input.
+func NewSort(env *expr.Env, input Operator, items []SortItem, tracker *Tracker) *Sort {
+	return &Sort{env: env, input: input, items: items, account: NewAccount(tracker)}
+}
+
+// Types implements Operator.
+func (s *Sort) Types() []types.Type { return s.input.Types() }
+
+// Open implements Operator.
+func (s *Sort) Open(ctx context.Context) error {
+	if s.in == nil {
+		s.in = chunk.NewBatch(s.input.Types(), 0)
+	}
+	s.rows = NewRowStore(s.input.Types())
+	s.refs, s.arena, s.next, s.full = nil, arena{}, 0, false
+	return s.input.Open(ctx)
+}
+
+// Close implements Operator.
+func (s *Sort) Close() error {
+	s.rows, s.refs, s.arena = nil, nil, arena{}
+	s.account.Release()
+	return s.input.Close()
+}
+
+// Next implements Operator.
+func (s *Sort) Next(ctx context.Context, b *chunk.Batch) error {
+	if !s.full {
+		if err := s.fill(ctx); err != nil {
+			return err
+		}
+	}
+	b.Reset()
+	n := min(len(s.refs)-s.next, chunk.MaxRows)
+	for _, ref := range s.refs[s.next : s.next+n] {
+		s.rows.CopyTo(b, 0, ref.row)
+	}
+	if len(b.Cols) == 0 {
+		b.SetLen(n)
+	}
+	s.next += n
+	return nil
+}
+
+// fill reads and sorts the input.
+func (s *Sort) fill(ctx context.Context) error {
+	var key []byte
+	for {
+		if err := s.input.Next(ctx, s.in); err != nil {
+			return err
+		}
+		n := s.in.NumRows()
+		if n == 0 {
+			break
+		}
+		for i := range n {
+			row := s.in.Row(i)
+			key = AppendSortKey(key[:0], s.env, s.items, s.in, row)
+			s.refs = append(s.refs, newSortRef(s.arena.copy(key), s.rows.Append(s.in, row)))
+		}
+		if s.env.Err != nil {
+			return s.env.Err
+		}
+		if err := s.account.Resize(s.rows.Bytes() + s.arena.bytes + int64(cap(s.refs))*sortRefBytes); err != nil {
+			return err
+		}
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(s.refs, compareRefs)
+	s.full = true
+	return nil
+}
+
+const sortRefBytes = 40
+
+// arena keeps copies of byte strings in large blocks, so that many small keys are few objects for the collector.
+type arena struct {
+	block []byte
+	bytes int64
+}
+
+const (
+	arenaMinBlock = 1 << 10
+	arenaMaxBlock = 1 << 18
+)
+
+// copy returns a copy of b that lives as long as it is referenced.
+func (a *arena) copy(b []byte) []byte {
+	if cap(a.block)-len(a.block) < len(b) {
+		size := max(min(2*cap(a.block), arenaMaxBlock), arenaMinBlock, len(b))
+		a.block = make([]byte, 0, size)
+		a.bytes += int64(size)
+	}
+	at := len(a.block)
+	a.block = append(a.block, b...)
+	return a.block[at:len(a.block):len(a.block)]
+}

@@ -1,0 +1,177 @@
+package exec
+
+import (
+	"context"
+	"errors"
+
+	"github.com/cairndb/cairn/internal/chunk"
+	"github.com/cairndb/cairn/internal/sqlerr"
+	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/internal/vexec"
+	"github.com/cairndb/cairn/sqlnode/plan"
+	"github.com/cairndb/cairn/sqlnode/table"
+)
+
+// errSkipped says that IGNORE turned the error of a row into a warning.
+var errSkipped = errors.New("exec: row skipped")
+
+// update carries out UPDATE. The rows are read completely before the first is changed, so that no row is met twice.
+type update struct {
+	c        *Context
+	node     *plan.Update
+	source   Operator
+	account  vexec.Account
+	assign   assigner
+	targets  []*target
+	finished bool
+}
+
+// target is one table that an UPDATE or DELETE changes.
+type target struct {
+	plan.Target
+	writer *table.Writer
+	seen   *vexec.KeyTable // handles of the rows changed, when rows can come twice; else nil
+	row    []types.Value
+}
+
+func newTargets(c *Context, targets []plan.Target) []*target {
+	out := make([]*target, len(targets))
+	for i, t := range targets {
+		out[i] = &target{Target: t, writer: table.NewWriter(t.Table, c.Env.Loc)}
+		if len(targets) > 1 {
+			out[i].seen = &vexec.KeyTable{}
+		}
+	}
+	return out
+}
+
+// load takes the target's row out of a source row. ok is false when there is none: an outer join found no match, or the
+// row came before.
+func (t *target) load(b *chunk.Batch, r int) (rowID int64, ok bool) {
+	t.row = t.row[:0]
+	for i := range t.Table.Columns {
+		t.row = append(t.row, b.Cols[t.First+i].Value(r))
+	}
+	if t.RowID >= 0 {
+		col := b.Cols[t.RowID]
+		if col.IsNull(r) {
+			return 0, false
+		}
+		rowID = col.Int(r)
+	} else if t.Table.PK != nil && t.row[t.Table.PK.Columns[0].Offset].IsNull() {
+		return 0, false
+	}
+	if t.seen != nil {
+		if _, added := t.seen.Insert(t.writer.Handle(t.row, rowID)); !added {
+			return 0, false
+		}
+	}
+	return rowID, true
+}
+
+func newUpdate(c *Context, n *plan.Update) (Operator, error) {
+	c.writing = true
+	assign := newAssigner(c, n.Ignore)
+	source, err := Build(c, n.Source)
+	if err != nil {
+		return nil, err
+	}
+	op := &update{c: c, node: n, source: source, account: vexec.NewAccount(c.Tracker), assign: assign, targets: newTargets(c, n.Targets)}
+	return op, nil
+}
+
+// Types implements Operator.
+func (op *update) Types() []types.Type { return nil }
+
+// Open implements Operator.
+func (op *update) Open(ctx context.Context) error { return op.source.Open(ctx) }
+
+// Close implements Operator.
+func (op *update) Close() error {
+	op.account.Release()
+	return op.source.Close()
+}
+
+// Next implements Operator: it does everything.
+func (op *update) Next(ctx context.Context, b *chunk.Batch) error {
+	b.Reset()
+	if op.finished {
+		return nil
+	}
+	op.finished = true
+	in := chunk.NewBatch(op.source.Types(), 0)
+	rows, err := readAll(ctx, op.source, in, &op.account)
+	if err != nil {
+		return err
+	}
+	work := chunk.NewBatch(op.source.Types(), 1)
+	var values []types.Value
+	for i := range rows.Len() {
+		block, r := rows.At(i)
+		values = block.AppendValues(values[:0], r)
+		setRow(work, 0, values)
+		for k, t := range op.targets {
+			if err := op.updateRow(ctx, t, op.node.Sets[k], block, r, work, i+1); err != nil {
+				return err
+			}
+		}
+		if i%chunk.MaxRows == 0 {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// updateRow changes the row of one target. block and r are the source row as it was read, work is the copy on which
+// assignments are made.
+func (op *update) updateRow(ctx context.Context, t *target, sets []plan.Assignment, block *chunk.Batch, r int, work *chunk.Batch, number int) error {
+	rowID, ok := t.load(block, r)
+	if !ok || len(sets) == 0 {
+		return nil
+	}
+	info := &op.c.Info
+	info.Matched++
+	updated := append(make([]types.Value, 0, len(t.row)), t.row...)
+	implicit := op.node.Ignore || !op.c.Env.Strict
+	changed, err := op.assign.assignAll(t.Table, sets, work, t.First, updated, number, implicit)
+	if err != nil {
+		return err
+	}
+	if changed {
+		op.assign.touchOnUpdate(t.Table, sets, updated)
+		err = op.c.update(ctx, t.writer, &op.assign, t.row, updated, rowID, op.node.Ignore)
+		if err != nil && !errors.Is(err, errSkipped) {
+			return err
+		}
+		if err == nil {
+			info.Changed++
+		}
+	}
+	if op.c.ClientFoundRows || changed && err == nil {
+		info.AffectedRows++
+	}
+	return nil
+}
+
+// update writes a changed row. Under IGNORE a duplicate key leaves the row as it is, gives a warning and errSkipped.
+func (c *Context) update(ctx context.Context, w *table.Writer, a *assigner, old, updated []types.Value, rowID int64, ignore bool) error {
+	check := table.CheckAtCommit
+	if c.Explicit || ignore {
+		check = table.CheckNow
+	}
+	if !ignore {
+		return w.Update(ctx, c.Txn, old, updated, rowID, check)
+	}
+	sp := c.Txn.Savepoint()
+	defer c.Txn.Release(sp)
+	err := w.Update(ctx, c.Txn, old, updated, rowID, check)
+	var dup *table.DupError
+	if errors.As(err, &dup) {
+		c.Txn.RollbackTo(sp)
+		a.warn(sqlerr.From(dup))
+		return errSkipped
+	}
+	return err
+}
