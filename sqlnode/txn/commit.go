@@ -103,7 +103,7 @@ func newCommitter(t *Txn, startTS uint64) *committer {
 		m.Op, m.Key, m.Value = op, e.key, e.value
 		c.keys = append(c.keys, e.key)
 	}
-	c.ttl = ttlFor(c.size)
+	c.ttl = max(c.s.lockTTL, ttlFor(c.size))
 	return c
 }
 
@@ -124,13 +124,14 @@ func (e *entry) op() (op kvpb.MutationOp, ok bool) {
 	return 0, false
 }
 
-// ttlFor grows with the square root of the size, 6 s for a mebibyte.
+// ttlFor is what the size alone asks for. It grows with the square root, 6 s for
+// a mebibyte; small transactions ask for nothing.
 func ttlFor(size int) time.Duration {
 	if size < 16<<10 {
-		return lockTTL
+		return 0
 	}
 	ttl := time.Duration(6000*math.Sqrt(float64(size)/(1<<20))) * time.Millisecond
-	return min(max(ttl, lockTTL), maxLockTTL)
+	return min(ttl, maxLockTTL)
 }
 
 func (c *committer) run(ctx context.Context) (uint64, error) {

@@ -66,6 +66,8 @@ type Store struct {
 	maxTxnBytes   int
 	maxEntryBytes int
 
+	// lockTTL is the shortest life of a lock; tests shorten it.
+	lockTTL time.Duration
 	// sleep waits for d or for the end of ctx; tests replace it.
 	sleep func(ctx context.Context, d time.Duration) error
 
@@ -95,7 +97,7 @@ func newStore(kv kv, pd oracle, o StoreOptions) *Store {
 	s := &Store{
 		kv: kv, pd: pd, log: o.Logger, metrics: newMetrics(o.Registerer),
 		maxTxnBytes: o.MaxTxnBytes, maxEntryBytes: o.MaxEntryBytes,
-		sleep: sleepContext,
+		lockTTL: lockTTL, sleep: sleepContext,
 		slots: make(chan struct{}, backgroundTasks),
 	}
 	s.life, s.kill = context.WithCancel(context.Background())
