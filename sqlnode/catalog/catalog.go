@@ -141,6 +141,8 @@ type Table struct {
 	// Frozen tables refuse writes for the moment in which a column is added or dropped: writers must retry with a
 	// newer snapshot.
 	Frozen bool
+	// Owner is the node that runs a change of several steps on this table, "" if none does. No other change may begin.
+	Owner string
 	// Virtual tables have no rows in the key-value tier; sysview makes them.
 	Virtual bool
 

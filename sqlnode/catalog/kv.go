@@ -20,6 +20,8 @@ type Tx interface {
 	Scan(ctx context.Context, start, end []byte, fn func(key, value []byte) error) error
 	Set(key, value []byte) error
 	Delete(key []byte) error
+	// LockKey makes the commit conflict with other writers of key though nothing is written to it.
+	LockKey(key []byte)
 }
 
 // KV runs transactions over metadata.

@@ -42,6 +42,7 @@ type tableJSON struct {
 	AutoInc     int64        `json:"auto_increment,omitempty"`
 	Epoch       uint64       `json:"epoch"`
 	Frozen      bool         `json:"frozen,omitempty"`
+	Owner       string       `json:"owner,omitempty"`
 	CreateTime  int64        `json:"create_time"`
 	MaxColumnID int64        `json:"max_column_id"`
 	MaxIndexID  int64        `json:"max_index_id"`
@@ -113,7 +114,7 @@ func decodeDatabase(b []byte) (*Database, error) {
 func encodeTable(t *Table) []byte {
 	j := tableJSON{
 		ID: t.ID, DBID: t.DBID, Name: t.Name, Collation: charset.Get(t.Collation).Name, Comment: t.Comment, RowFormat: t.RowFormat,
-		AutoInc: t.AutoIncOption, Epoch: t.Epoch, Frozen: t.Frozen, CreateTime: t.CreateTime, MaxColumnID: t.MaxColumnID, MaxIndexID: t.MaxIndexID,
+		AutoInc: t.AutoIncOption, Epoch: t.Epoch, Frozen: t.Frozen, Owner: t.Owner, CreateTime: t.CreateTime, MaxColumnID: t.MaxColumnID, MaxIndexID: t.MaxIndexID,
 	}
 	for _, c := range t.Columns {
 		j.Columns = append(j.Columns, encodeColumn(c))
@@ -151,7 +152,7 @@ func decodeTable(b []byte, db string) (*Table, error) {
 	}
 	t := &Table{
 		ID: j.ID, DBID: j.DBID, DB: db, Name: j.Name, Collation: coll, Comment: j.Comment, Engine: "InnoDB", RowFormat: j.RowFormat,
-		AutoIncOption: j.AutoInc, Epoch: j.Epoch, Frozen: j.Frozen, CreateTime: j.CreateTime, MaxColumnID: j.MaxColumnID, MaxIndexID: j.MaxIndexID,
+		AutoIncOption: j.AutoInc, Epoch: j.Epoch, Frozen: j.Frozen, Owner: j.Owner, CreateTime: j.CreateTime, MaxColumnID: j.MaxColumnID, MaxIndexID: j.MaxIndexID,
 	}
 	byID := make(map[int64]int, len(j.Columns))
 	for i := range j.Columns {

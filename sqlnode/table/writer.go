@@ -331,3 +331,26 @@ func (w *Writer) Conflict(ctx context.Context, tx Txn, row []types.Value, rowID 
 	}
 	return nil, nil
 }
+
+// IndexBuilder makes the entries of one index for rows that are read, not written: the backfill of a new index. Rows
+// are in UTC. Not safe for concurrent use.
+type IndexBuilder struct {
+	w  *Writer
+	iw *indexWriter
+}
+
+// NewIndexBuilder prepares for building an index of any state.
+func NewIndexBuilder(t *catalog.Table, ix *catalog.Index) *IndexBuilder {
+	iw := &indexWriter{ix: ix, prefix: keys.AppendIndexPrefix(nil, t.ID, ix.ID), parts: keyParts(t, ix)}
+	return &IndexBuilder{w: &Writer{Table: t}, iw: iw}
+}
+
+// Entry makes key and value of a row's entry, valid until the next call; value may be handle. distinct says that the key
+// must belong to this row alone.
+func (b *IndexBuilder) Entry(row []types.Value, handle []byte) (key, value []byte, distinct bool) {
+	b.w.key, distinct = b.w.appendEntryKey(b.w.key[:0], b.iw, row, handle)
+	if distinct {
+		return b.w.key, handle, true
+	}
+	return b.w.key, nonUniqueValue, false
+}

@@ -37,6 +37,7 @@ type tx struct {
 	ts     uint64
 	data   *btree.Map[string, version]
 	writes map[string][]byte
+	locks  map[string]bool
 }
 
 // Begin starts a transaction.
@@ -44,7 +45,7 @@ func (s *KV) begin() *tx {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ts += 1 << 18 // one millisecond
-	return &tx{ts: s.ts, data: s.data.Copy(), writes: map[string][]byte{}}
+	return &tx{ts: s.ts, data: s.data.Copy(), writes: map[string][]byte{}, locks: map[string]bool{}}
 }
 
 // Update implements catalog.KV.
@@ -82,7 +83,17 @@ func (s *KV) commit(t *tx) bool {
 			return false
 		}
 	}
+	for k := range t.locks {
+		if v, ok := s.data.Get(k); ok && v.ts > t.ts {
+			return false
+		}
+	}
 	s.ts++
+	for k := range t.locks {
+		if v, ok := s.data.Get(k); ok {
+			s.data.Set(k, version{value: v.value, ts: s.ts})
+		}
+	}
 	for k, v := range t.writes {
 		s.data.Set(k, version{value: v, ts: s.ts})
 	}
@@ -142,3 +153,6 @@ func (t *tx) Delete(key []byte) error {
 	t.writes[string(key)] = nil
 	return nil
 }
+
+// LockKey implements catalog.Tx.
+func (t *tx) LockKey(key []byte) { t.locks[string(key)] = true }
