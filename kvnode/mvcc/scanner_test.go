@@ -1,0 +1,266 @@
+package mvcc
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+func openDB(t testing.TB) *engine.DB {
+	db, err := engine.Open(engine.Options{Dir: "x", FS: vfs.NewMem()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
+func apply(t testing.TB, db *engine.DB, fill func(w *Writer)) {
+	t.Helper()
+	w := Writer{Batch: db.NewBatch()}
+	fill(&w)
+	require.NoError(t, db.Commit(w.Batch, false))
+	require.NoError(t, w.Batch.Close())
+}
+
+// history is the twin of the versions on disk: the dumb way to read.
+type history struct {
+	keys   []string
+	writes map[string][]versioned // newest first
+}
+
+type versioned struct {
+	ts    uint64
+	w     Write
+	value string
+}
+
+func (h *history) get(key string, ts uint64) (string, bool) {
+	for _, v := range h.writes[key] {
+		if v.ts > ts {
+			continue
+		}
+		if v.w.HasGCFence && v.w.GCFence != 0 && v.w.GCFence <= ts {
+			return "", false
+		}
+		switch v.w.Type {
+		case WritePut:
+			return v.value, true
+		case WriteDelete:
+			return "", false
+		}
+	}
+	return "", false
+}
+
+// randomHistory fills db with keys of few and of many versions of all kinds.
+func randomHistory(t testing.TB, db *engine.DB, rnd *rand.Rand) *history {
+	h := &history{writes: map[string][]versioned{}}
+	for i := range 40 {
+		key := fmt.Sprintf("k%03d", i)
+		if rnd.IntN(8) == 0 {
+			key += "\x00x"
+		}
+		h.keys = append(h.keys, key)
+		n := 1 + rnd.IntN(3)
+		if rnd.IntN(4) == 0 {
+			n = 30
+		}
+		ts := uint64(0)
+		for range n {
+			ts += 2 + uint64(rnd.IntN(4))
+			v := versioned{ts: ts, w: Write{Type: WriteType("PPPDLR"[rnd.IntN(6)]), StartTS: ts - 1}}
+			if v.w.Type == WritePut {
+				v.value = fmt.Sprintf("%s@%d", key, ts)
+				if v.w.HasValue = rnd.IntN(4) != 0; v.w.HasValue {
+					v.w.Value = []byte(v.value)
+				}
+			}
+			if rnd.IntN(10) == 0 {
+				v.w.HasGCFence, v.w.GCFence = true, uint64(rnd.IntN(2))*(ts+2)
+			}
+			h.writes[key] = append([]versioned{v}, h.writes[key]...)
+			apply(t, db, func(w *Writer) {
+				w.PutWrite([]byte(key), ts, &v.w)
+				if v.w.Type == WritePut && !v.w.HasValue {
+					w.PutValue([]byte(key), v.w.StartTS, []byte(v.value))
+				}
+			})
+		}
+	}
+	return h
+}
+
+func TestScannerAndReaderTwin(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	db := openDB(t)
+	h := randomHistory(t, db, rnd)
+	require.NoError(t, db.Flush())
+	for range 300 {
+		ts := uint64(rnd.IntN(130))
+		if rnd.IntN(10) == 0 {
+			ts = MaxTS
+		}
+		lo, hi := rnd.IntN(len(h.keys)), rnd.IntN(len(h.keys)+1)
+		o := ScanOptions{TS: ts, Reverse: rnd.IntN(2) == 0, Lower: []byte(h.keys[lo])}
+		if hi < len(h.keys) {
+			o.Upper = []byte(h.keys[hi])
+		}
+		var want []string
+		for _, k := range h.keys[min(lo, hi):hi] {
+			if v, ok := h.get(k, ts); ok {
+				want = append(want, k+"="+v)
+			}
+			checkPoint(t, db, h, k, ts)
+		}
+		got := scanAll(t, db, o)
+		if o.Reverse {
+			for i, j := 0, len(got)-1; i < j; i, j = i+1, j-1 {
+				got[i], got[j] = got[j], got[i]
+			}
+		}
+		require.Equal(t, want, got, "at %d %+v", ts, o)
+	}
+}
+
+func checkPoint(t *testing.T, db *engine.DB, h *history, key string, ts uint64) {
+	t.Helper()
+	rd, err := OpenReader(db)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rd.Close()) }()
+	v, _, found, err := rd.Get([]byte(key), ts)
+	require.NoError(t, err)
+	want, ok := h.get(key, ts)
+	require.Equal(t, ok, found, "key %q at %d", key, ts)
+	require.Equal(t, want, string(v))
+}
+
+func scanAll(t testing.TB, db *engine.DB, o ScanOptions) []string {
+	t.Helper()
+	if len(o.Upper) > 0 && string(o.Lower) >= string(o.Upper) {
+		return nil
+	}
+	sc, err := OpenScanner(db, o)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, sc.Close()) }()
+	var block kvpb.KvBlock
+	more, err := sc.Fill(&block, 0, 1<<30)
+	require.NoError(t, err)
+	require.False(t, more)
+	var list []string
+	for i := 0; i+2 < len(block.Offsets); i += 2 {
+		list = append(list, string(block.Data[block.Offsets[i]:block.Offsets[i+1]])+"="+
+			string(block.Data[block.Offsets[i+1]:block.Offsets[i+2]]))
+	}
+	return list
+}
+
+func TestMissingLongValueIsCorruption(t *testing.T) {
+	db := openDB(t)
+	apply(t, db, func(w *Writer) { w.PutWrite([]byte("a"), 10, &Write{Type: WritePut, StartTS: 5}) })
+	rd, err := OpenReader(db)
+	require.NoError(t, err)
+	_, _, _, err = rd.Get([]byte("a"), 20)
+	require.ErrorIs(t, err, ErrCorrupt)
+	require.NoError(t, rd.Close())
+	sc, err := OpenScanner(db, ScanOptions{TS: 20})
+	require.NoError(t, err)
+	require.False(t, sc.Next())
+	require.ErrorIs(t, sc.Err(), ErrCorrupt)
+	require.NoError(t, sc.Close())
+}
+
+func TestCorruptWriteIsReported(t *testing.T) {
+	db := openDB(t)
+	b := db.NewBatch()
+	b.SetVersioned(engine.CFWrite, []byte("a"), 10, []byte("?"))
+	require.NoError(t, db.Commit(b, false))
+	require.NoError(t, b.Close())
+	for _, reverse := range []bool{false, true} {
+		sc, err := OpenScanner(db, ScanOptions{TS: 20, Reverse: reverse})
+		require.NoError(t, err)
+		require.False(t, sc.Next())
+		require.ErrorIs(t, sc.Err(), ErrCorrupt)
+		require.NoError(t, sc.Close())
+	}
+}
+
+func TestRangeEmpty(t *testing.T) {
+	db := openDB(t)
+	apply(t, db, func(w *Writer) { w.PutWrite([]byte("m"), 10, &Write{Type: WriteRollback, StartTS: 10}) })
+	for _, c := range []struct {
+		lo, hi string
+		empty  bool
+	}{{"a", "l", true}, {"a", "m", false}, {"m", "z", false}, {"n", "z", true}} {
+		empty, err := RangeEmpty(db, []byte(c.lo), []byte(c.hi))
+		require.NoError(t, err)
+		require.Equal(t, c.empty, empty, "%s-%s", c.lo, c.hi)
+	}
+}
+
+func benchDB(b *testing.B, versions int) *engine.DB {
+	db := openDB(b)
+	value := make([]byte, 100)
+	for v := range versions {
+		apply(b, db, func(w *Writer) {
+			for i := range 10000 {
+				w.PutWrite(fmt.Appendf(nil, "t0000001r%08d", i), uint64(2*v+2), &Write{
+					Type: WritePut, StartTS: uint64(2*v + 1), HasValue: true, Value: value,
+				})
+			}
+		})
+	}
+	require.NoError(b, db.Flush())
+	return db
+}
+
+func BenchmarkReaderGet(b *testing.B) {
+	db := benchDB(b, 1)
+	key := make([]byte, 0, 32)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		key = fmt.Appendf(key[:0], "t0000001r%08d", i*7919%10000)
+		rd, err := OpenReader(db)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, _, found, err := rd.Get(key, MaxTS); !found || err != nil {
+			b.Fatal(found, err)
+		}
+		if err := rd.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	for _, versions := range []int{1, 5} {
+		for _, reverse := range []bool{false, true} {
+			b.Run(fmt.Sprintf("versions=%d/reverse=%v", versions, reverse), func(b *testing.B) {
+				db := benchDB(b, versions)
+				b.ReportAllocs()
+				for b.Loop() {
+					sc, err := OpenScanner(db, ScanOptions{TS: 100, Reverse: reverse})
+					if err != nil {
+						b.Fatal(err)
+					}
+					var block kvpb.KvBlock
+					if _, err := sc.Fill(&block, 0, 1<<30); err != nil || len(block.Offsets) != 20001 {
+						b.Fatal(err, len(block.Offsets))
+					}
+					if err := sc.Close(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10000, "ns/row")
+			})
+		}
+	}
+}
