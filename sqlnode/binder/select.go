@@ -507,7 +507,7 @@ func coveredBy(e expr.Expr, q *Query, i int) error {
 	if bad == nil {
 		return nil
 	}
-	return sqlerr.New(sqlerr.ErrFieldInOrderNotSelect, i+1, bad.Name, "DISTINCT")
+	return sqlerr.New(sqlerr.ErrFieldInOrderNotSelect, i+1, "ORDER BY clause", bad.Name, "DISTINCT")
 }
 
 // filter adds conditions; constant true ones disappear.

@@ -20,29 +20,54 @@ func (b *binder) bindSetOpr(n *ast.SetOprStmt, parent *scope) (*Query, error) {
 
 // bindSetOprList binds a chain of set operations from left to right.
 func (b *binder) bindSetOprList(selects []ast.Node, order *ast.OrderByClause, limit *ast.Limit, parent *scope) (*Query, error) {
-	left, err := b.bindQuery(selects[0], parent)
-	if err != nil {
-		return nil, err
-	}
-	for i := 1; i < len(selects); {
-		op := setOperator(selects[i])
-		run := []*Query{left}
-		for ; i < len(selects) && sameOperator(op, setOperator(selects[i])); i++ {
-			q, err := b.bindQuery(selects[i], parent)
-			if err != nil {
-				return nil, err
-			}
-			run = append(run, q)
-		}
-		if left, err = b.combine(op, run); err != nil {
+	terms := make([]setTerm, 0, len(selects))
+	for i, n := range selects {
+		q, err := b.bindQuery(n, parent)
+		if err != nil {
 			return nil, err
 		}
+		op := setOperator(n)
+		if i > 0 && op == ast.Intersect { // binds tighter than the others
+			last := &terms[len(terms)-1]
+			if last.q, err = b.combine(op, []*Query{last.q, q}); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		terms = append(terms, setTerm{op, q})
+	}
+	left, err := b.combineTerms(terms)
+	if err != nil {
+		return nil, err
 	}
 	if left, err = b.sortUnion(left, order); err != nil {
 		return nil, err
 	}
 	left.Rel, err = b.bindLimit(left.Rel, limit)
 	return left, err
+}
+
+// setTerm is one query of a chain and the operator before it.
+type setTerm struct {
+	op ast.SetOprType
+	q  *Query
+}
+
+// combineTerms applies the operators of a chain from left to right, runs of the same UNION at once.
+func (b *binder) combineTerms(terms []setTerm) (*Query, error) {
+	left := terms[0].q
+	for i := 1; i < len(terms); {
+		op := terms[i].op
+		run := []*Query{left, terms[i].q}
+		for i++; i < len(terms) && sameOperator(op, terms[i].op); i++ {
+			run = append(run, terms[i].q)
+		}
+		var err error
+		if left, err = b.combine(op, run); err != nil {
+			return nil, err
+		}
+	}
+	return left, nil
 }
 
 func setOperator(n ast.Node) ast.SetOprType {
@@ -194,7 +219,7 @@ func sameLayout(a, t types.Type) bool {
 	case types.ClassDecimal:
 		return a.Decimal == t.Decimal
 	case types.ClassString:
-		return a.Collation == t.Collation || t.Collation != 63 && a.Collation != 63
+		return a.Collation == t.Collation
 	case types.ClassTime:
 		return a.Tp == t.Tp && a.Decimal == t.Decimal
 	case types.ClassDuration:

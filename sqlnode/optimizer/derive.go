@@ -17,16 +17,20 @@ type deriver struct {
 // derive builds the best single range of a conjunction. used[i] is set when the range implies condition i exactly.
 func (d *deriver) derive(conds []expr.Expr, used []bool) (plan.Range, error) {
 	var r plan.Range
-	total := 1
+	total, precise := 1, true // behind a value that may become an interval the range says nothing
 	for i := range d.key.Cols {
 		n, eq, exact := d.findEq(conds, i)
 		if n < 0 || total*len(eq.Vals) > plan.MaxBuiltRanges {
+			if !precise {
+				used = make([]bool, len(conds))
+			}
 			d.bounds(conds, i, &r, used)
 			break
 		}
 		total *= len(eq.Vals)
 		r.Eq = append(r.Eq, eq)
-		used[n] = used[n] || exact
+		precise = precise && exact
+		used[n] = used[n] || precise
 	}
 	return r, nil
 }
@@ -153,13 +157,12 @@ func (d *deriver) bounds(conds []expr.Expr, i int, r *plan.Range, used []bool) {
 			}
 			lo, exactLo, okLo := d.value(c.Args[1], i)
 			hi, exactHi, okHi := d.value(c.Args[2], i)
-			if okLo {
-				addBound(r, ">=", lo)
+			if !okLo || !okHi {
+				continue // the other bound may decide the collation of both
 			}
-			if okHi {
-				addBound(r, "<=", hi)
-			}
-			used[k] = used[k] || (okLo && okHi && exactLo && exactHi)
+			addBound(r, ">=", lo)
+			addBound(r, "<=", hi)
+			used[k] = used[k] || (exactLo && exactHi)
 		case "like":
 			d.likePrefix(c, i, r)
 		}

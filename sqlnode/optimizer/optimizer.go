@@ -46,7 +46,7 @@ func Optimize(ctx *binder.Context, s *binder.Statement) (*plan.Statement, error)
 		out.Root, err = o.query(s.Query)
 		if err == nil {
 			out.Output = out.Root.Schema()
-			out.PointRead = isPointRead(out.Root)
+			out.PointRead = len(out.Subqueries) == 0 && isPointRead(out.Root)
 		}
 	case s.Insert != nil:
 		out.Root, err = o.insert(s.Insert)
@@ -73,7 +73,7 @@ func isPointRead(n plan.Node) bool {
 	for {
 		switch x := n.(type) {
 		case *plan.PointGet:
-			return x.Lock == plan.LockNone
+			return x.Lock == plan.LockNone && x.Index == nil
 		case *plan.Filter:
 			n = x.Child
 		case *plan.Project:

@@ -192,6 +192,7 @@ func (o *optimizer) resolveMark(j *binder.Join, conds []expr.Expr) []expr.Expr {
 					j.On = append(j.On, eq)
 				}
 			}
+			j.LeftKeys, j.RightKeys = nil, nil
 			return append(append([]expr.Expr(nil), conds[:i]...), conds[i+1:]...)
 		}
 		call, ok := c.(*expr.Call)

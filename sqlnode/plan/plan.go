@@ -155,7 +155,7 @@ type Statement struct {
 	Cacheable bool
 	// ForUpdate says that rows are locked (SELECT ... FOR UPDATE/SHARE): the statement needs a transaction's read point and is not a plain read.
 	ForUpdate bool
-	// PointRead says that Root is a single PointGet by the primary key or a unique index (perhaps under a Filter or Project): an autocommit
+	// PointRead says that Root is a single PointGet by the primary key (perhaps under a Filter or Project): one key is read, so an autocommit
 	// read may use the newest version without a timestamp.
 	PointRead bool
 	// UsesTables says that the statement reads or writes stored tables (it starts a transaction when autocommit is off).
