@@ -239,3 +239,46 @@ func (m *Manager) CreateUserText(account string, user *auth.UserIdentity) (strin
 	}
 	return text + " REQUIRE NONE PASSWORD EXPIRE DEFAULT ACCOUNT " + lock, nil
 }
+
+// Held is one privilege an account holds; DB and Table are empty for wider levels.
+type Held struct {
+	Grantee, DB, Table, Privilege string
+	Grantable                     bool
+}
+
+// List is what account may see of who holds what: everything for those who
+// manage accounts, its own for others.
+func (m *Manager) List(account string) []Held {
+	var out []Held
+	for _, a := range m.Accounts() {
+		if a.ID() != account && m.mayManage(account) != nil {
+			continue
+		}
+		out = a.held(out, level{all: allGlobal()})
+		for _, db := range slices.Sorted(maps.Keys(a.DBs)) {
+			out = a.held(out, level{db: db, all: union(mysql.AllDBPrivs)})
+		}
+		for _, name := range slices.Sorted(maps.Keys(a.Tables)) {
+			db, table, _ := strings.Cut(name, "\x00")
+			out = a.held(out, level{db: db, table: table, all: union(mysql.AllTablePrivs)})
+		}
+	}
+	return out
+}
+
+// held appends what the account holds at one level.
+func (a *Account) held(out []Held, l level) []Held {
+	set := l.get(a)
+	h := Held{Grantee: fmt.Sprintf("'%s'@'%s'", a.User, a.Host), DB: l.db, Table: l.table, Grantable: set&mysql.GrantPriv != 0}
+	for _, p := range mysql.AllGlobalPrivs {
+		if set&l.all&p != 0 {
+			h.Privilege = strings.ToUpper(mysql.Priv2Str[p])
+			out = append(out, h)
+		}
+	}
+	if set&l.all == 0 && l.db == "" {
+		h.Privilege = "USAGE"
+		out = append(out, h)
+	}
+	return out
+}

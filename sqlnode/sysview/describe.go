@@ -231,3 +231,16 @@ func keywords(_ context.Context, _ *Source, add func(...types.Value) error) erro
 	}
 	return nil
 }
+
+// IndexRows are the rows of SHOW INDEX.
+func IndexRows(t *catalog.Table) [][]types.Value {
+	var out [][]types.Value
+	for _, ix := range t.Indexes {
+		for i := range ix.Columns {
+			r := indexRow(t, ix, i)
+			out = append(out, []types.Value{str(t.Name), r.nonUnique, r.name, r.seq, r.column, r.order, num(0), r.subPart,
+				null(), r.nullable, str("BTREE"), str(""), str(ix.Comment), yes(!ix.Invisible), null()})
+		}
+	}
+	return out
+}

@@ -1,0 +1,71 @@
+// Command cairn runs CairnDB: everything in one process (start), its roles in
+// processes of their own (pd, kv, sql), and says what it is (version).
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is the release; set with -ldflags "-X main.version=...".
+var version = "0.1.0"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := rootCommand().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "cairn: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "cairn",
+		Short: "CairnDB, a MySQL-compatible distributed SQL database",
+		Long: `CairnDB is a MySQL-compatible distributed SQL database in one binary.
+
+  cairn start        runs everything in one process, on one data directory
+  cairn pd, kv, sql  run the roles as processes of their own
+
+Every port listens on loopback unless told otherwise.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(startCommand(), pdCommand(), kvCommand(), sqlCommand(), versionCommand())
+	return root
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintf(cmd.OutOrStdout(), "CairnDB %s (%s)\n", version, buildInfo())
+		},
+	}
+}
+
+// buildInfo names the toolchain and, when known, the revision.
+func buildInfo() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown build"
+	}
+	out := info.GoVersion
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			out += ", " + s.Value[:12]
+		}
+	}
+	return out
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// process is what every verb that serves shares: log, metrics, status port,
+// pid file, and the parts to close, last opened first.
+type process struct {
+	log        *slog.Logger
+	registry   *prometheus.Registry
+	started    time.Time
+	statusAddr string
+	ready      func(context.Context) error // nil until the process serves
+	readyMu    sync.Mutex
+	open       bool // ready may be asked
+
+	closers []closer
+	fail    context.CancelCauseFunc
+	ctx     context.Context
+	work    sync.WaitGroup
+}
+
+type closer struct {
+	name  string
+	close func() error
+}
+
+// runProcess sets the process up, calls start, serves until ctx ends or a part
+// fails, and closes everything.
+func runProcess(ctx context.Context, c *config, verb string, start func(context.Context, *process) error) (err error) {
+	p := &process{started: time.Now(), registry: prometheus.NewRegistry()}
+	p.ctx, p.fail = context.WithCancelCause(ctx)
+	defer p.fail(nil)
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	setMemoryLimit()
+	if err := p.openLog(c); err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := p.closeAll(); err == nil {
+			err = cerr
+		}
+	}()
+	if err := p.writePID(c.PIDFile); err != nil {
+		return err
+	}
+	if err := p.serveStatus(c); err != nil {
+		return err
+	}
+	if err := start(p.ctx, p); err != nil {
+		return explain(err, c)
+	}
+	p.readyMu.Lock()
+	p.open = true
+	p.readyMu.Unlock()
+	<-p.ctx.Done()
+	if cause := context.Cause(p.ctx); ctx.Err() == nil && cause != nil {
+		return cause
+	}
+	p.log.Info("stopping", "verb", verb)
+	return nil
+}
+
+// setMemoryLimit lets the garbage collector be lazy as long as memory is
+// plenty: GOGC 200 and, unless GOMEMLIMIT says otherwise, a soft limit of 60 %
+// of the machine.
+func setMemoryLimit() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(totalMemory() / 10 * 6)
+	}
+}
+
+func totalMemory() int64 {
+	var info syscall.Sysinfo_t
+	if runtime.GOOS != "linux" || syscall.Sysinfo(&info) != nil {
+		return 8 << 30
+	}
+	return int64(info.Totalram) * int64(info.Unit)
+}
+
+func (p *process) openLog(c *config) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return fmt.Errorf("--log-level %q is not one of debug, info, warn, error", c.LogLevel)
+	}
+	out := os.Stderr
+	if c.LogFile != "" {
+		f, err := os.OpenFile(c.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return fmt.Errorf("open log file: %w", err)
+		}
+		out = f
+		p.onClose("log file", f.Close)
+	} else if level == slog.LevelInfo {
+		level = slog.LevelWarn // a terminal gets the banner and what needs attention
+	}
+	p.log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
+	return nil
+}
+
+func (p *process) writePID(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	p.onClose("pid file", func() error { return os.Remove(path) })
+	return nil
+}
+
+// claimDirectory makes dir and refuses one that belongs to something else.
+func (p *process) claimDirectory(dir, verb string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	marker := filepath.Join(dir, "CAIRN")
+	want := "cairn " + verb + "\n"
+	got, err := os.ReadFile(marker)
+	switch {
+	case err == nil && string(got) == want:
+		return nil
+	case err == nil:
+		return fmt.Errorf("%s holds the data of '%s'; give this process another --data-dir", dir, strings.TrimSpace(string(got)))
+	case !errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("data directory: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%s is not empty and was not made by cairn; give an empty --data-dir", dir)
+	}
+	return os.WriteFile(marker, []byte(want), 0o640)
+}
+
+// explain adds what to do to errors whose text does not say it.
+func explain(err error, c *config) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("%w; the disk of %s is full: free space or move the data directory, then start again", err, c.DataDir)
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("%w; check the owner and mode of %s", err, c.DataDir)
+	}
+	return err
+}
+
+// onClose registers something to close when the process ends.
+func (p *process) onClose(name string, f func() error) {
+	p.closers = append(p.closers, closer{name, f})
+}
+
+// serve runs f in a goroutine; an error of it ends the process.
+func (p *process) serve(name string, f func(context.Context) error) {
+	p.work.Go(func() {
+		if err := f(p.ctx); err != nil && p.ctx.Err() == nil {
+			p.fail(fmt.Errorf("%s: %w", name, err))
+		}
+	})
+}
+
+func (p *process) closeAll() error {
+	var first error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		if err := p.closers[i].close(); err != nil && first == nil {
+			first = fmt.Errorf("close %s: %w", p.closers[i].name, err)
+		}
+	}
+	p.work.Wait()
+	return first
+}
+
+// serveStatus opens the status port.
+func (p *process) serveStatus(c *config) error {
+	if c.Status == "" {
+		return nil
+	}
+	if err := c.checkListen("status", c.Status, false); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", c.Status)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w; choose another --status, or '' for none", c.Status, err)
+	}
+	p.statusAddr = ln.Addr().String()
+	srv := &http.Server{Handler: p.statusHandler(), ReadHeaderTimeout: 5 * time.Second}
+	p.work.Go(func() { _ = srv.Serve(ln) })
+	p.onClose("status port", srv.Close)
+	return nil
+}
+
+func (p *process) statusHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", p.healthz)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// healthz answers 200 only when a query would be answered.
+func (p *process) healthz(w http.ResponseWriter, r *http.Request) {
+	p.readyMu.Lock()
+	open := p.open
+	p.readyMu.Unlock()
+	if !open {
+		http.Error(w, "starting", http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if err := p.ready(ctx); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+func splitAddr(addr string) (host, port string) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr, ""
+	}
+	return host, port
+}

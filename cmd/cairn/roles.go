@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cairndb/cairn/kvnode"
+	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/pd"
+	"github.com/cairndb/cairn/pd/pdclient"
+)
+
+// processKeys are the flags all roles have.
+var processKeys = []string{"status", "pid-file", "log-file", "log-level", "insecure", "cluster-cert-dir"}
+
+func pdCommand() *cobra.Command {
+	defaults := config{DataDir: "./cairn-pd", Listen: "127.0.0.1:2379", Status: "127.0.0.1:10079", Name: "pd", LogLevel: "info"}
+	keys := append([]string{"data-dir", "listen", "advertise", "name"}, processKeys...)
+	return newCommand("pd", "Run a placement driver",
+		"PD hands out timestamps and knows where data lives. Start it before kv and sql.", defaults, keys, runPD)
+}
+
+func runPD(cmd *cobra.Command, c *config) error {
+	material, err := c.peerTLS()
+	if err != nil {
+		return err
+	}
+	if err := c.checkListen("listen", c.Listen, material != nil); err != nil {
+		return err
+	}
+	return runProcess(cmd.Context(), c, "pd", func(_ context.Context, p *process) error {
+		if err := p.claimDirectory(c.DataDir, "pd"); err != nil {
+			return err
+		}
+		placement, err := startPD(p, pd.Options{
+			DataDir: c.sub("pd"), Name: c.Name, ListenAddr: c.Listen, AdvertiseAddr: c.Advertise, Certs: material,
+		})
+		if err != nil {
+			return err
+		}
+		pdc := pdclient.Direct(placement.Handler())
+		p.onClose("placement driver client", pdc.Close)
+		p.ready = func(ctx context.Context) error { _, err := pdc.TS(ctx); return err }
+		fmt.Fprintf(cmd.OutOrStdout(), "CairnDB %s placement driver is ready on %s.\n", version, placement.Addr())
+		return nil
+	})
+}
+
+func kvCommand() *cobra.Command {
+	defaults := config{DataDir: "./cairn-kv", Listen: "127.0.0.1:20160", Status: "127.0.0.1:20180", PD: []string{"127.0.0.1:2379"}, LogLevel: "info"}
+	keys := append([]string{"data-dir", "listen", "advertise", "pd", "cache-size"}, processKeys...)
+	return newCommand("kv", "Run a key-value node",
+		"KV stores regions of the key space. It needs a placement driver (--pd).", defaults, keys, runKV)
+}
+
+func runKV(cmd *cobra.Command, c *config) error {
+	material, err := c.peerTLS()
+	if err != nil {
+		return err
+	}
+	if err := c.checkListen("listen", c.Listen, material != nil); err != nil {
+		return err
+	}
+	return runProcess(cmd.Context(), c, "kv", func(ctx context.Context, p *process) error {
+		if err := p.claimDirectory(c.DataDir, "kv"); err != nil {
+			return err
+		}
+		pdc, err := dialPD(ctx, p, c)
+		if err != nil {
+			return err
+		}
+		o := kvnode.Options{
+			DataDir: c.sub("kv"), Listen: c.Listen, Advertise: c.Advertise, PD: pdc, Version: version,
+			CacheBytes: c.CacheSize, Logger: p.log, Registerer: p.registry,
+		}
+		if material != nil {
+			o.TLS = material.Server()
+		}
+		node, err := kvnode.New(o)
+		if err != nil {
+			return err
+		}
+		p.onClose("kv node", node.Close)
+		p.serve("kv node", node.Serve)
+		p.ready = func(ctx context.Context) error { _, err := pdc.TS(ctx); return err }
+		fmt.Fprintf(cmd.OutOrStdout(), "CairnDB %s kv node %d is ready on %s.\n", version, node.StoreID(), node.Addr())
+		return nil
+	})
+}
+
+func sqlCommand() *cobra.Command {
+	defaults := config{Listen: "127.0.0.1:4000", Status: "127.0.0.1:10080", PD: []string{"127.0.0.1:2379"}, LogLevel: "info"}
+	keys := append([]string{"listen", "pd", "data-dir", "tls-cert", "tls-key", "tls-ca"}, processKeys...)
+	return newCommand("sql", "Run a SQL node",
+		"SQL serves MySQL clients. It keeps no data: --data-dir holds only its certificate, and is optional.", defaults, keys, runSQL)
+}
+
+func runSQL(cmd *cobra.Command, c *config) error {
+	if err := c.checkListen("listen", c.Listen, c.CertFile != ""); err != nil {
+		return err
+	}
+	material, err := c.peerTLS()
+	if err != nil {
+		return err
+	}
+	return runProcess(cmd.Context(), c, "sql", func(ctx context.Context, p *process) error {
+		pdc, err := dialPD(ctx, p, c)
+		if err != nil {
+			return err
+		}
+		o := kvclient.Options{PD: pdc, Logger: p.log, Registerer: p.registry}
+		if material != nil {
+			o.TLS = material.Client()
+		}
+		kv := kvclient.New(o)
+		p.onClose("kv client", kv.Close)
+		return startSQL(ctx, p, c, kv, pdc, cmd.OutOrStdout())
+	})
+}
+
+func dialPD(ctx context.Context, p *process, c *config) (pdclient.Client, error) {
+	if len(c.PD) == 0 {
+		return nil, fmt.Errorf("--pd is empty; give the address of a placement driver, such as 127.0.0.1:2379")
+	}
+	o := pdclient.Options{Addrs: c.PD, Logger: p.log, Registerer: p.registry}
+	material, err := c.peerTLS()
+	if err != nil {
+		return nil, err
+	}
+	if material != nil {
+		o.TLS = material.Client()
+	}
+	pdc, err := pdclient.Dial(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("placement driver at %v: %w", c.PD, err)
+	}
+	p.onClose("placement driver client", pdc.Close)
+	return pdc, nil
+}

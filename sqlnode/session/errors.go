@@ -1,0 +1,90 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cairndb/cairn/internal/sqlerr"
+	"github.com/cairndb/cairn/sqlnode/catalog"
+	"github.com/cairndb/cairn/sqlnode/table"
+	"github.com/cairndb/cairn/sqlnode/txn"
+)
+
+// SERVER_STATUS_* flags and limits.
+const (
+	statusInTrans            = 0x0001
+	statusAutocommit         = 0x0002
+	statusMoreResults        = 0x0008
+	statusDBDropped          = 0x0100
+	statusNoBackslashEscapes = 0x0200
+	statusInTransReadonly    = 0x2000
+
+	maxWarnings = 1024 // max_error_count
+)
+
+// ErrUndetermined says that a commit may or may not have happened. The
+// connection must be closed after the error is sent, so that no pool takes it
+// for a definite failure.
+var ErrUndetermined = errors.New("session: the result of the commit is unknown")
+
+func unsupported(what string) error { return sqlerr.New(sqlerr.ErrNotSupportedYet, what) }
+
+// commitError says in SQL terms why a commit of t failed.
+func (s *Session) commitError(ctx context.Context, err error, t *txn.Txn, snap *catalog.Snapshot) error {
+	var exists *txn.KeyExistsError
+	if !errors.As(err, &exists) {
+		return err
+	}
+	s.engine.metrics.duplicates.Inc()
+	if dup := table.Duplicate(ctx, snap, t, exists, s.hot.loc); dup != nil {
+		return dup
+	}
+	return err
+}
+
+// sqlError turns any error of a statement into the one its client gets. ctx is
+// the statement's.
+func (s *Session) sqlError(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errTimedOut):
+		return sqlerr.New(sqlerr.ErrMaxExecTimeExceeded)
+	case cause != nil && errors.Is(err, cause), errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return sqlerr.New(sqlerr.ErrQueryInterrupted)
+	}
+	if e, ok := sqlerr.As(err); ok {
+		return e
+	}
+	var conflict *txn.WriteConflictError
+	var aborted *txn.AbortedError
+	var locked *txn.LockTimeoutError
+	var large *txn.TooLargeError
+	switch {
+	case errors.As(err, &conflict), errors.As(err, &aborted):
+		s.engine.metrics.conflicts.Inc()
+		return sqlerr.New(sqlerr.ErrLockDeadlock)
+	case errors.As(err, &locked):
+		return sqlerr.New(sqlerr.ErrLockWaitTimeout)
+	case errors.As(err, &large):
+		return sqlerr.Newf(sqlerr.ErrTransCacheFull, "%s", large.Error())
+	case errors.Is(err, catalog.ErrLeaseLost):
+		return sqlerr.New(sqlerr.ErrTableDefChanged)
+	case errors.Is(err, txn.ErrUndetermined):
+		return fmt.Errorf("%w: %w", ErrUndetermined,
+			sqlerr.Newf(sqlerr.ErrUnknown, "The result of the commit is unknown: the transaction may or may not have been committed (%s)", err))
+	}
+	return sqlerr.Newf(sqlerr.ErrUnknown, "%s", err)
+}
+
+// retriable says whether running an autocommit statement again may succeed.
+func retriable(err error) bool {
+	var conflict *txn.WriteConflictError
+	var aborted *txn.AbortedError
+	return errors.As(err, &conflict) || errors.As(err, &aborted)
+}
+
+// fatal says whether an error inside a transaction ends the transaction.
+func fatal(err error) bool { return retriable(err) || errors.Is(err, txn.ErrUndetermined) }

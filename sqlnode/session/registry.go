@@ -1,0 +1,112 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/cairndb/cairn/internal/sqlerr"
+)
+
+// Causes a running statement is cancelled for.
+var (
+	errKilledQuery   = errors.New("session: query killed")
+	errKilledSession = errors.New("session: connection killed")
+	errTimedOut      = errors.New("session: max_execution_time exceeded")
+)
+
+// Info describes a session for SHOW PROCESSLIST.
+type Info struct {
+	ID        uint64
+	User      string
+	Host      string
+	DB        string
+	Statement string // empty when idle
+	Since     time.Time
+}
+
+// Info may be called from any goroutine.
+func (s *Session) Info() Info {
+	s.public.Lock()
+	defer s.public.Unlock()
+	return Info{ID: s.id.ConnID, User: s.id.User, Host: s.id.Host, DB: s.public.db, Statement: s.public.statement, Since: s.public.since}
+}
+
+// Sessions lists the sessions by id.
+func (e *Engine) Sessions() []Info {
+	e.mu.Lock()
+	all := make([]*Session, 0, len(e.mu.sessions))
+	for _, s := range e.mu.sessions {
+		all = append(all, s)
+	}
+	e.mu.Unlock()
+	out := make([]Info, len(all))
+	for i, s := range all {
+		out[i] = s.Info()
+	}
+	slices.SortFunc(out, func(a, b Info) int { return int(int64(a.ID) - int64(b.ID)) })
+	return out
+}
+
+// Kill ends a session, or with query only its running statement. It returns
+// 1094 if there is none with that id.
+func (e *Engine) Kill(id uint64, query bool) error {
+	e.mu.Lock()
+	s := e.mu.sessions[id]
+	e.mu.Unlock()
+	if s == nil {
+		return sqlerr.New(sqlerr.ErrNoSuchThread, id)
+	}
+	if query {
+		s.KillQuery()
+	} else {
+		s.Kill()
+	}
+	return nil
+}
+
+// KillQuery cancels the running statement, if any. Any goroutine.
+func (s *Session) KillQuery() {
+	s.public.Lock()
+	defer s.public.Unlock()
+	if s.public.cancel != nil {
+		s.public.cancel(errKilledQuery)
+	}
+}
+
+// Kill cancels the running statement and marks the session dead. The owner of
+// the connection watches Done. Any goroutine.
+func (s *Session) Kill() {
+	s.public.Lock()
+	defer s.public.Unlock()
+	s.public.killed = true
+	if s.public.cancel != nil {
+		s.public.cancel(errKilledSession)
+	}
+	s.endLife()
+}
+
+// Done is closed when the session has been killed or closed.
+func (s *Session) Done() <-chan struct{} { return s.life.Done() }
+
+// begin makes the context of one statement and publishes the statement. end
+// must be called when it is finished.
+func (s *Session) begin(sql string) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(s.life)
+	stop := func() {}
+	if s.hot.maxExecution > 0 {
+		t := time.AfterFunc(s.hot.maxExecution, func() { cancel(errTimedOut) })
+		stop = func() { t.Stop() }
+	}
+	s.public.Lock()
+	s.public.statement, s.public.since, s.public.cancel = sql, time.Now(), cancel
+	s.public.Unlock()
+	return ctx, func() {
+		stop()
+		s.public.Lock()
+		s.public.statement, s.public.since, s.public.cancel = "", time.Now(), nil
+		s.public.Unlock()
+		cancel(nil)
+	}
+}

@@ -1,0 +1,367 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pingcap/tidb/pkg/parser/ast"
+
+	"github.com/cairndb/cairn/internal/chunk"
+	"github.com/cairndb/cairn/internal/expr"
+	"github.com/cairndb/cairn/internal/sqlerr"
+	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/internal/vexec"
+	"github.com/cairndb/cairn/sqlnode/binder"
+	"github.com/cairndb/cairn/sqlnode/catalog"
+	"github.com/cairndb/cairn/sqlnode/exec"
+	"github.com/cairndb/cairn/sqlnode/optimizer"
+	"github.com/cairndb/cairn/sqlnode/plan"
+	"github.com/cairndb/cairn/sqlnode/txn"
+)
+
+// queryCached runs a text whose plan is in the cache, without parsing it.
+func (s *Session) queryCached(sql string, w ResultWriter) (done bool, err error) {
+	snap := s.schema()
+	defer snap.done()
+	st := s.engine.plans.get(s.planKey(sql, "", snap.Snapshot))
+	if st == nil {
+		return false, nil
+	}
+	s.engine.metrics.planHits.Inc()
+	return true, s.guarded(kindLabels[st.Kind], sql, func(ctx context.Context) error {
+		return s.run(ctx, st, nil, &snap, w)
+	}, false)
+}
+
+func (s *Session) planKey(sql, params string, snap *catalog.Snapshot) planKey {
+	return planKey{sql: sql, db: s.db, params: params, version: snap.Version, mode: s.hot.mode,
+		collation: s.hot.collation, divIncr: s.hot.divIncr, limit: s.hot.selectLimit}
+}
+
+// planAndRun plans a text statement and runs it. Its plan is kept when the
+// text has been seen before.
+func (s *Session) planAndRun(ctx context.Context, sql string, stmt ast.StmtNode, w ResultWriter) error {
+	snap := s.schema()
+	defer snap.done()
+	st, err := s.plan(ctx, stmt, nil, snap.Snapshot)
+	if err != nil {
+		return err
+	}
+	if st.ParamCount > 0 {
+		return sqlerr.New(sqlerr.ErrParse, "You have an error in your SQL syntax; a parameter marker is only allowed in a prepared statement", "?", 1)
+	}
+	if st.Cacheable && s.seen.again(textHash(sql)) {
+		s.engine.plans.put(s.planKey(sql, "", snap.Snapshot), st)
+	}
+	return s.run(ctx, st, nil, &snap, w)
+}
+
+// plan binds and optimises a statement for parameters of the given types.
+func (s *Session) plan(ctx context.Context, stmt ast.StmtNode, params []types.Type, snap *catalog.Snapshot) (*plan.Statement, error) {
+	s.engine.metrics.planMisses.Inc()
+	bc := s.binderContext(ctx, snap)
+	bc.ParamTypes = params
+	bound, err := binder.Bind(bc, stmt)
+	if err != nil {
+		return nil, err
+	}
+	return optimizer.Optimize(bc, bound)
+}
+
+func (s *Session) binderContext(ctx context.Context, snap *catalog.Snapshot) *binder.Context {
+	s.resetEnv(ctx)
+	return &binder.Context{
+		Snapshot: snap, DB: s.db, Build: s.buildEnv(), Env: &s.env,
+		OnlyFullGroupBy: s.hot.onlyFullGroupBy,
+		SysVar:          s.systemVariable, UserVar: s.userVariable,
+	}
+}
+
+func (s *Session) buildEnv() *expr.BuildEnv {
+	return &expr.BuildEnv{Collation: s.hot.collation, Mode: s.hot.exprMode, DivPrecIncr: &s.hot.divIncr}
+}
+
+// resetEnv readies the session's expression environment for one statement.
+func (s *Session) resetEnv(ctx context.Context) {
+	e := &s.env
+	e.Reset()
+	e.Ctx = ctx
+	e.Loc = s.hot.loc
+	e.Mode = s.hot.exprMode
+	e.Now = s.now()
+	e.Params = nil
+	e.InDML, e.Strict = false, false
+	e.Session = &s.info
+	e.MaxAllowedPacket = s.hot.maxPacket
+	e.GroupConcatMaxLen = s.hot.groupConcat
+	if e.Warn == nil {
+		e.Warn = s.warn
+	}
+}
+
+// run executes a plan under the session's transaction rules.
+func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Value, snap *schemaRef, w ResultWriter) error {
+	if err := s.checkPrivileges(st.Privs); err != nil {
+		return err
+	}
+	if explain, ok := st.Root.(*plan.Explain); ok {
+		if explain.Analyze {
+			return unsupported("EXPLAIN ANALYZE")
+		}
+		return s.sendExplain(explain, w)
+	}
+	writes := isWrite(st.Kind)
+	if writes && (s.txn.readOnly || (!s.txn.open && s.hot.readOnly)) {
+		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
+	}
+	if st.UsesTables && s.implicitOpen() {
+		s.openOn(snap, s.hot.readOnly)
+	}
+	c := s.execContext(ctx, st, params, snap.Snapshot)
+	switch {
+	case s.txn.open && st.UsesTables:
+		return s.runInTransaction(ctx, c, st, w)
+	case writes:
+		return s.runAutocommit(ctx, c, st, w)
+	}
+	return s.runRead(ctx, c, st, w)
+}
+
+func isWrite(k plan.Kind) bool {
+	switch k {
+	case plan.KindInsert, plan.KindReplace, plan.KindUpdate, plan.KindDelete:
+		return true
+	}
+	return false
+}
+
+func (s *Session) checkPrivileges(needed []plan.Priv) error {
+	for i := range needed {
+		p := &needed[i]
+		if err := s.engine.Privileges.Check(s.id.Account, p.Priv, p.DB, p.Table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// execContext readies the session's execution context for st.
+func (s *Session) execContext(ctx context.Context, st *plan.Statement, params []types.Value, snap *catalog.Snapshot) *exec.Context {
+	s.resetEnv(ctx)
+	s.params = append(s.params[:0], params...)
+	for len(s.params) < st.SlotCount {
+		s.params = append(s.params, types.Value{})
+	}
+	s.env.Params = s.params
+	s.env.InDML = isWrite(st.Kind)
+	s.env.Strict = s.env.InDML && s.hot.strict
+	c := &s.exec
+	c.Reset()
+	c.Env = &s.env
+	c.Snapshot = snap
+	c.Tables = s.engine.Counters
+	c.AutoIncrement, c.AutoOffset = s.hot.autoIncrement, s.hot.autoOffset
+	c.MemTables = memTables{s}
+	c.Tracker = vexec.NewTracker(s.engine.MemoryQuota)
+	c.Decoders = &s.decoders
+	c.ClientFoundRows = s.id.FoundRows
+	c.NoAutoValueOnZero = s.hot.noAutoZero
+	return c
+}
+
+// runRead executes a statement that reads outside a transaction.
+func (s *Session) runRead(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
+	ts := uint64(math.MaxUint64)
+	if st.UsesTables && !st.PointRead {
+		var err error
+		if ts, err = s.engine.Store.CurrentTS(ctx); err != nil {
+			return err
+		}
+	}
+	c.Reader = s.engine.Store.Snapshot(ts)
+	return s.produce(ctx, c, st, w)
+}
+
+// runInTransaction executes a statement in the open transaction. An error
+// takes back what the statement did; a lost conflict ends the transaction.
+func (s *Session) runInTransaction(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
+	t, err := s.store(ctx)
+	if err != nil {
+		return err
+	}
+	c.Reader, c.Txn, c.Explicit = t, t, true
+	sp := t.Savepoint()
+	if err := s.produce(ctx, c, st, w); err != nil {
+		if fatal(err) {
+			s.rollback()
+		} else {
+			t.RollbackTo(sp)
+		}
+		return err
+	}
+	t.Release(sp)
+	return nil
+}
+
+// runAutocommit executes a change as a transaction of its own, and again when
+// it loses a write conflict: the client has seen nothing of it.
+func (s *Session) runAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
+	for attempt := 0; ; attempt++ {
+		err := s.tryAutocommit(ctx, c, st)
+		if err == nil {
+			return s.finishWrite(c, st, w)
+		}
+		if !retriable(err) || attempt >= s.engine.Retries {
+			return err
+		}
+		s.engine.metrics.retries.Inc()
+		s.clearDiagnostics()
+		c.Info = exec.Info{}
+		if err := pause(ctx, attempt); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Session) tryAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement) error {
+	t, err := s.engine.Store.Begin(ctx, txn.TxnOptions{Autocommit: true})
+	if err != nil {
+		return err
+	}
+	c.Reader, c.Txn = t, t
+	s.env.Reset()
+	if err := exec.Run(ctx, c, st); err != nil {
+		t.Rollback()
+		return err
+	}
+	return s.commitTxn(ctx, t, c.Snapshot)
+}
+
+// pause waits before attempt+1: up to 1 ms after the first, up to 32 ms later.
+func pause(ctx context.Context, attempt int) error {
+	limit := time.Millisecond << min(attempt, 5)
+	t := time.NewTimer(rand.N(limit))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// produce runs a plan and sends what it makes.
+func (s *Session) produce(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
+	if st.Output == nil {
+		if err := exec.Run(ctx, c, st); err != nil {
+			return err
+		}
+		return s.finishWrite(c, st, w)
+	}
+	if err := w.Columns(st.Output); err != nil {
+		return err
+	}
+	n, err := s.pull(ctx, c, st, w.Rows)
+	if err != nil {
+		return err
+	}
+	s.info.RowCount = -1
+	s.info.FoundRows = n
+	return s.done(w, Done{})
+}
+
+// pull runs a plan and passes its batches on, up to sql_select_limit rows.
+func (s *Session) pull(ctx context.Context, c *exec.Context, st *plan.Statement, rows func(*chunk.Batch) error) (n uint64, err error) {
+	if err := exec.Prepare(ctx, c, st); err != nil {
+		return 0, err
+	}
+	op, err := exec.Build(c, st.Root)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if cerr := op.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	if err := op.Open(ctx); err != nil {
+		return 0, err
+	}
+	b := s.batchFor(op.Types())
+	for {
+		if err := op.Next(ctx, b); err != nil {
+			return n, err
+		}
+		if s.env.Err != nil {
+			return n, s.env.Err
+		}
+		got := uint64(b.NumRows())
+		if got == 0 || n >= s.hot.selectLimit {
+			return n, nil
+		}
+		if n+got > s.hot.selectLimit {
+			got = s.hot.selectLimit - n
+			b.Truncate(int(got))
+		}
+		n += got
+		if err := rows(b); err != nil {
+			return n, err
+		}
+	}
+}
+
+// batchFor returns an empty result batch of the given layout; the one of the
+// last statement when it fits.
+func (s *Session) batchFor(typs []types.Type) *chunk.Batch {
+	return chunk.NewBatch(typs, 0)
+}
+
+// finishWrite notes what a change did and answers it.
+func (s *Session) finishWrite(c *exec.Context, st *plan.Statement, w ResultWriter) error {
+	i := c.Info
+	if i.GeneratedID != 0 {
+		s.info.LastInsertID = i.GeneratedID
+	}
+	s.info.RowCount = int64(i.AffectedRows)
+	return s.done(w, Done{Affected: i.AffectedRows, InsertID: i.LastInsertID, Info: s.infoText(i, st)})
+}
+
+// infoText is the text clients print behind "Query OK".
+func (s *Session) infoText(i exec.Info, st *plan.Statement) string {
+	switch n := st.Root.(type) {
+	case *plan.Insert:
+		if n.Source != nil || len(n.Tuples) > 1 {
+			return fmt.Sprintf("Records: %d  Duplicates: %d  Warnings: %d", i.Records, i.Duplicates, len(s.warnings))
+		}
+	case *plan.Update:
+		return fmt.Sprintf("Rows matched: %d  Changed: %d  Warnings: %d", i.Matched, i.Changed, len(s.warnings))
+	}
+	return ""
+}
+
+// constant evaluates an expression that names no column, for SET and the like.
+func (s *Session) constant(ctx context.Context, e ast.ExprNode) (types.Value, types.Type, error) {
+	ref := s.schema()
+	defer ref.done()
+	snap := ref.Snapshot
+	sel := &ast.SelectStmt{Fields: &ast.FieldList{Fields: []*ast.SelectField{{Expr: e}}}, SelectStmtOpts: &ast.SelectStmtOpts{}, Kind: ast.SelectStmtKindSelect}
+	st, err := s.plan(ctx, sel, nil, snap)
+	if err != nil {
+		return types.Value{}, types.Type{}, err
+	}
+	c := s.execContext(ctx, st, nil, snap)
+	ts, err := s.engine.Store.CurrentTS(ctx)
+	if err != nil {
+		return types.Value{}, types.Type{}, err
+	}
+	c.Reader = s.engine.Store.Snapshot(ts)
+	val := types.Null()
+	_, err = s.pull(ctx, c, st, func(b *chunk.Batch) error {
+		val = b.Cols[0].Value(b.Row(0)).Clone()
+		return nil
+	})
+	return val, st.Output[0].Type, err
+}

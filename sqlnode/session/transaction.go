@@ -1,0 +1,203 @@
+package session
+
+import (
+	"context"
+	"strings"
+
+	"github.com/pingcap/tidb/pkg/parser/ast"
+
+	"github.com/cairndb/cairn/internal/sqlerr"
+	"github.com/cairndb/cairn/sqlnode/catalog"
+	"github.com/cairndb/cairn/sqlnode/txn"
+)
+
+// transaction is the state of the session's transaction. The zero value is
+// "none". A transaction may be open without a txn.Txn: it has begun, but no
+// statement has touched data yet.
+type transaction struct {
+	open     bool
+	readOnly bool
+	txn      *txn.Txn
+	snapshot *catalog.Snapshot // schema pinned until the end
+	release  func()
+	points   []savepoint
+
+	// One-shot characteristics of SET TRANSACTION for the next transaction.
+	nextReadOnly *bool
+}
+
+type savepoint struct {
+	name string
+	at   txn.Savepoint
+}
+
+func (t *transaction) active() bool { return t.open }
+
+// implicitOpen says whether a statement that touches data opens a transaction.
+func (s *Session) implicitOpen() bool { return !s.txn.open && !s.hot.autocommit }
+
+// openTransaction opens a transaction on the newest schema.
+func (s *Session) openTransaction(readOnly bool) {
+	snap, release := s.engine.Catalog.Pin()
+	s.openOn(&schemaRef{snap, release}, readOnly)
+}
+
+// openOn opens a transaction that takes over the pin of snap.
+func (s *Session) openOn(snap *schemaRef, readOnly bool) {
+	s.txn.open = true
+	s.txn.readOnly = readOnly
+	if s.txn.nextReadOnly != nil {
+		s.txn.readOnly = readOnly || *s.txn.nextReadOnly
+		s.txn.nextReadOnly = nil
+	}
+	s.txn.snapshot, s.txn.release = snap.Snapshot, snap.release
+	snap.release = nil
+}
+
+// store returns the transaction's txn.Txn, beginning it at its first use.
+func (s *Session) store(ctx context.Context) (*txn.Txn, error) {
+	if s.txn.txn == nil {
+		t, err := s.engine.Store.Begin(ctx, txn.TxnOptions{})
+		if err != nil {
+			return nil, err
+		}
+		s.txn.txn = t
+	}
+	return s.txn.txn, nil
+}
+
+// commit ends the open transaction, if any, and makes its writes durable.
+func (s *Session) commit(ctx context.Context) error {
+	if !s.txn.open {
+		return nil
+	}
+	t, snap := s.txn.txn, s.txn.snapshot
+	defer s.endTransaction()
+	if t == nil {
+		return nil
+	}
+	return s.commitTxn(ctx, t, snap)
+}
+
+// commitTxn commits t and says in SQL terms what went wrong.
+func (s *Session) commitTxn(ctx context.Context, t *txn.Txn, snap *catalog.Snapshot) error {
+	if t.Dirty() {
+		if err := s.engine.Catalog.Valid(); err != nil {
+			t.Rollback()
+			return err
+		}
+	}
+	if _, err := t.Commit(ctx); err != nil {
+		return s.commitError(ctx, err, t, snap)
+	}
+	return nil
+}
+
+// rollback ends the open transaction, if any, without a trace.
+func (s *Session) rollback() {
+	if s.txn.txn != nil {
+		s.txn.txn.Rollback()
+	}
+	s.endTransaction()
+}
+
+func (s *Session) endTransaction() {
+	if s.txn.release != nil {
+		s.txn.release()
+	}
+	s.txn = transaction{nextReadOnly: s.txn.nextReadOnly}
+}
+
+// control executes BEGIN, COMMIT, ROLLBACK and savepoints.
+func (s *Session) control(ctx context.Context, n ast.StmtNode) error {
+	switch n := n.(type) {
+	case *ast.BeginStmt:
+		return s.beginStatement(ctx, n)
+	case *ast.CommitStmt:
+		readOnly := s.txn.readOnly
+		err := s.commit(ctx)
+		s.complete(n.CompletionType, readOnly)
+		return err
+	case *ast.RollbackStmt:
+		if n.SavepointName != "" {
+			return s.rollbackTo(n.SavepointName)
+		}
+		readOnly := s.txn.readOnly
+		s.rollback()
+		s.complete(n.CompletionType, readOnly)
+		return nil
+	case *ast.SavepointStmt:
+		return s.savepoint(ctx, n.Name)
+	case *ast.ReleaseSavepointStmt:
+		i := s.findSavepoint(n.Name)
+		if i < 0 {
+			return sqlerr.New(sqlerr.ErrSpDoesNotExist, "SAVEPOINT", n.Name)
+		}
+		s.txn.points = s.txn.points[:i]
+		return nil
+	}
+	return unsupported("this statement")
+}
+
+func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
+	if n.AsOf != nil {
+		return unsupported("START TRANSACTION ... AS OF TIMESTAMP")
+	}
+	if strings.EqualFold(n.Mode, ast.Pessimistic) {
+		return unsupported("BEGIN PESSIMISTIC")
+	}
+	if err := s.commit(ctx); err != nil {
+		return err
+	}
+	s.openTransaction(n.ReadOnly || s.hot.readOnly)
+	return nil
+}
+
+// complete handles AND CHAIN and RELEASE.
+func (s *Session) complete(c ast.CompletionType, readOnly bool) {
+	switch c {
+	case ast.CompletionTypeChain:
+		s.openTransaction(readOnly)
+	case ast.CompletionTypeRelease:
+		s.Kill()
+	}
+}
+
+func (s *Session) findSavepoint(name string) int {
+	for i := len(s.txn.points) - 1; i >= 0; i-- {
+		if strings.EqualFold(s.txn.points[i].name, name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// savepoint sets a savepoint; one of the same name is replaced. Outside a
+// transaction it does nothing, as in MySQL.
+func (s *Session) savepoint(ctx context.Context, name string) error {
+	if s.implicitOpen() {
+		s.openTransaction(s.hot.readOnly)
+	}
+	if !s.txn.open {
+		return nil
+	}
+	t, err := s.store(ctx)
+	if err != nil {
+		return err
+	}
+	if i := s.findSavepoint(name); i >= 0 {
+		s.txn.points = append(s.txn.points[:i], s.txn.points[i+1:]...)
+	}
+	s.txn.points = append(s.txn.points, savepoint{name: name, at: t.Savepoint()})
+	return nil
+}
+
+func (s *Session) rollbackTo(name string) error {
+	i := s.findSavepoint(name)
+	if i < 0 {
+		return sqlerr.New(sqlerr.ErrSpDoesNotExist, "SAVEPOINT", name)
+	}
+	s.txn.txn.RollbackTo(s.txn.points[i].at)
+	s.txn.points = s.txn.points[:i+1]
+	return nil
+}
