@@ -1,0 +1,299 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/raftlog"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/replpb"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const testTick = 100 * time.Millisecond
+
+// cluster is one region on several stores, driven by the test's goroutine: all
+// visits and all messages happen in pump. Only the log writers run on their own.
+type cluster struct {
+	t      *testing.T
+	stores []*testStore
+	region *kvpb.Region
+	now    time.Duration
+
+	mu        sync.Mutex // protects the fields below
+	scheduled map[*Replica]bool
+	signal    chan struct{} // holds a token when something was scheduled
+	cut       map[uint64]bool
+}
+
+// testStore is one store of a cluster; its replicas by region.
+type testStore struct {
+	c        *cluster
+	id       uint64
+	fs       *vfs.MemFS
+	engine   *engine.DB
+	raftlog  *raftlog.DB
+	replicas map[uint64]*Replica
+	metrics  *Metrics
+}
+
+func newCluster(t *testing.T, n int) *cluster {
+	t.Helper()
+	c := &cluster{t: t, now: time.Hour, scheduled: map[*Replica]bool{}, signal: make(chan struct{}, 1), cut: map[uint64]bool{}}
+	c.region = &kvpb.Region{Id: 1, Epoch: &kvpb.RegionEpoch{ConfVer: 1, Version: 1}}
+	for i := range n {
+		c.region.Peers = append(c.region.Peers, &kvpb.Peer{Id: uint64(i + 11), StoreId: uint64(i + 1)})
+	}
+	for i := range n {
+		s := &testStore{c: c, id: uint64(i + 1), fs: vfs.NewCrashableMem()}
+		s.openDatabases()
+		b := s.engine.NewBatch()
+		require.NoError(t, Bootstrap(b, c.region))
+		require.NoError(t, s.engine.Commit(b, true))
+		require.NoError(t, b.Close())
+		s.openReplicas()
+		c.stores = append(c.stores, s)
+	}
+	c.now += 10 * testTick // a replica that has just started gives no votes
+	t.Cleanup(func() {
+		for _, s := range c.stores {
+			s.close()
+		}
+	})
+	return c
+}
+
+func (s *testStore) openDatabases() {
+	var err error
+	s.engine, err = engine.Open(engine.Options{Dir: "state", FS: s.fs, CacheBytes: 1 << 20, MemTableBytes: 1 << 20})
+	require.NoError(s.c.t, err)
+	s.raftlog, err = raftlog.Open(raftlog.Options{Dir: "raft", FS: s.fs, MemTableBytes: 1 << 20})
+	require.NoError(s.c.t, err)
+	s.metrics, s.replicas = NewMetrics(nil), map[uint64]*Replica{}
+}
+
+func (s *testStore) openReplicas() {
+	regions, err := LoadRegions(s.engine)
+	require.NoError(s.c.t, err)
+	for _, region := range regions {
+		s.openReplica(Child{Region: region})
+	}
+}
+
+func (s *testStore) openReplica(child Child) *Replica {
+	r, err := Open(Options{
+		Region: child.Region, Locks: child.Locks, StoreID: s.id, Host: s, Engine: s.engine, Log: s.raftlog,
+		Metrics: s.metrics, Logger: slog.New(slog.DiscardHandler), ElectionTicks: 10, HeartbeatTicks: 2,
+		Tick: testTick, Lease: 800 * time.Millisecond, Now: func() time.Duration { return s.c.now },
+	})
+	require.NoError(s.c.t, err)
+	s.replicas[child.Region.GetId()] = r
+	s.Schedule(r)
+	return r
+}
+
+func (s *testStore) close() {
+	require.NoError(s.c.t, s.raftlog.Close())
+	require.NoError(s.c.t, s.engine.Close())
+}
+
+// crash loses everything of a store that was not synced and starts it again.
+func (c *cluster) crash(i int) {
+	s := c.stores[i]
+	after := s.fs.CrashClone(vfs.CrashCloneCfg{})
+	c.mu.Lock()
+	for _, r := range s.replicas {
+		delete(c.scheduled, r)
+	}
+	c.mu.Unlock()
+	s.close()
+	s.fs = after
+	s.openDatabases()
+	s.openReplicas()
+}
+
+// Host.
+
+func (s *testStore) Schedule(r *Replica) {
+	s.c.mu.Lock()
+	s.c.scheduled[r] = true
+	s.c.mu.Unlock()
+	s.c.wake()
+}
+
+func (s *testStore) Send(r *Replica, msgs []*raftpb.Message) {
+	for _, m := range msgs {
+		for _, to := range s.c.stores {
+			if to.id == s.id || s.c.cut[to.id] || s.c.cut[s.id] {
+				continue
+			}
+			if dst := to.replicas[r.ID()]; dst != nil && dst.Peer().GetId() == m.GetTo() {
+				dst.Step(m)
+			}
+		}
+	}
+}
+
+func (s *testStore) Split(parent *Replica, children []Child) {
+	for _, c := range children {
+		if s.replicas[c.Region.GetId()] == nil {
+			r := s.openReplica(c)
+			if parent.View().Leading() {
+				r.Campaign()
+			}
+		}
+	}
+}
+
+func (s *testStore) Changed(*Replica)            {}
+func (s *testStore) SetAwake(*Replica, bool)     {}
+func (s *testStore) Fatal(r *Replica, err error) { panic(fmt.Sprintf("store %d: %v", s.id, err)) }
+
+// step visits what is scheduled; it says whether there was anything.
+func (c *cluster) step() bool {
+	c.mu.Lock()
+	work := c.scheduled
+	c.scheduled = map[*Replica]bool{}
+	c.mu.Unlock()
+	for r := range work {
+		if r.o.Host.(*testStore).replicas[r.ID()] == r {
+			r.Visit()
+		}
+	}
+	return len(work) > 0
+}
+
+// pump works until the condition holds.
+func (c *cluster) pump(what string, until func() bool) {
+	c.t.Helper()
+	deadline := time.After(5 * time.Second)
+	for !until() {
+		if c.step() {
+			continue
+		}
+		select {
+		case <-c.signal:
+		case <-deadline:
+			c.t.Fatalf("gave up waiting: %s", what)
+		}
+	}
+}
+
+// tick lets time pass for everybody and works meanwhile.
+func (c *cluster) tick() {
+	c.now += testTick
+	for _, s := range c.stores {
+		for _, r := range s.replicas {
+			r.Tick()
+		}
+	}
+	for c.step() {
+	}
+}
+
+// pumpTicks lets time pass until the condition holds. Disks need real time, so
+// the number of ticks is not fixed.
+func (c *cluster) pumpTicks(what string, until func() bool) {
+	c.t.Helper()
+	for range 100_000 {
+		if until() {
+			return
+		}
+		c.tick()
+	}
+	c.t.Fatalf("gave up ticking: %s", what)
+}
+
+func (c *cluster) replica(store int) *Replica { return c.stores[store].replicas[1] }
+
+// elect makes a store's replica the leader and waits until it serves.
+func (c *cluster) elect(store int) *View {
+	c.t.Helper()
+	c.replica(store).Campaign()
+	serving := func() bool {
+		v := c.replica(store).View()
+		return v.Leading() && c.replica(store).appliedTerm == v.Term()
+	}
+	c.pump("election", serving)
+	return c.replica(store).View()
+}
+
+// async runs f beside the pump.
+func (c *cluster) async(f func() *kvpb.RegionError) chan *kvpb.RegionError {
+	done := make(chan *kvpb.RegionError, 1)
+	go func() {
+		done <- f()
+		c.wake()
+	}()
+	return done
+}
+
+// wake makes the pump look again.
+func (c *cluster) wake() {
+	select {
+	case c.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (c *cluster) await(what string, done chan *kvpb.RegionError) (err *kvpb.RegionError) {
+	c.t.Helper()
+	c.pump(what, func() bool {
+		select {
+		case err = <-done:
+			return true
+		default:
+			return false
+		}
+	})
+	return err
+}
+
+// awaitQueued waits until n proposals are in the inbox of r.
+func awaitQueued(r *Replica, n int) {
+	for queued := 0; queued < n; runtime.Gosched() {
+		r.in.mu.Lock()
+		queued = len(r.in.proposals)
+		r.in.mu.Unlock()
+	}
+}
+
+func set(db *engine.DB, key, value string) *engine.Batch {
+	b := db.NewBatch()
+	b.SetVersioned(engine.CFWrite, []byte(key), 1, []byte(value))
+	return b
+}
+
+func (c *cluster) propose(v *View, key, value string) *kvpb.RegionError {
+	c.t.Helper()
+	return c.await("proposal", c.async(func() *kvpb.RegionError {
+		return v.Propose(context.Background(), set(v.Engine(), key, value))
+	}))
+}
+
+func (s *testStore) get(key string) string {
+	v, _, err := s.engine.GetVersioned(engine.CFWrite, []byte(key), 1)
+	require.NoError(s.c.t, err)
+	return string(v)
+}
+
+func splitAt(keys ...string) *replpb.Split {
+	s := &replpb.Split{}
+	for i, k := range keys {
+		s.Parts = append(s.Parts, &replpb.SplitPart{
+			SplitKey: []byte(k), RegionId: uint64(100 + i), PeerIds: []uint64{uint64(200 + i)},
+		})
+	}
+	return s
+}
