@@ -610,3 +610,6 @@ func (p *AggProgram) sortRows(rows []concatRow) {
 		return 0
 	})
 }
+
+// Mergeable tells whether Merge works: of all but DISTINCT with ORDER BY, whose keys are not kept apart.
+func (p *AggProgram) Mergeable() bool { return !p.distinct || len(p.order) == 0 }

@@ -104,7 +104,7 @@ func typStrToDate(_ *BuildEnv, c *Call) error {
 		c.Typ = types.NewTemporal(types.TypeDatetime, fsp)
 	case clock:
 		c.Typ = types.NewTemporal(types.TypeDuration, fsp)
-	case date:
+	default:
 		c.Typ = types.NewTemporal(types.TypeDate, 0)
 	}
 	return nil
