@@ -71,6 +71,9 @@ type committer struct {
 
 	// commitTS is 0 until the commit was decided.
 	commitTS uint64
+	// maybe: a request that decides the transaction may have been executed, and no
+	// later answer told.
+	maybe bool
 
 	mu sync.Mutex
 	// written lists the keys that may be locked: a prewrite of them succeeded or its
@@ -152,7 +155,7 @@ func (c *committer) run(ctx context.Context) (uint64, error) {
 		defer stop()
 		if all, err = c.prewriteAll(ctx); err != nil {
 			c.cleanUp()
-			return 0, err
+			return 0, c.unlessMaybe(err)
 		}
 	}
 	if c.primary < 0 {
@@ -178,35 +181,46 @@ func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, 
 		p := req.GetPrewrite()
 		p.TryOnePc, p.MinCommitTs = true, minCommit
 		if err := ctx.Err(); err != nil {
-			return false, nil, err
+			return false, nil, c.unlessMaybe(err)
 		}
 		resp, err := c.s.kv.Send(ctx, g.Region, req)
 		if errors.Is(err, kvclient.ErrRegionChanged) {
+			c.maybe = c.maybe || p.IsRetry || errors.Is(err, kvclient.ErrUndetermined)
 			groups, err := c.s.kv.Group(ctx, c.keys)
 			if err != nil || len(groups) != 1 {
-				return false, nil, err
+				return false, nil, c.unlessMaybe(err)
 			}
 			g = groups[0]
 			continue
 		}
 		if err != nil {
-			return false, nil, c.decided(err)
+			return false, nil, c.unlessMaybe(err)
 		}
+		c.maybe = false // the answer is about all attempts
 		got := resp.GetPrewrite()
 		if len(got.GetErrors()) == 0 {
-			c.commitTS = got.GetOnePcCommitTs()
-			if c.commitTS == 0 {
-				c.written = g.Index
-				return false, []batch{{g.Region, g.Index}}, nil
-			}
-			c.s.metrics.onePC.Inc()
-			c.s.metrics.onePCTime.Observe(time.Since(begin).Seconds())
-			return true, nil, nil
+			return c.onePhaseDone(got, g, begin)
 		}
 		if err := c.prewriteErrors(ctx, &w, got.GetErrors()); err != nil {
+			if p.IsRetry { // keep an attempt that is still on its way from succeeding
+				c.written = g.Index
+				c.cleanUp()
+			}
 			return false, nil, err
 		}
 	}
+}
+
+// onePhaseDone takes the good answer to a one-phase prewrite of everything.
+func (c *committer) onePhaseDone(got *kvpb.PrewriteResponse, g kvclient.Group, begin time.Time) (done bool, locked []batch, err error) {
+	c.commitTS = got.GetOnePcCommitTs()
+	if c.commitTS == 0 {
+		c.written = g.Index
+		return false, []batch{{g.Region, g.Index}}, nil
+	}
+	c.s.metrics.onePC.Inc()
+	c.s.metrics.onePCTime.Observe(time.Since(begin).Seconds())
+	return true, nil, nil
 }
 
 // prewriteRequest asks to lock the mutations of b.
@@ -217,6 +231,7 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 		LockTtlMs:   uint64(c.ttl / time.Millisecond),
 		TxnSize:     uint64(len(c.keys)),
 		MinCommitTs: c.startTS + 1,
+		IsRetry:     c.maybe,
 	}
 	for i, m := range b.index {
 		p.Mutations[i] = &c.muts[m]
@@ -368,13 +383,13 @@ func (c *committer) noteWritten(b batch) {
 	c.mu.Unlock()
 }
 
-// decided gives the error of a request that could have committed the transaction.
-func (c *committer) decided(err error) error {
-	var send *kvclient.SendError
-	switch {
-	case errors.Is(err, kvclient.ErrUndetermined),
-		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.As(err, &send) && send.MaybeExecuted:
+// unlessMaybe gives the error of a request that could have committed the
+// transaction: if it, or one before it, may have done so the result is open.
+func (c *committer) unlessMaybe(err error) error {
+	if err == nil || errors.Is(err, ErrUndetermined) {
+		return err
+	}
+	if c.maybe || errors.Is(err, kvclient.ErrUndetermined) {
 		return fmt.Errorf("%w: %w", ErrUndetermined, err)
 	}
 	return err

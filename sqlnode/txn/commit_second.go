@@ -45,20 +45,22 @@ func (c *committer) commitPrimary(ctx context.Context, b batch) (rest []batch, e
 	}
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, c.unlessMaybe(err)
 		}
 		resp, err := c.s.kv.Send(ctx, b.region, c.commitRequest(b, commitTS))
 		if errors.Is(err, kvclient.ErrRegionChanged) {
+			c.maybe = true // an attempt before the change may have been executed
 			parts, err := c.split(ctx, b.index)
 			if err != nil {
-				return nil, err
+				return nil, c.unlessMaybe(err)
 			}
 			b, rest = parts[0], append(rest, parts[1:]...)
 			continue
 		}
 		if err != nil {
-			return nil, c.decided(fmt.Errorf("commit primary: %w", err))
+			return nil, c.unlessMaybe(fmt.Errorf("commit primary: %w", err))
 		}
+		c.maybe = false // the answer is about all attempts
 		got := resp.GetCommit()
 		switch ke := got.GetError(); {
 		case ke == nil:
