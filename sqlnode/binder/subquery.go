@@ -11,7 +11,8 @@ import (
 
 // slot registers an evaluated-once subquery and returns the parameter that stands for it.
 func (b *binder) slot(kind plan.SubqueryKind, q *Query, t types.Type) expr.Expr {
-	s := &subParam{sub: &Subquery{Kind: kind, Query: q, Type: t}, param: &expr.Param{Typ: t}}
+	// Until finish gives it its slot the parameter has a number of its own: two subqueries are two expressions.
+	s := &subParam{sub: &Subquery{Kind: kind, Query: q, Type: t}, param: &expr.Param{Index: -1 - len(b.subs), Typ: t}}
 	b.subs = append(b.subs, s)
 	return s.param
 }
