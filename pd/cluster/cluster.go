@@ -133,9 +133,14 @@ func Load(ctx context.Context, r Reader, w Writer) (*Cluster, error) {
 		if err := m.UnmarshalVT(value); err != nil {
 			return err
 		}
-		// Flush may have been cut short: of overlapping records the newer stays.
-		if c.regions.stale(m, 0) == nil {
-			c.regions.put(&region{meta: m})
+		// Flush may have been cut short: of overlapping records the newer stays,
+		// the others are deleted by the next one.
+		if c.regions.stale(m, 0) != nil {
+			c.dirty[m.Id] = true
+			return nil
+		}
+		for _, gone := range c.regions.put(&region{meta: m}) {
+			c.dirty[gone.meta.Id] = true
 		}
 		return nil
 	})

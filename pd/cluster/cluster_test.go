@@ -244,6 +244,22 @@ func TestSplitAndLookups(t *testing.T) {
 	require.ErrorIs(t, err, ErrRegionNotFound)
 }
 
+// A flush that was cut short leaves overlapping records: the newer stays.
+func TestOverlappingRecordsAreSettledByVersion(t *testing.T) {
+	d, _ := bootstrapped(t)
+	for _, m := range []*kvpb.Region{reg(1, "", "m", 3), reg(2, "", "", 1), reg(3, "m", "", 2), reg(4, "n", "", 5)} {
+		op, err := regionOp(m)
+		require.NoError(t, err)
+		require.NoError(t, d.Write(ctx, op))
+	}
+	c := load(t, d)
+	require.Equal(t, 2, c.RegionCount(), "1 and 4")
+	require.NoError(t, c.Flush(ctx))
+	require.NotContains(t, d.kv, regionKey(2))
+	require.NotContains(t, d.kv, regionKey(3))
+	require.Contains(t, d.kv, regionKey(4))
+}
+
 // The tree against a list searched from end to end.
 func TestRegionMapAgainstAList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
