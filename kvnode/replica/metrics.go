@@ -4,16 +4,16 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // Metrics counts what all replicas of a store do.
 type Metrics struct {
-	proposals       prometheus.Counter
-	proposalBytes   prometheus.Counter
-	perMessage      prometheus.Histogram
-	rejected        *prometheus.CounterVec
-	commit          prometheus.Histogram
-	apply           prometheus.Histogram
-	appliedEntries  prometheus.Counter
-	readIndexes     prometheus.Counter
-	leaderChanges   prometheus.Counter
-	splits          prometheus.Counter
+	proposals      prometheus.Counter
+	proposalBytes  prometheus.Counter
+	perMessage     prometheus.Histogram
+	rejected       *prometheus.CounterVec
+	commit         prometheus.Histogram
+	apply          prometheus.Histogram
+	appliedEntries prometheus.Counter
+	readIndexes    prometheus.Counter
+	leaderChanges  prometheus.Counter
+	splits         prometheus.Counter
 }
 
 // NewMetrics registers the metrics. A nil registerer is allowed.

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/replica"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkPropose measures autocommit writes on the real file system: n
@@ -30,6 +32,7 @@ func BenchmarkPropose(b *testing.B) {
 			value := make([]byte, 200)
 			b.SetParallelism(max(1, proposers/4))
 			b.ReportAllocs()
+			cpu := cpuTime(b)
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				me := next.Add(1)
@@ -46,8 +49,16 @@ func BenchmarkPropose(b *testing.B) {
 				}
 			})
 			b.StopTimer()
+			b.ReportMetric((cpuTime(b)-cpu).Seconds()*1e6/float64(b.N), "cpu-us/op")
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "proposals/s")
 			require.NoError(b, s.Close())
 		})
 	}
+}
+
+// cpuTime is what this process has used of the processors.
+func cpuTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	require.NoError(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -156,7 +156,7 @@ type Store struct {
 
 	regions sync.Map // region id -> *replica.Replica
 
-	mu      sync.RWMutex                          // protects byStart
+	mu      sync.RWMutex                         // protects byStart
 	byStart *btree.Map[string, *replica.Replica] // start key -> replica; regions do not overlap
 
 	stop     chan struct{}
