@@ -112,6 +112,11 @@ func TestAggregates(t *testing.T) {
 				if c.distinct && c.fn == "group_concat" && cut >= 0 {
 					continue // the order of a merged set is open
 				}
+				if a.Typ.Tp == types.TypeDouble && !got.IsNull() {
+					want, _ := types.ParseFloat([]byte(c.want))
+					require.InEpsilon(t, want, got.Float(), 1e-12, "cut at %d", cut)
+					continue
+				}
 				require.Equal(t, c.want, types.Text(got, a.Typ), "cut at %d", cut)
 				require.Equal(t, c.want == "" && c.b.Len() == 0, got.IsNull())
 			}

@@ -370,6 +370,9 @@ func compareInts(op cmpOp, x, y *Program) Fn[int64] {
 		if x.col >= 0 && y.konst != nil && !y.konst.IsNull() {
 			return columnConst(op, x.col, y.konst.Int())
 		}
+		if x.col >= 0 && y.param > 0 && op == opEQ {
+			return columnParam(x.col, y.param-1, ordered(op, fx, fy))
+		}
 		return ordered(op, fx, fy)
 	case ux && uy:
 		return ordered(op, asUnsigned(fx), asUnsigned(fy))
@@ -427,6 +430,18 @@ func columnConst(op cmpOp, i int, k int64) Fn[int64] {
 	return func(_ *Env, b *chunk.Batch, row int) (int64, bool) {
 		c := b.Cols[i]
 		return boolInt(c.Int(row) >= k), c.IsNull(row)
+	}
+}
+
+// columnParam is column = parameter in one closure; slow serves a parameter of another kind or NULL.
+func columnParam(i, param int, slow Fn[int64]) Fn[int64] {
+	return func(env *Env, b *chunk.Batch, row int) (int64, bool) {
+		if param >= len(env.Params) || env.Params[param].Kind() != types.KindInt {
+			return slow(env, b, row)
+		}
+		c := b.Cols[i]
+		null := c.IsNull(row)
+		return boolInt(c.Int(row) == env.Params[param].Int() && !null), null
 	}
 }
 

@@ -25,6 +25,7 @@ type Program struct {
 	Dur   Fn[types.Duration]
 
 	col   int          // index of a plain column, -1 of anything else
+	param int          // 1 + index of a plain parameter, 0 of anything else
 	konst *types.Value // value of a plain constant
 	truth Fn[int64]    // as a condition: true is not 0
 }
@@ -311,10 +312,10 @@ func constProgram(v types.Value, t types.Type) *Program {
 // paramProgram reads the parameter at run time. A missing parameter is an error of the caller's, answered as one.
 func paramProgram(pm *Param) *Program {
 	i, t := pm.Index, pm.Typ
-	p := &Program{Type: t, col: -1}
+	p := &Program{Type: t, col: -1, param: i + 1}
 	switch t.Class() {
 	case types.ClassInt:
-		p.Int = paramFn(i, t, func(v types.Value) int64 { return v.Int() }, types.KindInt, types.KindUint)
+		p.Int = paramInt(i, t)
 	case types.ClassFloat:
 		p.Float = paramFn(i, t, types.Value.Float, types.KindFloat, types.KindFloat)
 	case types.ClassDecimal:
@@ -327,6 +328,19 @@ func paramProgram(pm *Param) *Program {
 		p.Bytes = paramFn(i, t, types.Value.Bytes, types.KindString, types.KindJSON)
 	}
 	return p
+}
+
+// paramInt is paramFn for the commonest class, without its indirect call.
+func paramInt(i int, t types.Type) Fn[int64] {
+	slow := paramFn(i, t, types.Value.Int, types.KindInt, types.KindUint)
+	return func(env *Env, b *chunk.Batch, row int) (int64, bool) {
+		if i < len(env.Params) {
+			if v := &env.Params[i]; v.Kind() == types.KindInt || v.Kind() == types.KindUint {
+				return v.Int(), false
+			}
+		}
+		return slow(env, b, row)
+	}
 }
 
 func paramFn[T any](i int, t types.Type, get func(types.Value) T, k1, k2 types.Kind) Fn[T] {
