@@ -20,7 +20,6 @@ var (
 	// A writer waits for a lock.
 	backoffWriteLock = backoffKind{10 * time.Millisecond, 3 * time.Second, 40 * time.Second}
 	// The primary of a lock is not written yet.
-	backoffTxnNotFound = backoffKind{2 * time.Millisecond, 500 * time.Millisecond, 20 * time.Second}
 	// Regions change; new routes are known almost at once.
 	backoffRegion = backoffKind{time.Millisecond, 500 * time.Millisecond, 40 * time.Second}
 )

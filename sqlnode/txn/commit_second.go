@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -116,8 +117,13 @@ func (c *committer) cleanUp() {
 	if len(c.written) == 0 {
 		return
 	}
+	index := c.written
+	if c.primary >= 0 && !slices.Contains(index, c.primary) {
+		// Whoever meets one of the locks asks the primary, so it has to know.
+		index = append(slices.Clone(index), c.primary)
+	}
 	c.s.background(func(ctx context.Context) {
-		if err := c.rollback(ctx, c.written); err != nil {
+		if err := c.rollback(ctx, index); err != nil {
 			c.s.log.Warn("clean-up of locks left to their readers", "txn", c.startTS, "err", err)
 		}
 	})

@@ -56,16 +56,15 @@ func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint6
 	if ok {
 		return txnStatus{commitTS: commitTS}, nil
 	}
-	bo := r.s.newBackoff(backoffTxnNotFound)
-	for {
-		st, found, err := r.ask(ctx, lock, caller)
-		if err != nil || found {
-			return st, err
-		}
-		if err := bo.wait(ctx); err != nil {
-			return txnStatus{}, fmt.Errorf("primary of transaction %d: %w", lock.GetStartTs(), err)
-		}
+	st, found, err := r.ask(ctx, lock, caller)
+	if err != nil || found {
+		return st, err
 	}
+	// No trace at the primary: its prewrite is still on the way, or failed and the
+	// lock that was met is being rolled back. The caller waits and looks at the lock
+	// again, which tells the two apart.
+	now, err := r.s.CurrentTS(ctx)
+	return txnStatus{alive: true, left: max(0, timeLeft(lock, now))}, err
 }
 
 // ask does one round of status; found is false when the primary shows no trace
