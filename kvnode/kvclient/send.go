@@ -77,20 +77,25 @@ func (c *Client) Get(ctx context.Context, req *kvpb.GetRequest) (*kvpb.GetRespon
 // *SendError.
 func (c *Client) attempt(ctx context.Context, e *entry, kctx *kvpb.Context, req *kvpb.Request) (*kvpb.Response, error) {
 	rt := e.route.Load()
-	d := rpc.WithDeadline(ctx, time.Now().Add(attemptTimeout))
-	defer d.Release()
-	address(kctx, e, rt, d)
-	if h := rt.store.handler(); h != nil {
-		return h.Execute(d, req), nil
+	left := address(ctx, kctx, e, rt)
+	h := rt.store.handler()
+	if h == nil {
+		return rt.store.send(ctx, left, req)
 	}
-	return rt.store.send(d, req)
+	d := rpc.WithDeadline(ctx, time.Now().Add(left))
+	defer d.Release()
+	return h.Execute(d, req), nil
 }
 
-// address fills the routing fields.
-func address(kctx *kvpb.Context, e *entry, rt *route, d *rpc.Deadline) {
+// address fills the routing fields and returns the time for the attempt.
+func address(ctx context.Context, kctx *kvpb.Context, e *entry, rt *route) (left time.Duration) {
+	left = attemptTimeout
+	if at, ok := ctx.Deadline(); ok {
+		left = min(left, time.Until(at))
+	}
 	kctx.RegionId, kctx.Epoch, kctx.Peer = e.meta.Id, e.meta.Epoch, rt.peer
-	at, _ := d.Deadline()
-	kctx.TimeoutMs = uint32(max(time.Until(at).Milliseconds(), 1))
+	kctx.TimeoutMs = uint32(max(left.Milliseconds(), 1))
+	return left
 }
 
 // errNotSent starts a sending without a first attempt.

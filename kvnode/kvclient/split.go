@@ -59,10 +59,10 @@ func (c *Client) splitRegion(ctx context.Context, e *entry, keys [][]byte) error
 
 func (c *Client) splitAttempt(ctx context.Context, e *entry, keys [][]byte) (*kvpb.SplitRegionResponse, error) {
 	rt := e.route.Load()
-	d := rpc.WithDeadline(ctx, time.Now().Add(attemptTimeout))
-	defer d.Release()
 	req := &kvpb.SplitRegionRequest{Context: new(kvpb.Context), SplitKeys: keys}
-	address(req.Context, e, rt, d)
+	left := address(ctx, req.Context, e, rt)
+	d := rpc.WithDeadline(ctx, time.Now().Add(left))
+	defer d.Release()
 	if h := rt.store.handler(); h != nil {
 		return h.SplitRegion(d, req), nil
 	}

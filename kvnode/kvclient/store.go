@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -80,13 +81,18 @@ func (s *store) forget() {
 	s.conns.Store(nil)
 }
 
-// send executes a request on a remote store.
-func (s *store) send(ctx context.Context, req *kvpb.Request) (*kvpb.Response, error) {
-	conns, err := s.resolve(ctx)
-	if err != nil {
-		return nil, &SendError{StoreID: s.id, Err: err}
+// send executes a request on a remote store within the time left.
+func (s *store) send(ctx context.Context, left time.Duration, req *kvpb.Request) (*kvpb.Response, error) {
+	conns := s.conns.Load()
+	if conns == nil {
+		rctx, cancel := context.WithTimeout(ctx, left)
+		defer cancel()
+		var err error
+		if conns, err = s.resolve(rctx); err != nil {
+			return nil, &SendError{StoreID: s.id, Err: err}
+		}
 	}
-	return conns[s.next.Add(1)%connsPerStore].send(ctx, req)
+	return conns[s.next.Add(1)%connsPerStore].send(ctx, left, req)
 }
 
 // split asks a remote store to split a region.

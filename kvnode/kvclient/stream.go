@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -52,10 +53,11 @@ type stream struct {
 // call is a request whose caller waits. It leaves stream.mu.inflight exactly once,
 // and whoever takes it out delivers.
 type call struct {
-	done chan struct{} // capacity 1
-	resp *kvpb.Response
-	err  error
-	sent bool // under stream.mu: it may have reached the store
+	done  chan struct{} // capacity 1
+	timer *time.Timer   // stopped while the call is not in use
+	resp  *kvpb.Response
+	err   error
+	sent  bool // under stream.mu: it may have reached the store
 }
 
 // queued is a request encoded, owned by the sender.
@@ -66,7 +68,11 @@ type queued struct {
 
 func newStream(storeID uint64, m *metrics, logger *slog.Logger) *stream {
 	s := &stream{storeID: storeID, metrics: m, logger: logger, wake: make(chan struct{}, 1)}
-	s.calls.New = func() any { return &call{done: make(chan struct{}, 1)} }
+	s.calls.New = func() any {
+		c := &call{done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+		c.timer.Stop()
+		return c
+	}
 	s.buffers.New = func() any { return new([]byte) }
 	s.mu.inflight = make(map[uint64]*call)
 	return s
@@ -76,8 +82,8 @@ func (s *stream) sendError(maybe bool, err error) error {
 	return &SendError{StoreID: s.storeID, MaybeExecuted: maybe, Err: err}
 }
 
-// send queues the request and waits for its answer.
-func (s *stream) send(ctx context.Context, req *kvpb.Request) (*kvpb.Response, error) {
+// send queues the request and waits for its answer, at most for the time left.
+func (s *stream) send(ctx context.Context, left time.Duration, req *kvpb.Request) (*kvpb.Response, error) {
 	data, err := s.encode(req)
 	if err != nil {
 		return nil, s.sendError(false, err)
@@ -88,11 +94,19 @@ func (s *stream) send(ctx context.Context, req *kvpb.Request) (*kvpb.Response, e
 		s.calls.Put(c)
 		return nil, s.sendError(false, err)
 	}
+	c.timer.Reset(left)
+	var gaveUp error
 	select {
 	case <-c.done:
 	case <-ctx.Done():
+		gaveUp = ctx.Err()
+	case <-c.timer.C:
+		gaveUp = context.DeadlineExceeded
+	}
+	c.timer.Stop()
+	if gaveUp != nil {
 		if s.abandon(id) {
-			err := s.sendError(c.sent, ctx.Err())
+			err := s.sendError(c.sent, gaveUp)
 			s.calls.Put(c)
 			return nil, err
 		}
