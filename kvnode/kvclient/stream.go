@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -218,6 +219,7 @@ func (s *stream) session(ctx context.Context, kv kvpb.KVClient) error {
 		}
 		select {
 		case <-s.wake:
+			runtime.Gosched() // callers ready to run get their request into the same frame
 		case <-ctx.Done():
 			<-received
 			return context.Cause(ctx)

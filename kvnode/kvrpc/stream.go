@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"time"
 
@@ -150,6 +151,7 @@ func (st *batchStream) send() error {
 	var resps []*kvpb.Response
 	for {
 		<-st.wakeup
+		runtime.Gosched() // requests about to finish get into the same frame
 		st.mu.Lock()
 		ids, st.mu.ids = st.mu.ids, ids[:0]
 		resps, st.mu.resps = st.mu.resps, resps[:0]
