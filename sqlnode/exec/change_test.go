@@ -28,7 +28,7 @@ func deleteAll(tbl *catalog.Table, source plan.Node) *plan.Delete {
 	return &plan.Delete{Source: source, Targets: updateAll(tbl, source).Targets}
 }
 
-func filled(t *testing.T, n int) (*session, *catalog.Table) {
+func filled(t testing.TB, n int) (*session, *catalog.Table) {
 	s, tbl := newSession(t), people()
 	var rs [][]any
 	for i := range n {
@@ -177,5 +177,30 @@ func TestLockedRowsConflict(t *testing.T) {
 			t.Errorf("row %d changed by another: want conflict %v, got %v", c.id, c.conflict, err)
 		}
 		s.must(updateAll(tbl, where(tbl, call(t, "=", col(0, intType), one(3))), plan.Assignment{Column: 2, Value: konst("s0")}))
+	}
+}
+
+func BenchmarkUpdateOneRow(b *testing.B) {
+	s, tbl := newSession(b), people()
+	s.must(insertRows(tbl, row(1, 10, "a", 0)))
+	n := updateAll(tbl,
+		&plan.PointGet{Reader: reader(tbl), Key: []plan.Scalar{konst(1)}, Builder: plan.NewKeyBuilder(tbl, nil)},
+		plan.Assignment{Column: 3, Value: call(b, "+", col(3, intType), one(1))})
+	ctx := context.Background()
+	decoders := &Decoders{}
+	b.ReportAllocs()
+	for b.Loop() {
+		tx, err := s.kv.store.Begin(ctx, txn.TxnOptions{Autocommit: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c := &Context{Reader: tx, Txn: tx, Env: &expr.Env{Strict: true}, Decoders: decoders}
+		if err := Run(ctx, c, &plan.Statement{Root: n}); err != nil {
+			b.Fatal(err)
+		}
+		if tx.Len() == 0 {
+			b.Fatal("nothing was written")
+		}
+		tx.Rollback()
 	}
 }

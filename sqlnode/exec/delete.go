@@ -12,6 +12,7 @@ import (
 // deleteRows carries out DELETE. The rows are read completely before the first is deleted.
 type deleteRows struct {
 	c        *Context
+	node     *plan.Delete
 	source   Operator
 	account  vexec.Account
 	targets  []*target
@@ -25,7 +26,7 @@ func newDelete(c *Context, n *plan.Delete) (Operator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &deleteRows{c: c, source: source, account: vexec.NewAccount(c.Tracker), targets: newTargets(c, n.Targets)}, nil
+	return &deleteRows{c: c, node: n, source: source, account: vexec.NewAccount(c.Tracker), targets: newTargets(c, n.Targets)}, nil
 }
 
 // Types implements Operator.
@@ -47,12 +48,13 @@ func (op *deleteRows) Next(ctx context.Context, b *chunk.Batch) error {
 		return nil
 	}
 	op.finished = true
-	rows, err := readAll(ctx, op.source, chunk.NewBatch(op.source.Types(), 0), &op.account)
+	in := op.c.batch(op.node, batchIn, op.source.Types(), 0)
+	rows, err := readAllOf(ctx, op.node.Source, op.source, in, &op.account)
 	if err != nil {
 		return err
 	}
-	for i := range rows.Len() {
-		block, r := rows.At(i)
+	for i := range rows.len() {
+		block, r := rows.at(i)
 		for _, t := range op.targets {
 			rowID, ok := t.load(block, r)
 			if !ok {

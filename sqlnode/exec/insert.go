@@ -49,7 +49,7 @@ type insert struct {
 func newInsert(c *Context, n *plan.Insert) (Operator, error) {
 	c.writing = true
 	op := &insert{
-		c: c, node: n, assign: newAssigner(c, n.Ignore), writer: table.NewWriter(n.Table, c.Env.Loc),
+		c: c, node: n, assign: newAssigner(c, n.Ignore), writer: c.writer(n.Table),
 		rowDec: rowReader{c: c, table: n.Table}, named: make([]bool, len(n.Table.Columns)),
 	}
 	for _, off := range n.Columns {

@@ -6,6 +6,7 @@ import (
 	"github.com/cairndb/cairn/internal/chunk"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/internal/vexec"
+	"github.com/cairndb/cairn/sqlnode/plan"
 )
 
 // spool reads its whole input before it passes the first row on: what is read cannot see what is written because of it.
@@ -49,6 +50,49 @@ func (s *spool) Next(ctx context.Context, b *chunk.Batch) error {
 		}
 	}
 	return nil
+}
+
+// readSet holds rows that were read completely before any of them is changed.
+type readSet struct {
+	one  *chunk.Batch // all rows, when there is at most one batch of them
+	rows *vexec.RowStore
+}
+
+// readAllOf reads the open operator of a plan to its end. b is its buffer, and part of the result.
+func readAllOf(ctx context.Context, n plan.Node, in Operator, b *chunk.Batch, account *vexec.Account) (readSet, error) {
+	if atMostOneRow(n) {
+		return readSet{one: b}, in.Next(ctx, b)
+	}
+	rows, err := readAll(ctx, in, b, account)
+	return readSet{rows: rows}, err
+}
+
+// atMostOneRow reports whether a plan reads a single row by its key.
+func atMostOneRow(n plan.Node) bool {
+	switch n := n.(type) {
+	case *plan.PointGet:
+		return true
+	case *plan.Filter:
+		return atMostOneRow(n.Child)
+	case *plan.Project:
+		return atMostOneRow(n.Child)
+	}
+	return false
+}
+
+func (s *readSet) len() int {
+	if s.one != nil {
+		return s.one.NumRows()
+	}
+	return s.rows.Len()
+}
+
+// at returns the batch and the row in it that hold row i.
+func (s *readSet) at(i int) (b *chunk.Batch, row int) {
+	if s.one != nil {
+		return s.one, s.one.Row(i)
+	}
+	return s.rows.At(i)
 }
 
 // readAll reads an open operator to its end, through b.

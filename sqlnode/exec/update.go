@@ -32,12 +32,15 @@ type target struct {
 	writer *table.Writer
 	seen   *vexec.KeyTable // handles of the rows changed, when rows can come twice; else nil
 	row    []types.Value
+	after  []types.Value // the row with its assignments
 }
 
 func newTargets(c *Context, targets []plan.Target) []*target {
 	out := make([]*target, len(targets))
 	for i, t := range targets {
-		out[i] = &target{Target: t, writer: table.NewWriter(t.Table, c.Env.Loc)}
+		width := len(t.Table.Columns)
+		values := make([]types.Value, 2*width)
+		out[i] = &target{Target: t, writer: c.writer(t.Table), row: values[:0:width], after: values[width:width]}
 		if len(targets) > 1 {
 			out[i].seen = &vexec.KeyTable{}
 		}
@@ -69,6 +72,12 @@ func (t *target) load(b *chunk.Batch, r int) (rowID int64, ok bool) {
 	return rowID, true
 }
 
+// Uses of Context.batch.
+const (
+	batchIn uint8 = iota
+	batchWork
+)
+
 func newUpdate(c *Context, n *plan.Update) (Operator, error) {
 	c.writing = true
 	assign := newAssigner(c, n.Ignore)
@@ -99,17 +108,16 @@ func (op *update) Next(ctx context.Context, b *chunk.Batch) error {
 		return nil
 	}
 	op.finished = true
-	in := chunk.NewBatch(op.source.Types(), 0)
-	rows, err := readAll(ctx, op.source, in, &op.account)
+	in := op.c.batch(op.node, batchIn, op.source.Types(), 0)
+	rows, err := readAllOf(ctx, op.node.Source, op.source, in, &op.account)
 	if err != nil {
 		return err
 	}
-	work := chunk.NewBatch(op.source.Types(), 1)
-	var values []types.Value
-	for i := range rows.Len() {
-		block, r := rows.At(i)
-		values = block.AppendValues(values[:0], r)
-		setRow(work, 0, values)
+	work := op.c.batch(op.node, batchWork, op.source.Types(), 1)
+	for i := range rows.len() {
+		block, r := rows.at(i)
+		work.Reset()
+		work.AppendFrom(block, r)
 		for k, t := range op.targets {
 			if err := op.updateRow(ctx, t, op.node.Sets[k], block, r, work, i+1); err != nil {
 				return err
@@ -133,7 +141,8 @@ func (op *update) updateRow(ctx context.Context, t *target, sets []plan.Assignme
 	}
 	info := &op.c.Info
 	info.Matched++
-	updated := append(make([]types.Value, 0, len(t.row)), t.row...)
+	t.after = append(t.after[:0], t.row...)
+	updated := t.after
 	implicit := op.node.Ignore || !op.c.Env.Strict
 	changed, err := op.assign.assignAll(t.Table, sets, work, t.First, updated, number, implicit)
 	if err != nil {
