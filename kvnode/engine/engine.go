@@ -100,7 +100,7 @@ func pebbleOptions(o Options) *pebble.Options {
 		MaxOpenFiles:       4096,
 
 		MemTableSize:                uint64(o.MemTableBytes),
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: 5,
 		L0CompactionThreshold:       2,
 		L0CompactionFileThreshold:   500,
 		// Far above where the command layer starts to slow writers down.

@@ -27,6 +27,18 @@ type task struct {
 	// Entries in [truncFrom, trunc.index] go; nothing when truncFrom is 0.
 	truncFrom uint64
 	trunc     mark
+
+	barrier chan struct{} // closed when everything before was handed back
+}
+
+// Barrier waits until everything submitted before the call was handed to its owner.
+func (d *DB) Barrier() {
+	done := make(chan struct{})
+	d.submit(task{barrier: done})
+	select {
+	case <-done:
+	case <-d.done:
+	}
 }
 
 // submit queues a task for the writer.
@@ -103,6 +115,9 @@ func (d *DB) writeSome(b *pebble.Batch, tasks []task) int {
 		if t.msg != nil {
 			t.owner.Appended(t.msg)
 			d.metrics.appendWait.Observe(end.Sub(t.since).Seconds())
+		}
+		if t.barrier != nil {
+			close(t.barrier)
 		}
 	}
 	d.metrics.writes.Inc()

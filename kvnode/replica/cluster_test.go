@@ -125,6 +125,9 @@ func (c *cluster) crash(i int) {
 
 // Host.
 
+func (s *testStore) Admit(context.Context, int) *kvpb.RegionError { return nil }
+func (s *testStore) Done(int)                                     {}
+
 func (s *testStore) Schedule(r *Replica) {
 	s.c.mu.Lock()
 	s.c.scheduled[r] = true
@@ -198,15 +201,25 @@ func (c *cluster) tick() {
 			r.Tick()
 		}
 	}
-	for c.step() {
+	c.settle()
+}
+
+// settle works until nothing is under way, on disks neither.
+func (c *cluster) settle() {
+	for worked := true; worked; {
+		for c.step() {
+		}
+		for _, s := range c.stores {
+			s.raftlog.Barrier()
+		}
+		worked = c.step()
 	}
 }
 
-// pumpTicks lets time pass until the condition holds. Disks need real time, so
-// the number of ticks is not fixed.
+// pumpTicks lets time pass until the condition holds.
 func (c *cluster) pumpTicks(what string, until func() bool) {
 	c.t.Helper()
-	for range 100_000 {
+	for range 1000 {
 		if until() {
 			return
 		}

@@ -176,7 +176,7 @@ func (r *Replica) TruncateLog(index uint64) {
 	r.host.Schedule(r)
 }
 
-// Close refuses further work. The next visit answers everything that waits.
+// Close refuses further work. Ended tells when everything that waits was answered.
 func (r *Replica) Close() {
 	r.in.mu.Lock()
 	r.in.closed = true

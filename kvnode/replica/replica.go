@@ -47,6 +47,10 @@ const (
 // Host is what a replica needs of its store. All methods may be called during a
 // visit and must not visit a replica themselves.
 type Host interface {
+	// Admit lets a write of n bytes pass, perhaps after a while, or says why not.
+	// It is called by proposers. Done tells that a write let pass is over.
+	Admit(ctx context.Context, n int) *kvpb.RegionError
+	Done(n int)
 	// Schedule asks for a visit of r, soon, and again if one is running.
 	Schedule(r *Replica)
 	// Send passes messages on to other stores. They may be lost.
@@ -107,7 +111,7 @@ type Replica struct {
 	applied atomic.Uint64 // index; written during visits only
 	written atomic.Uint64 // bytes of applied writes
 	ready   chan struct{} // closed when this replica first serves as leader
-	awake   atomic.Bool
+	ended   chan struct{} // closed when no visit will do anything any more
 
 	in struct { // what a visit takes
 		mu        sync.Mutex // protects the fields below
@@ -138,7 +142,7 @@ type Replica struct {
 	quiet       bool // needs no ticks
 	taken       taken
 	ab          applyBatch
-	fatal       bool
+	over        bool // no visit does anything any more
 }
 
 // Slot is a replica's place in its host's scheduler. The scheduler's lock protects it.
@@ -155,6 +159,7 @@ func Open(o Options) (*Replica, error) {
 		id: o.Region.GetId(), o: o, host: o.Host, region: o.Region, locks: o.Locks,
 		log:     o.Logger.With("region", o.Region.GetId()),
 		ready:   make(chan struct{}),
+		ended:   make(chan struct{}),
 		started: o.Now(),
 	}
 	r.nextID.Store(rand.Uint64())
@@ -240,6 +245,9 @@ func (r *Replica) WrittenBytes() uint64 { return r.written.Load() }
 
 // Ready is closed when the replica first serves as a leader.
 func (r *Replica) Ready() <-chan struct{} { return r.ready }
+
+// Ended is closed when the replica was closed and has answered everybody.
+func (r *Replica) Ended() <-chan struct{} { return r.ended }
 
 // alone says whether this replica is the only voter: then it is its own quorum,
 // needs no clock for its lease and no ticks once it leads.

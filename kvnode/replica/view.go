@@ -132,6 +132,12 @@ func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
 		_ = b.Close()
 		return entryTooLarge(v.r.id, n)
 	}
+	n := b.Len()
+	if refused := v.r.host.Admit(ctx, n); refused != nil {
+		_ = b.Close()
+		return refused
+	}
+	defer v.r.host.Done(n)
 	p := v.newProposal(commandWrite)
 	p.payload = append(p.payload, b.Repr()...)
 	_ = b.Close()

@@ -30,7 +30,7 @@ const readRetryTicks = 5
 
 // Visit does all the work the replica has. See the package comment.
 func (r *Replica) Visit() {
-	if r.fatal {
+	if r.over {
 		return
 	}
 	t := &r.taken
@@ -51,22 +51,24 @@ func (r *Replica) Visit() {
 	r.reading = append(r.reading, t.reads...)
 	rest := r.packProposals(t.proposals)
 	r.advance()
-	for len(rest) > 0 && !r.fatal {
+	for len(rest) > 0 && !r.over {
 		rest = r.packProposals(rest)
 		r.advance()
 	}
 	t.forget()
-	if t.closed {
-		r.shut()
+	// What a lone replica has given to Raft needs nobody else; it is finished.
+	if t.closed && !r.over && (len(r.inflight) == 0 || !r.alone()) {
+		r.storage.Release()
+		r.end("the store is closing")
 	}
 }
 
-// shut answers everything that waits, at the end of the replica.
-func (r *Replica) shut() {
-	r.drop("the store is closing")
+// end answers everybody who waits, at the end of the replica.
+func (r *Replica) end(reason string) {
+	r.over = true
+	r.drop(reason)
 	r.failReads(regionNotFound(r.id))
-	r.storage.Release()
-	r.fatal = true // no further visit does anything
+	close(r.ended)
 }
 
 func (r *Replica) tick() {
@@ -194,7 +196,7 @@ func (r *Replica) reject(at string, p *proposal, err *kvpb.RegionError) {
 // advance hands on whatever Raft is ready with, until there is nothing.
 func (r *Replica) advance() {
 	r.serveReads()
-	for !r.fatal && r.rn.HasReady() {
+	for !r.over && r.rn.HasReady() {
 		rd := r.rn.Ready()
 		if rd.SoftState != nil || rd.HardState != nil && rd.GetTerm() != r.term {
 			r.noticeLeadership()
@@ -228,7 +230,7 @@ func (r *Replica) handOn(msgs []*raftpb.Message) {
 		return
 	}
 	if err := r.apply(apply.GetEntries()); err != nil {
-		r.fatal = true
+		r.end("the replica has failed")
 		r.host.Fatal(r, fmt.Errorf("replica: region %d: apply: %w", r.id, err))
 		return
 	}

@@ -30,7 +30,7 @@ func (s *Store) SplitRegion(ctx context.Context, req *kvpb.SplitRegionRequest) *
 	}
 	split, err := s.askSplit(ctx, v.Meta(), keys)
 	if err != nil {
-		return &kvpb.SplitRegionResponse{RegionError: busy(err.Error())}
+		return &kvpb.SplitRegionResponse{RegionError: busy(err.Error(), 50)}
 	}
 	if refused := v.ProposeSplit(ctx, split); refused != nil {
 		return &kvpb.SplitRegionResponse{RegionError: refused}
@@ -102,9 +102,9 @@ func (s *Store) splitResult(ctx context.Context, parent *replica.Replica, split 
 	return resp
 }
 
-func busy(reason string) *kvpb.RegionError {
+func busy(reason string, waitMS uint32) *kvpb.RegionError {
 	return &kvpb.RegionError{
 		Message: "the store is busy: " + reason,
-		Kind:    &kvpb.RegionError_ServerIsBusy{ServerIsBusy: &kvpb.ServerIsBusy{Reason: reason, WaitMs: 50}},
+		Kind:    &kvpb.RegionError_ServerIsBusy{ServerIsBusy: &kvpb.ServerIsBusy{Reason: reason, WaitMs: waitMS}},
 	}
 }

@@ -8,7 +8,7 @@
 // only for the cluster it belongs to.
 //
 // Goroutines, all ended by Close: a worker per scheduler shard, the log writer, the
-// ticker, the log trimmer and the reporter.
+// ticker, the log trimmer, the flow control and the reporter.
 //
 // Locks: Store.mu before nothing else; the scheduler's shard locks and the
 // ticker's lock are leaves.
@@ -150,6 +150,7 @@ type Store struct {
 	meta    *kvpb.Store // immutable
 	sched   *scheduler
 	ticker  *ticker
+	flow    *flow
 	report  *reporter
 	metrics *metrics
 	replica *replica.Metrics
@@ -190,11 +191,13 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.replica = replica.NewMetrics(o.Registerer)
 	s.sched = newScheduler()
 	s.ticker = newTicker(o.Tick)
+	s.flow = newFlow()
 	s.report = newReporter(s)
 	if err := s.openReplicas(); err != nil {
 		return nil, err
 	}
 	s.wg.Go(func() { s.ticker.run(s.stop) })
+	s.wg.Go(func() { s.flow.run(s.engine, s.stop) })
 	s.wg.Go(s.trim)
 	s.wg.Go(s.report.run)
 	return s, s.awaitReady(ctx)
@@ -314,8 +317,8 @@ func (s *Store) awaitReady(ctx context.Context) error {
 	return nil
 }
 
-// Close stops everything and closes the directory. Writes under way are answered
-// as undetermined. Only the first call does anything.
+// Close stops everything and closes the directory. Writes that regions led by a
+// single replica have begun are finished; others are answered as undetermined. Only the first call does anything.
 func (s *Store) Close() error {
 	first := false
 	s.stopOnce.Do(func() { first = true; close(s.stop) })
@@ -327,9 +330,7 @@ func (s *Store) Close() error {
 	}
 	s.wg.Wait()
 	if s.sched != nil {
-		for _, r := range s.replicas() {
-			r.Close()
-		}
+		s.closeReplicas()
 		s.sched.stop()
 	}
 	var err error
@@ -347,6 +348,23 @@ func (s *Store) Close() error {
 		s.replica.Unregister(s.o.Registerer)
 	}
 	return err
+}
+
+// closeReplicas ends all replicas, those included that a last split makes.
+func (s *Store) closeReplicas() {
+	closed := make(map[*replica.Replica]bool)
+	for more := true; more; {
+		more = false
+		for _, r := range s.replicas() {
+			if !closed[r] {
+				closed[r], more = true, true
+				r.Close()
+			}
+		}
+		for r := range closed {
+			<-r.Ended()
+		}
+	}
 }
 
 // ID returns the store's id.
@@ -389,6 +407,10 @@ func (s *Store) Receive(region uint64, msgs []*raftpb.Message) {
 type host struct{ s *Store }
 
 var _ replica.Host = host{}
+
+func (h host) Admit(ctx context.Context, n int) *kvpb.RegionError { return h.s.flow.admit(ctx, n) }
+
+func (h host) Done(n int) { h.s.flow.done(n) }
 
 func (h host) Schedule(r *replica.Replica) { h.s.sched.schedule(r) }
 
