@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -34,6 +35,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tidwall/btree"
 	"go.etcd.io/raft/v3/raftpb"
+)
+
+// A disk that does not answer is reported after diskWarn; after diskFatal the
+// process ends, so that another replica can take over.
+const (
+	diskWarn  = time.Second
+	diskFatal = 20 * time.Second
 )
 
 // PD is what a store asks of the placement driver; a pdclient.Client is one.
@@ -144,6 +152,7 @@ func (o *Options) setDefaults() error {
 type Store struct {
 	o       Options
 	log     *slog.Logger
+	fs      io.Closer // watches the disk; nil when it is not the system's
 	lock    *pebble.Lock
 	engine  *engine.DB
 	raftlog *raftlog.DB
@@ -204,6 +213,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 }
 
 func (s *Store) openDatabases() (err error) {
+	if s.o.FS == vfs.Default {
+		s.o.FS, s.fs = vfs.WithDiskHealthChecks(s.o.FS, diskWarn, nil, s.diskSlow)
+	}
 	fs, dir := s.o.FS, s.o.Dir
 	if err := makeDir(fs, dir); err != nil {
 		return fmt.Errorf("store: create data directory: %w", err)
@@ -227,6 +239,15 @@ func (s *Store) openDatabases() (err error) {
 		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
 	})
 	return err
+}
+
+// diskSlow is told of an operation on a file that takes longer than diskWarn, again
+// and again until it ends.
+func (s *Store) diskSlow(i vfs.DiskSlowInfo) {
+	s.o.Logger.Warn("the disk does not answer", "path", i.Path, "operation", i.OpType.String(), "for", i.Duration)
+	if i.Duration >= diskFatal {
+		s.o.OnFatal(fmt.Sprintf("the disk has not answered for %s: %s of %s", i.Duration.Round(time.Second), i.OpType, i.Path))
+	}
 }
 
 // makeDir makes a directory and those above it, durably: a directory whose
@@ -342,6 +363,9 @@ func (s *Store) Close() error {
 	}
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
+	}
+	if s.fs != nil {
+		err = errors.Join(err, s.fs.Close())
 	}
 	if s.metrics != nil {
 		s.metrics.unregister(s.o.Registerer)
