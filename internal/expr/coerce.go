@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"bytes"
 	"math"
 
 	"github.com/cairndb/cairn/internal/decimal"
@@ -209,10 +210,14 @@ func toTime(p *Program) Fn[types.Time] {
 	case p.Dur != nil:
 		return map1(p.Dur, func(env *Env, d types.Duration) (types.Time, bool) { return env.todayPlus(d), false })
 	case p.Bytes != nil:
-		return frozen(p, map1(p.Bytes, func(env *Env, s []byte) (types.Time, bool) {
+		f := map1(p.Bytes, func(env *Env, s []byte) (types.Time, bool) {
 			t, ok := env.parseTime(s)
 			return t, !ok
-		}))
+		})
+		if p.konst != nil && !p.konst.IsNull() && hasOffset(p.konst.Bytes()) {
+			return f // an offset from UTC is turned into the session's zone
+		}
+		return frozen(p, f)
 	case p.Type.Tp == types.TypeYear:
 		return map1(p.Int, func(env *Env, y int64) (types.Time, bool) { return types.MakeDate(int(y), 0, 0), false })
 	}
@@ -220,6 +225,12 @@ func toTime(p *Program) Fn[types.Time] {
 		t, ok := env.numberTime(d)
 		return t, !ok
 	}))
+}
+
+// hasOffset tells whether the text of a time may end in an offset from UTC.
+func hasOffset(s []byte) bool {
+	n := len(s)
+	return bytes.IndexByte(s, '+') >= 0 || (n > 6 && s[n-6] == '-' && s[n-3] == ':') || (n > 0 && s[n-1]|0x20 == 'z')
 }
 
 func (cc *compiler) dur(e Expr) Fn[types.Duration] { return toDur(cc.prog(e)) }

@@ -15,8 +15,8 @@ import (
 var controlTable = []builtin{
 	{name: "case", min: 2, max: -1, typ: typCase, comp: compCase, text: textCase},
 	{name: "if", min: 3, max: 3, typ: typIf, comp: compIf},
-	{name: "ifnull", min: 2, max: 2, typ: typMerge, comp: compCoalesce},
-	{name: "coalesce", min: 1, max: -1, typ: typMerge, comp: compCoalesce},
+	{name: "ifnull", min: 2, max: 2, flags: fFirst, typ: typMerge, comp: compCoalesce},
+	{name: "coalesce", min: 1, max: -1, flags: fFirst, typ: typMerge, comp: compCoalesce},
 	{name: "nullif", min: 2, max: 2, typ: typNullIf, comp: compNullIf},
 	{name: "greatest", min: 2, max: -1, typ: typExtreme, comp: compExtreme},
 	{name: "least", min: 2, max: -1, typ: typExtreme, comp: compExtreme},

@@ -11,14 +11,14 @@ import (
 // The clock, and the parts of dates and times.
 
 var dateTable = []builtin{
-	{name: "now", min: 0, max: 1, flags: fNow | fNeverNull, typ: typClock(types.TypeDatetime), comp: compNow((*Env).now)},
-	{name: "sysdate", min: 0, max: 1, flags: fVolatile | fNow | fNeverNull, typ: typClock(types.TypeDatetime),
+	{name: "now", min: 0, max: 1, flags: fNow | fNeverNull, text: textClock, typ: typClock(types.TypeDatetime), comp: compNow((*Env).now)},
+	{name: "sysdate", min: 0, max: 1, flags: fVolatile | fNow | fNeverNull, text: textClock, typ: typClock(types.TypeDatetime),
 		comp: compNow(func(env *Env) types.Time { return types.TimeOf(env.clock().In(env.loc())) })},
-	{name: "utc_timestamp", min: 0, max: 1, flags: fNow | fNeverNull, typ: typClock(types.TypeDatetime), comp: compNow((*Env).nowUTC)},
-	{name: "curdate", min: 0, max: 0, flags: fNow | fNeverNull, typ: typClock(types.TypeDate), comp: compToday((*Env).now)},
-	{name: "utc_date", min: 0, max: 0, flags: fNow | fNeverNull, typ: typClock(types.TypeDate), comp: compToday((*Env).nowUTC)},
-	{name: "curtime", min: 0, max: 1, flags: fNow | fNeverNull, typ: typClock(types.TypeDuration), comp: compClock((*Env).now)},
-	{name: "utc_time", min: 0, max: 1, flags: fNow | fNeverNull, typ: typClock(types.TypeDuration), comp: compClock((*Env).nowUTC)},
+	{name: "utc_timestamp", min: 0, max: 1, flags: fNow | fNeverNull, text: textClock, typ: typClock(types.TypeDatetime), comp: compNow((*Env).nowUTC)},
+	{name: "curdate", min: 0, max: 0, flags: fNow | fNeverNull, text: textClock, typ: typClock(types.TypeDate), comp: compToday((*Env).now)},
+	{name: "utc_date", min: 0, max: 0, flags: fNow | fNeverNull, text: textClock, typ: typClock(types.TypeDate), comp: compToday((*Env).nowUTC)},
+	{name: "curtime", min: 0, max: 1, flags: fNow | fNeverNull, text: textClock, typ: typClock(types.TypeDuration), comp: compClock((*Env).now)},
+	{name: "utc_time", min: 0, max: 1, flags: fNow | fNeverNull, text: textClock, typ: typClock(types.TypeDuration), comp: compClock((*Env).nowUTC)},
 }
 
 func (e *Env) nowUTC() types.Time { return types.TimeOf(e.Now.In(time.UTC)) }
@@ -41,6 +41,13 @@ func typClock(tp byte) typeRule {
 		c.Args = nil
 		return nil
 	}
+}
+
+func textClock(c *Call) string {
+	if c.Typ.FSP() == 0 {
+		return c.Fn + "()"
+	}
+	return c.Fn + "(" + itoa(c.Typ.FSP()) + ")"
 }
 
 func compNow(now func(*Env) types.Time) func(*compiler, *Call) *Program {

@@ -95,6 +95,9 @@ type Env struct {
 	MaxAllowedPacket  int
 	GroupConcatMaxLen int
 
+	// timeless makes looking at the clock an error: folding must not fix what changes with the time.
+	timeless bool
+
 	arena  arena
 	cache  map[any]*cached
 	random map[any]*randomState
@@ -111,9 +114,6 @@ func (e *Env) Clone() *Env {
 // of a statement when an Env is used again.
 func (e *Env) Reset() {
 	e.Err, e.random = nil, nil
-	if len(e.cache) > 256 {
-		e.cache = nil
-	}
 }
 
 func (e *Env) fail(err error) {
@@ -190,12 +190,15 @@ type cached struct {
 	value any
 }
 
+// maxCached bounds what an Env remembers of programs that may be gone.
+const maxCached = 256
+
 // memo returns what makes makes of key, remembering one result for each place in the program.
 func memo[T any](e *Env, place any, key []byte, makes func([]byte) T) T {
 	if c := e.cache[place]; c != nil && string(c.key) == string(key) {
 		return c.value.(T)
 	}
-	if e.cache == nil {
+	if e.cache == nil || len(e.cache) >= maxCached {
 		e.cache = map[any]*cached{}
 	}
 	v := makes(key)

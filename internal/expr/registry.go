@@ -35,6 +35,8 @@ const (
 	fStrict
 	// fStrictSame: fStrict when all arguments are of one class, so that none is converted.
 	fStrictSame
+	// fFirst: NULL only when all arguments are.
+	fFirst
 	// fNeverNull: never NULL.
 	fNeverNull
 	// fRefused: known, but answered with error 1235.
@@ -109,7 +111,7 @@ func NewCall(env *BuildEnv, name string, args ...Expr) (Expr, error) {
 	}
 	c.Typ.Flags &^= types.FlagNotNull
 	strict := b.flags&fStrict != 0 || (b.flags&fStrictSame != 0 && sameClass(c.Args))
-	if b.flags&fNeverNull != 0 || (strict && allNotNull(c.Args)) {
+	if b.flags&fNeverNull != 0 || (strict && allNotNull(c.Args)) || (b.flags&fFirst != 0 && oneNotNull(c)) {
 		c.Typ.Flags |= types.FlagNotNull
 	}
 	return c, nil
@@ -128,6 +130,16 @@ func allNotNull(args []Expr) bool {
 		}
 	}
 	return true
+}
+
+// oneNotNull tells that one argument is never NULL, nor made NULL by a conversion to the call's class.
+func oneNotNull(c *Call) bool {
+	for _, a := range c.Args {
+		if valueClass(a.Type()) == c.Typ.Class() && NotNull(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // sameClass tells that all arguments are held alike, so that none needs a conversion that could make a NULL of it.

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"errors"
 	"time"
 
 	"github.com/cairndb/cairn/internal/decimal"
@@ -111,8 +112,13 @@ func (e *Env) numberDuration(d decimal.Decimal) (types.Duration, bool) {
 	return v, true
 }
 
+var errTimeless = errors.New("expr: depends on the time of execution")
+
 // now is the statement's time in the session's zone.
 func (e *Env) now() types.Time {
+	if e.timeless {
+		e.fail(errTimeless)
+	}
 	return types.TimeOf(e.Now.In(e.loc()))
 }
 

@@ -248,7 +248,7 @@ func fold(env *Env, e Expr, keep flags, params bool) Expr {
 		switch n := e.(type) {
 		case *Param:
 			if params && n.Index < len(env.Params) {
-				return foldOne(env, e)
+				return foldOne(env, e, keep)
 			}
 		case *Call:
 			if n.b == nil || n.b.flags&keep != 0 {
@@ -262,21 +262,21 @@ func fold(env *Env, e Expr, keep flags, params bool) Expr {
 					return e
 				}
 			}
-			return foldOne(env, e)
+			return foldOne(env, e, keep)
 		}
 		return e
 	})
 }
 
 // foldOne evaluates e, unless that leaves a trace.
-func foldOne(env *Env, e Expr) Expr {
+func foldOne(env *Env, e Expr, keep flags) Expr {
 	p, err := Compile(e)
 	if err != nil {
 		return e
 	}
 	quiet := true
 	try := &Env{Loc: env.Loc, Mode: env.Mode, Now: env.Now, Clock: env.Clock, Params: env.Params, Session: env.Session,
-		MaxAllowedPacket: env.MaxAllowedPacket, Warn: warnFlag(&quiet)}
+		MaxAllowedPacket: env.MaxAllowedPacket, Warn: warnFlag(&quiet), timeless: keep&fNow != 0}
 	v := p.Value(try, nil, 0)
 	if !quiet || try.Err != nil {
 		return e
