@@ -12,12 +12,20 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/cairndb/cairn/internal/certs"
 	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
+
+// verifyStopped fails the test if it leaves goroutines behind. For single members:
+// etcd itself leaves connections between members to time out.
+func verifyStopped(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+}
 
 var bg = context.Background()
 
@@ -149,6 +157,7 @@ func testClient(t *testing.T, c pdclient.Client) {
 
 // Timestamps stay unique and ascending for callers that ask all through restarts.
 func TestTimestampsAcrossRestarts(t *testing.T) {
+	verifyStopped(t)
 	opts := options(t)
 	opts.ListenAddr = "127.0.0.1:0"
 	s, stop := serve(t, opts)
@@ -199,6 +208,7 @@ func TestTimestampsAcrossRestarts(t *testing.T) {
 }
 
 func TestStateSurvivesARestart(t *testing.T) {
+	verifyStopped(t)
 	opts := options(t)
 	s, stop := serve(t, opts)
 	c := pdclient.Direct(s.Handler())
@@ -231,6 +241,24 @@ func TestStateSurvivesARestart(t *testing.T) {
 	require.Greater(t, ts2, ts)
 }
 
+// A leader cut off from its metadata stops by itself: nothing is handed out that a
+// new leader could hand out too.
+func TestLosingTheMetadataStopsTimestamps(t *testing.T) {
+	verifyStopped(t)
+	s, _ := serve(t, options(t))
+	_, refused := s.Handler().Timestamp(bg, 0, 1)
+	require.Nil(t, refused)
+	require.NoError(t, s.meta.Close())
+	require.Eventually(t, func() bool {
+		_, refused := s.Handler().Timestamp(bg, 0, 1)
+		return refused != nil && refused.Code == pdpb.Error_NOT_LEADER
+	}, 5*time.Second, 5*time.Millisecond)
+	ctx, cancel := context.WithTimeout(bg, 50*time.Millisecond)
+	defer cancel()
+	_, err := pdclient.Direct(s.Handler()).TS(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded, "asked again while the caller has time")
+}
+
 func TestTwoPDsOfOneProcessDoNotMix(t *testing.T) {
 	a, _ := serve(t, options(t))
 	b, _ := serve(t, options(t))
@@ -240,6 +268,7 @@ func TestTwoPDsOfOneProcessDoNotMix(t *testing.T) {
 }
 
 func TestMutualTLS(t *testing.T) {
+	verifyStopped(t)
 	ca, node, other := t.TempDir(), t.TempDir(), t.TempDir()
 	require.NoError(t, certs.CreateCA(ca))
 	require.NoError(t, certs.CreateNode(ca, node, nil))
@@ -304,6 +333,7 @@ func TestClientFollowsTheLeader(t *testing.T) {
 }
 
 func TestCloseEndsWaitingCallers(t *testing.T) {
+	verifyStopped(t)
 	opts := options(t)
 	opts.ListenAddr = "127.0.0.1:0"
 	s, stop := serve(t, opts)

@@ -32,6 +32,7 @@ const (
 	streamWindow     = 2 << 20          // static windows: no estimation pings
 	connWindow       = 8 << 20
 	handshakeTimeout = 5 * time.Second
+	maxStreams       = 1024 // per connection; calls beyond it wait at the client
 )
 
 // ServerOptions configure NewServer.
@@ -52,6 +53,7 @@ func NewServer(opts ServerOptions) *grpc.Server {
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
+		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),
 		grpc.SharedWriteBuffer(true),

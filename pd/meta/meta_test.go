@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
 
 func testOptions(t testing.TB) Options {
@@ -39,6 +40,8 @@ func campaign(t testing.TB, s *Store) *Term {
 }
 
 func TestLeaderWritesAndAFormerLeaderCannot(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
 	ctx := context.Background()
 	opts := testOptions(t)
 	opts.Address = "127.0.0.1:7000"
@@ -74,6 +77,8 @@ func TestLeaderWritesAndAFormerLeaderCannot(t *testing.T) {
 }
 
 func TestListReadsAllPagesOfOneMoment(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
 	ctx := context.Background()
 	s := open(t, testOptions(t))
 	term := campaign(t, s)
@@ -96,6 +101,8 @@ func TestListReadsAllPagesOfOneMoment(t *testing.T) {
 
 // A restart finds its own leader key, still leased, and does not wait for it.
 func TestRestartLeadsAtOnceAndKeepsData(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
 	ctx := context.Background()
 	opts := testOptions(t)
 	opts.Lease = 30 * time.Second
