@@ -17,6 +17,25 @@ type block struct {
 	fixed      map[ColID]bool // columns determined by the groups; computed on demand
 	scans      []*Scan
 	equalities []expr.Expr // conditions that hold for all rows of the input
+	scope      *scope
+}
+
+// owns says that a column comes from the FROM clause of the block.
+func (k *block) owns(id ColID) bool {
+	for _, src := range k.scope.sources {
+		if src.scan != nil {
+			if id >= src.first && id < src.first+len(src.scan.Table.Columns) {
+				return true
+			}
+			continue
+		}
+		for i := range src.cols {
+			if src.cols[i].id == id {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // grouped says that the block aggregates.
@@ -112,7 +131,7 @@ func (b *binder) overGroups(k *block, e expr.Expr, at groupPlace) (expr.Expr, er
 			}
 		}
 		c, ok := x.(*expr.Column)
-		if !ok || k.isAggCol(c.Index) {
+		if !ok || k.isAggCol(c.Index) || !k.owns(c.Index) {
 			return x, ok
 		}
 		var r expr.Expr

@@ -203,8 +203,8 @@ func (b *binder) bindUpdate(n *ast.UpdateStmt) error {
 	if err != nil {
 		return err
 	}
-	if len(f.scope.sources) > 1 {
-		return notSupported("multi-table UPDATE")
+	if len(f.scope.sources) > 1 && (n.Order != nil || n.Limit != nil) {
+		return sqlerr.New(sqlerr.ErrWrongUsage, "UPDATE", pick(n.Order != nil, "ORDER BY", "LIMIT"))
 	}
 	u := &Update{Ignore: n.IgnoreErr}
 	var marks []*Join
@@ -289,23 +289,53 @@ func (b *binder) bindDelete(n *ast.DeleteStmt) error {
 	if err != nil {
 		return err
 	}
-	if n.IsMultiTable || len(f.scope.sources) != 1 {
-		return notSupported("multi-table DELETE")
-	}
-	scan := f.scope.sources[0].scan
-	if scan == nil {
-		return sqlerr.New(sqlerr.ErrNonUpdatableTable, f.scope.sources[0].name, "DELETE")
-	}
-	if err := b.writable(scan.Table); err != nil {
+	targets, err := b.deleteTargets(n, f.scope)
+	if err != nil {
 		return err
 	}
-	b.priv("DELETE", scan.Table)
 	var marks []*Join
 	ec := &exprContext{scope: f.scope, clause: "where clause", marks: &marks}
 	rel, err := b.bindDMLInput(f, n.Where, n.Order, n.Limit, ec)
 	if err != nil {
 		return err
 	}
-	b.stmt.Delete = &Delete{Rel: rel, Targets: []*Scan{scan}, Ignore: n.IgnoreErr}
+	b.stmt.Delete = &Delete{Rel: rel, Targets: targets, Ignore: n.IgnoreErr}
+	return nil
+}
+
+// deleteTargets finds the tables rows are deleted from: the named ones of a multi-table DELETE, else the only one.
+func (b *binder) deleteTargets(n *ast.DeleteStmt, sc *scope) ([]*Scan, error) {
+	var srcs []*source
+	if !n.IsMultiTable {
+		srcs = sc.sources
+	} else {
+		for _, name := range n.Tables.Tables {
+			src := findTarget(sc, name)
+			if src == nil {
+				return nil, sqlerr.New(sqlerr.ErrUnknownTable, name.Name.O, "MULTI DELETE")
+			}
+			srcs = append(srcs, src)
+		}
+	}
+	targets := make([]*Scan, 0, len(srcs))
+	for _, src := range srcs {
+		if src.scan == nil {
+			return nil, sqlerr.New(sqlerr.ErrNonUpdatableTable, src.name, "DELETE")
+		}
+		if err := b.writable(src.scan.Table); err != nil {
+			return nil, err
+		}
+		b.priv("DELETE", src.scan.Table)
+		targets = append(targets, src.scan)
+	}
+	return targets, nil
+}
+
+func findTarget(sc *scope, name *ast.TableName) *source {
+	for _, src := range sc.sources {
+		if src.name == name.Name.O && (name.Schema.O == "" || src.db == name.Schema.O) {
+			return src
+		}
+	}
 	return nil
 }

@@ -26,6 +26,8 @@ type exprContext struct {
 	values func(n *ast.ColumnName) (expr.Expr, error)
 	// marks collects the mark joins of IN (subquery); nil where there is no input to join with.
 	marks *[]*Join
+	// outer is told of columns of the enclosing block; nil where they are refused.
+	outer func(id ColID)
 	bare  bool // the expression is a bare column name at the top of the clause
 }
 
@@ -103,20 +105,20 @@ func (b *binder) bindComposite(n ast.ExprNode, ec *exprContext) (expr.Expr, erro
 	case *ast.UnaryOperationExpr:
 		return b.bindUnary(x, ec)
 	case *ast.IsNullExpr:
-		return b.callNot(x.Not, "isnull", ec, x.Expr)
+		return b.call(pick(x.Not, "is not null", "is null"), ec, x.Expr)
 	case *ast.IsTruthExpr:
 		if x.True != 0 {
-			return b.callNot(x.Not, "istrue", ec, x.Expr)
+			return b.call(pick(x.Not, "is not true", "is true"), ec, x.Expr)
 		}
-		return b.callNot(x.Not, "isfalse", ec, x.Expr)
+		return b.call(pick(x.Not, "is not false", "is false"), ec, x.Expr)
 	case *ast.BetweenExpr:
-		return b.callNot(x.Not, "between", ec, x.Expr, x.Left, x.Right)
+		return b.call(pick(x.Not, "not between", "between"), ec, x.Expr, x.Left, x.Right)
 	case *ast.PatternInExpr:
 		return b.bindIn(x, ec)
 	case *ast.PatternLikeOrIlikeExpr:
 		return b.bindLike(x, ec)
 	case *ast.PatternRegexpExpr:
-		return b.callNot(x.Not, "regexp", ec, x.Expr, x.Pattern)
+		return b.call(pick(x.Not, "not regexp", "regexp"), ec, x.Expr, x.Pattern)
 	case *ast.CaseExpr:
 		return b.bindCase(x, ec)
 	case *ast.FuncCallExpr:
@@ -190,9 +192,19 @@ func (b *binder) bindColumn(n *ast.ColumnName, ec *exprContext) (expr.Expr, erro
 		}
 	}
 	for s := ec.scope.parent; s != nil; s = s.parent {
-		if _, ok, err := s.resolve(n, ec.clause); ok || err != nil {
-			return nil, notSupported("correlated subqueries")
+		r, ok, err := s.resolve(n, ec.clause)
+		if err != nil {
+			return nil, err
 		}
+		if !ok {
+			continue
+		}
+		c, isColumn := r.expr.(*expr.Column)
+		if s != ec.scope.parent || ec.outer == nil || ec.inAgg || !isColumn {
+			return nil, notSupported("correlated subqueries of this form")
+		}
+		ec.outer(c.Index)
+		return c, nil
 	}
 	return nil, b.unknownColumn(n, ec)
 }
@@ -225,7 +237,36 @@ func (b *binder) bindBinary(x *ast.BinaryOperationExpr, ec *exprContext) (expr.E
 	if x.Op == opcode.LogicOr || x.Op == opcode.LogicAnd {
 		return b.bindLogicChain(name, x, ec)
 	}
-	return b.call(name, ec, x.L, x.R)
+	l, err := b.bindScalar(x.L, ec)
+	if err != nil {
+		return nil, err
+	}
+	r, err := b.bindScalar(x.R, ec)
+	if err != nil {
+		return nil, err
+	}
+	if !isComparison(x.Op) || isNumber(r.Type()) {
+		l = numericHex(x.L, l)
+	}
+	if !isComparison(x.Op) || isNumber(l.Type()) {
+		r = numericHex(x.R, r)
+	}
+	return expr.NewCall(b.build, name, l, r)
+}
+
+func isNumber(t types.Type) bool { return t.IsNumeric() && !t.TextForm() }
+
+// numericHex reads a hexadecimal or bit literal in numeric context: an unsigned number of its last eight bytes.
+func numericHex(n ast.ExprNode, e expr.Expr) expr.Expr {
+	l, ok := unparen(n).(*parse.Literal)
+	if !ok || (l.Form != parse.FormHex && l.Form != parse.FormBit) {
+		return e
+	}
+	var v uint64
+	for _, c := range l.Value.Bytes() {
+		v = v<<8 | uint64(c)
+	}
+	return expr.NewConst(types.Uint(v), types.NewUint())
 }
 
 // bindLogicChain binds a left-deep chain of the same AND/OR without recursing over its length.
@@ -274,11 +315,19 @@ func (b *binder) bindUnary(x *ast.UnaryOperationExpr, ec *exprContext) (expr.Exp
 				return e, nil
 			}
 		}
-		return b.call("neg", ec, x.V)
+		v, err := b.bindScalar(x.V, ec)
+		if err != nil {
+			return nil, err
+		}
+		return expr.NewCall(b.build, "neg", numericHex(x.V, v))
 	case opcode.Not, opcode.Not2:
 		return b.call("not", ec, x.V)
 	case opcode.BitNeg:
-		return b.call("~", ec, x.V)
+		v, err := b.bindScalar(x.V, ec)
+		if err != nil {
+			return nil, err
+		}
+		return expr.NewCall(b.build, "~", numericHex(x.V, v))
 	}
 	return nil, notSupported("operator " + x.Op.String())
 }
@@ -318,9 +367,12 @@ func (b *binder) call(name string, ec *exprContext, args ...ast.ExprNode) (expr.
 	return expr.NewCall(b.build, name, list...)
 }
 
-func (b *binder) callNot(not bool, name string, ec *exprContext, args ...ast.ExprNode) (expr.Expr, error) {
-	e, err := b.call(name, ec, args...)
-	return b.negate(not, e, err)
+// pick is the negated name when not is set.
+func pick(not bool, negated, plain string) string {
+	if not {
+		return negated
+	}
+	return plain
 }
 
 // negate wraps e in NOT when not is set.
@@ -347,8 +399,7 @@ func (b *binder) bindLike(x *ast.PatternLikeOrIlikeExpr, ec *exprContext) (expr.
 	if x.Escape != '\\' || x.EscapeExplicit {
 		args = append(args, textConst(escapeText(x.Escape)))
 	}
-	like, err := expr.NewCall(b.build, "like", args...)
-	return b.negate(x.Not, like, err)
+	return expr.NewCall(b.build, pick(x.Not, "not like", "like"), args...)
 }
 
 // escapeText is the ESCAPE character as a string; zero means none.

@@ -2,6 +2,7 @@ package binder
 
 import (
 	"strings"
+	"time"
 
 	"github.com/cairndb/cairn/internal/charset"
 	"github.com/cairndb/cairn/internal/expr"
@@ -17,8 +18,17 @@ func (b *binder) bindFunc(x *ast.FuncCallExpr, ec *exprContext) (expr.Expr, erro
 		return nil, sqlerr.New(sqlerr.ErrSpDoesNotExist, "FUNCTION", x.Schema.O+"."+x.FnName.O)
 	}
 	name := x.FnName.L
-	if name == "any_value" && len(x.Args) == 1 {
-		return b.bindAnyValue(x, ec)
+	switch name {
+	case "any_value":
+		if len(x.Args) == 1 {
+			return b.bindAnyValue(x, ec)
+		}
+	case ast.DateLiteral, ast.TimeLiteral, ast.TimestampLiteral:
+		return b.bindTemporalLiteral(x)
+	case ast.InsertFunc:
+		name = "insert"
+	case ast.CharFunc:
+		name = "char"
 	}
 	args := make([]expr.Expr, 0, len(x.Args))
 	for i, a := range x.Args {
@@ -35,6 +45,48 @@ func (b *binder) bindFunc(x *ast.FuncCallExpr, ec *exprContext) (expr.Expr, erro
 		return nil, sqlerr.New(sqlerr.ErrSpDoesNotExist, "FUNCTION", b.ctx.DB+"."+x.FnName.O)
 	}
 	return e, err
+}
+
+// bindTemporalLiteral binds DATE '...', TIME '...' and TIMESTAMP '...': constants, error 1525 when the text is no such value.
+func (b *binder) bindTemporalLiteral(x *ast.FuncCallExpr) (expr.Expr, error) {
+	text := ""
+	if l, ok := x.Args[0].(*parse.Literal); ok {
+		text = l.GetString()
+	}
+	s := []byte(text)
+	switch x.FnName.L {
+	case ast.TimeLiteral:
+		if d, st := types.ParseDuration(s, 6); st == 0 {
+			return expr.NewConst(types.Dur(d), types.NewTemporal(types.TypeDuration, fraction(text))), nil
+		}
+		return nil, sqlerr.New(sqlerr.ErrWrongValue, "TIME", text)
+	case ast.DateLiteral:
+		if t, truncated, ok := types.ParseTime(s, 0, 0, b.location()); ok && !truncated && t == t.DateOnly() {
+			return expr.NewConst(types.TimeVal(t), types.NewTemporal(types.TypeDate, 0)), nil
+		}
+		return nil, sqlerr.New(sqlerr.ErrWrongValue, "DATE", text)
+	}
+	if t, truncated, ok := types.ParseTime(s, 6, 0, b.location()); ok && !truncated {
+		return expr.NewConst(types.TimeVal(t), types.NewTemporal(types.TypeDatetime, fraction(text))), nil
+	}
+	return nil, sqlerr.New(sqlerr.ErrWrongValue, "DATETIME", text)
+}
+
+func (b *binder) location() *time.Location {
+	if b.ctx.Env == nil || b.ctx.Env.Loc == nil {
+		return time.UTC
+	}
+	return b.ctx.Env.Loc
+}
+
+// fraction is the number of digits after the point, at most 6.
+func fraction(s string) int {
+	_, f, _ := strings.Cut(s, ".")
+	n := 0
+	for n < len(f) && n < 6 && f[n] >= '0' && f[n] <= '9' {
+		n++
+	}
+	return n
 }
 
 // bindFuncArg binds one argument; keywords become constant strings. nil = the argument is left out.

@@ -132,6 +132,9 @@ type OutCol struct {
 type Query struct {
 	Rel  Rel
 	Cols []OutCol
+
+	// corr is set while binding a subquery that refers to its enclosing block: see correlation.
+	corr *correlation
 }
 
 // Subquery is an uncorrelated subquery evaluated once; its value is parameter Slot.

@@ -109,8 +109,7 @@ func (b *binder) bindIn(x *ast.PatternInExpr, ec *exprContext) (expr.Expr, error
 		}
 		args = append(args, e)
 	}
-	in, err := expr.NewCall(b.build, "in", args...)
-	return b.negate(x.Not, in, err)
+	return expr.NewCall(b.build, pick(x.Not, "not in", "in"), args...)
 }
 
 // bindRowIn turns (a,b) IN ((1,2),(3,4)) into a balanced tree of ORs.

@@ -66,6 +66,8 @@ type selectState struct {
 	block *block
 	items []item
 	order []SortItem
+	marks []*Join // joins of subqueries in the select list, HAVING and ORDER BY
+	corr  *correlation
 }
 
 // bindSelect binds one query block.
@@ -100,6 +102,9 @@ func (b *binder) bindSelect(n *ast.SelectStmt, parent *scope) (*Query, error) {
 	if having, err = s.aggregate(having); err != nil {
 		return nil, err
 	}
+	if s.corr != nil {
+		return s.finishCorrelated(having)
+	}
 	if len(having) > 0 {
 		s.rel = &Filter{Child: s.rel, Conds: having}
 	}
@@ -130,7 +135,7 @@ func (s *selectState) bindInput(parent *scope, lock plan.LockMode) error {
 	if err != nil {
 		return err
 	}
-	s.rel, s.scope = f.rel, f.scope
+	s.rel, s.scope, s.block.scope = f.rel, f.scope, f.scope
 	if l := s.n.LockInfo; l != nil && len(l.Tables) > 0 {
 		if err := lockOnly(s.scope, l.Tables); err != nil {
 			return err
@@ -142,9 +147,18 @@ func (s *selectState) bindInput(parent *scope, lock plan.LockMode) error {
 	var marks []*Join
 	ec := s.exprs("where clause", false)
 	ec.marks = &marks
+	outer := map[ColID]bool{}
+	if parent != nil {
+		ec.outer = func(id ColID) { outer[id] = true }
+	}
 	conds, err := s.b.bindConds(s.n.Where, ec, nil)
 	if err != nil {
 		return err
+	}
+	if len(outer) > 0 {
+		if conds, err = s.correlate(conds, outer, marks); err != nil {
+			return err
+		}
 	}
 	s.rel = s.b.filter(withMarks(s.rel, marks), conds)
 	return nil
@@ -174,7 +188,7 @@ func lockOnly(sc *scope, tables []*ast.TableName) error {
 
 // exprs makes the context of a clause.
 func (s *selectState) exprs(clause string, aggs bool) *exprContext {
-	return &exprContext{scope: s.scope, clause: clause, block: s.block, aggs: aggs}
+	return &exprContext{scope: s.scope, clause: clause, block: s.block, aggs: aggs, marks: &s.marks}
 }
 
 func (s *selectState) bindItems() error {
@@ -379,6 +393,7 @@ func (s *selectState) bindOrderBy() error {
 // aggregate puts the aggregation in place and rewrites the expressions above it.
 func (s *selectState) aggregate(having []expr.Expr) ([]expr.Expr, error) {
 	if !s.block.grouped() {
+		s.rel = withMarks(s.rel, s.marks)
 		return having, nil
 	}
 	k := s.block
@@ -406,7 +421,27 @@ func (s *selectState) aggregate(having []expr.Expr) ([]expr.Expr, error) {
 		}
 		s.order[i].Expr = e
 	}
+	if err := s.marksOverGroups(); err != nil {
+		return nil, err
+	}
+	s.rel = withMarks(s.rel, s.marks)
 	return having, nil
+}
+
+// marksOverGroups rewrites what the subqueries above a grouping compare.
+func (s *selectState) marksOverGroups() error {
+	for _, j := range s.marks {
+		for _, list := range [][]expr.Expr{j.LeftKeys, j.On} {
+			for i, e := range list {
+				r, err := s.b.overGroups(s.block, e, groupPlace{i + 1, "SELECT list"})
+				if err != nil {
+					return err
+				}
+				list[i] = r
+			}
+		}
+	}
+	return nil
 }
 
 // finish adds projection, DISTINCT, ORDER BY and LIMIT.

@@ -26,6 +26,9 @@ func (b *binder) bindSetOprList(selects []ast.Node, order *ast.OrderByClause, li
 		if err != nil {
 			return nil, err
 		}
+		if q.corr != nil {
+			return nil, notSupported("correlated subqueries of this form")
+		}
 		op := setOperator(n)
 		if i > 0 && op == ast.Intersect { // binds tighter than the others
 			last := &terms[len(terms)-1]

@@ -94,3 +94,13 @@ func sameValue(a, b types.Value) bool {
 	}
 	return a.Lane() == b.Lane()
 }
+
+// zeroCount is what COUNT gives for no rows.
+var zeroCount = types.Int(0)
+
+// nullable is the column without NOT NULL, as it is on the inner side of an outer join.
+func nullable(c *expr.Column) *expr.Column {
+	n := *c
+	n.Typ.Flags &^= types.FlagNotNull
+	return &n
+}

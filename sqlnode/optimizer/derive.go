@@ -78,7 +78,7 @@ func (d *deriver) equality(c *expr.Call, i int) (eq plan.EqCond, exact, ok bool)
 			}
 			return plan.EqCond{Vals: []plan.Scalar{v}}, exact, true
 		}
-	case "isnull":
+	case "is null", "isnull":
 		if d.isKeyColumn(c.Args[0], i) && !d.key.IntHandle() {
 			null := plan.Scalar{Expr: expr.NewConst(types.Null(), types.NewNull())}
 			return plan.EqCond{Vals: []plan.Scalar{null}, NullSafe: true}, true, true
@@ -163,6 +163,10 @@ func (d *deriver) bounds(conds []expr.Expr, i int, r *plan.Range, used []bool) {
 			addBound(r, ">=", lo)
 			addBound(r, "<=", hi)
 			used[k] = used[k] || (exactLo && exactHi)
+		case "is not null":
+			if d.isKeyColumn(c.Args[0], i) {
+				r.NotNull, used[k] = true, true
+			}
 		case "like":
 			d.likePrefix(c, i, r)
 		}

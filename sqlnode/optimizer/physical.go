@@ -377,11 +377,8 @@ func (o *optimizer) aggInput(r *binder.Aggregate, aggs []*expr.Agg, need []binde
 			req := request{need: need, order: []orderCol{{id: c.Index, desc: aggs[0].Fn == "max"}}, limit: 1}
 			child := r.Child
 			if !c.Typ.NotNull() {
-				e, err := expr.NewCall(o.build, "isnull", c)
+				e, err := expr.NewCall(o.build, "is not null", c)
 				if err != nil {
-					return nil, err
-				}
-				if e, err = expr.NewCall(o.build, "not", e); err != nil {
 					return nil, err
 				}
 				child = o.push(child, []expr.Expr{e})
