@@ -247,24 +247,10 @@ func compPlus(cc *compiler, c *Call) *Program {
 	case types.ClassDecimal:
 		return decimals(cc, c, decimal.Decimal.Add)
 	}
-	x, y, s := cc.bits(c.Args[0]), cc.bits(c.Args[1]), signsOf(c)
+	px, py, s := cc.prog(c.Args[0]), cc.prog(c.Args[1]), signsOf(c)
+	x, y := toIntBits(px), toIntBits(py)
 	if s.signed() {
-		return intProgram(func(env *Env, b *chunk.Batch, row int) (int64, bool) {
-			v, null := x(env, b, row)
-			if null {
-				return 0, true
-			}
-			w, null := y(env, b, row)
-			if null {
-				return 0, true
-			}
-			r := v + w
-			if (v^r)&(w^r) < 0 {
-				env.outOfRange("BIGINT", c)
-				return 0, true
-			}
-			return r, false
-		})
+		return intProgram(signedInts(c, px, py, '+'))
 	}
 	return wideInts(c, x, y, func(a, b int64) (hi, lo uint64) {
 		ah, al := wide(a, s.a)
@@ -273,6 +259,73 @@ func compPlus(cc *compiler, c *Call) *Program {
 		hi, _ = bits.Add64(ah, bh, carry)
 		return hi, lo
 	})
+}
+
+// signedOp computes v op w; ok is false when it does not fit. A switch here is cheaper than a function value: the call
+// is direct and the branch is always the same.
+func signedOp(op byte, v, w int64) (r int64, ok bool) {
+	switch op {
+	case '+':
+		r = v + w
+		return r, (v^r)&(w^r) >= 0
+	case '-':
+		r = v - w
+		return r, (v^w)&(v^r) >= 0
+	}
+	return mulSigned(v, w)
+}
+
+// signedInts compiles an operation on signed integers. Operands that are plain columns are read in the closure itself,
+// which saves a call each.
+func signedInts(c *Call, px, py *Program, op byte) Fn[int64] {
+	i, j := px.col, py.col
+	overflow := func(env *Env) (int64, bool) {
+		env.outOfRange("BIGINT", c)
+		return 0, true
+	}
+	if px.Int != nil && py.Int != nil && i >= 0 && j >= 0 {
+		return func(env *Env, b *chunk.Batch, row int) (int64, bool) {
+			cx, cy := b.Cols[i], b.Cols[j]
+			if cx.IsNull(row) || cy.IsNull(row) {
+				return 0, true
+			}
+			if r, ok := signedOp(op, cx.Int(row), cy.Int(row)); ok {
+				return r, false
+			}
+			return overflow(env)
+		}
+	}
+	x, y := toIntBits(px), toIntBits(py)
+	if py.Int != nil && j >= 0 {
+		return func(env *Env, b *chunk.Batch, row int) (int64, bool) {
+			v, null := x(env, b, row)
+			if null {
+				return 0, true
+			}
+			cy := b.Cols[j]
+			if cy.IsNull(row) {
+				return 0, true
+			}
+			if r, ok := signedOp(op, v, cy.Int(row)); ok {
+				return r, false
+			}
+			return overflow(env)
+		}
+	}
+	return func(env *Env, b *chunk.Batch, row int) (int64, bool) {
+		v, null := x(env, b, row)
+		if null {
+			return 0, true
+		}
+		w, null := y(env, b, row)
+		if null {
+			return 0, true
+		}
+		if r, ok := signedOp(op, v, w); ok {
+			return r, false
+		}
+		return overflow(env)
+	}
 }
 
 // wideInts compiles an integer operation computed in 128 bits.
@@ -300,24 +353,10 @@ func compMinus(cc *compiler, c *Call) *Program {
 	case types.ClassDecimal:
 		return decimals(cc, c, decimal.Decimal.Sub)
 	}
-	x, y, s := cc.bits(c.Args[0]), cc.bits(c.Args[1]), signsOf(c)
+	px, py, s := cc.prog(c.Args[0]), cc.prog(c.Args[1]), signsOf(c)
+	x, y := toIntBits(px), toIntBits(py)
 	if s.signed() {
-		return intProgram(func(env *Env, b *chunk.Batch, row int) (int64, bool) {
-			v, null := x(env, b, row)
-			if null {
-				return 0, true
-			}
-			w, null := y(env, b, row)
-			if null {
-				return 0, true
-			}
-			r := v - w
-			if (v^w)&(v^r) < 0 {
-				env.outOfRange("BIGINT", c)
-				return 0, true
-			}
-			return r, false
-		})
+		return intProgram(signedInts(c, px, py, '-'))
 	}
 	return wideInts(c, x, y, func(a, b int64) (hi, lo uint64) {
 		ah, al := wide(a, s.a)
@@ -335,24 +374,10 @@ func compTimes(cc *compiler, c *Call) *Program {
 	case types.ClassDecimal:
 		return decimals(cc, c, decimal.Decimal.Mul)
 	}
-	x, y, s := cc.bits(c.Args[0]), cc.bits(c.Args[1]), signsOf(c)
+	px, py, s := cc.prog(c.Args[0]), cc.prog(c.Args[1]), signsOf(c)
+	x, y := toIntBits(px), toIntBits(py)
 	if s.signed() {
-		return intProgram(func(env *Env, b *chunk.Batch, row int) (int64, bool) {
-			v, null := x(env, b, row)
-			if null {
-				return 0, true
-			}
-			w, null := y(env, b, row)
-			if null {
-				return 0, true
-			}
-			r, ok := mulSigned(v, w)
-			if !ok {
-				env.outOfRange("BIGINT", c)
-				return 0, true
-			}
-			return r, false
-		})
+		return intProgram(signedInts(c, px, py, '*'))
 	}
 	return intProgram(map2(x, y, func(env *Env, a, b int64) (int64, bool) {
 		r, ok := mulMixed(a, b, s)

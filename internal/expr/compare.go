@@ -370,6 +370,9 @@ func compareInts(op cmpOp, x, y *Program) Fn[int64] {
 		if x.col >= 0 && y.konst != nil && !y.konst.IsNull() {
 			return columnConst(op, x.col, y.konst.Int())
 		}
+		if y.konst != nil && !y.konst.IsNull() && op != opNullEQ {
+			return valueConst(op, fx, y.konst.Int())
+		}
 		if x.col >= 0 && y.param > 0 && op == opEQ {
 			return columnParam(x.col, y.param-1, ordered(op, fx, fy))
 		}
@@ -430,6 +433,18 @@ func columnConst(op cmpOp, i int, k int64) Fn[int64] {
 	return func(_ *Env, b *chunk.Batch, row int) (int64, bool) {
 		c := b.Cols[i]
 		return boolInt(c.Int(row) >= k), c.IsNull(row)
+	}
+}
+
+// valueConst compares anything computed with a constant.
+func valueConst(op cmpOp, x Fn[int64], k int64) Fn[int64] {
+	holds := resultTable(op)
+	return func(env *Env, b *chunk.Batch, row int) (int64, bool) {
+		v, null := x(env, b, row)
+		if null {
+			return 0, true
+		}
+		return holds[cmp.Compare(v, k)+1], false
 	}
 }
 
