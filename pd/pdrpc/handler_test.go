@@ -1,0 +1,129 @@
+package pdrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cairndb/cairn/pd/cluster"
+	"github.com/cairndb/cairn/pd/meta"
+	"github.com/cairndb/cairn/pd/tso"
+	"github.com/cairndb/cairn/proto/pdpb"
+)
+
+var bg = context.Background()
+
+// term is leadership that lasts for a number of questions.
+type term struct{ left atomic.Int64 }
+
+func (t *term) ValidAt(time.Time) bool { return t.left.Add(-1) >= 0 }
+
+type members struct{ err error }
+
+func (m members) Members(context.Context) ([]meta.Member, error) {
+	return []meta.Member{{ID: 1, Name: "a", Address: "a:1"}}, m.err
+}
+
+func (m members) Leader(context.Context) (meta.Member, bool, error) {
+	return meta.Member{ID: 1, Name: "a", Address: "a:1"}, true, nil
+}
+
+func leading(valid int64) (*Handler, *Leadership) {
+	h := New(Options{Members: members{}, Registerer: prometheus.NewRegistry()})
+	t := new(term)
+	t.left.Store(valid)
+	l := &Leadership{ClusterID: 7, Term: t, TSO: new(tso.Allocator), Extend: func() {}}
+	l.TSO.Persisted(l.TSO.Start(time.Now().UnixMilli(), 0))
+	h.SetLeadership(l)
+	return h, l
+}
+
+func TestTimestampNeedsLeadershipBeforeAndAfter(t *testing.T) {
+	h := New(Options{Members: members{}})
+	_, refused := h.Timestamp(bg, 0, 1)
+	require.Equal(t, pdpb.Error_NOT_LEADER, refused.Code, "never led")
+	for valid, want := range map[int64]bool{0: false, 1: false, 2: true} {
+		h, _ := leading(valid)
+		ts, refused := h.Timestamp(bg, 7, 1)
+		require.Equal(t, want, refused == nil, "leadership lasted for %d checks", valid)
+		require.Equal(t, want, ts != 0)
+	}
+	h, l := leading(100)
+	_, refused = h.Timestamp(bg, 8, 1)
+	require.Equal(t, pdpb.Error_CLUSTER_MISMATCH, refused.Code)
+	_, refused = h.Timestamp(bg, 7, 0)
+	require.Equal(t, pdpb.Error_INVALID, refused.Code)
+	l.TSO.Stop()
+	_, refused = h.Timestamp(bg, 7, 1)
+	require.Equal(t, pdpb.Error_NOT_LEADER, refused.Code)
+}
+
+func TestTimestampWaitsForTheNextWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, l := leading(1 << 40)
+		now := time.Now().UnixMilli()
+		var last uint64
+		for range tso.WindowMS {
+			var err error
+			last, err = l.TSO.Alloc(now, tso.MaxLogical)
+			require.NoError(t, err)
+		}
+		// Nobody extends: the request ends when its caller does.
+		ctx, cancel := context.WithTimeout(bg, time.Second)
+		defer cancel()
+		_, refused := h.Timestamp(ctx, 7, 1)
+		require.Equal(t, pdpb.Error_NOT_LEADER, refused.Code)
+
+		l.Extend = func() { l.TSO.Persisted(l.TSO.Extend(time.Now().UnixMilli())) }
+		ts, refused := h.Timestamp(bg, 7, 1)
+		require.Nil(t, refused)
+		require.Greater(t, ts, last)
+	})
+}
+
+func TestRefusalsHaveTheirCodes(t *testing.T) {
+	for _, r := range refusals {
+		require.Equal(t, r.code, refusal(fmt.Errorf("doing: %w", r.err)).Code)
+	}
+	require.Equal(t, pdpb.Error_NOT_LEADER, refusal(meta.ErrNotLeader).Code)
+	require.Equal(t, pdpb.Error_NOT_LEADER, refusal(errors.New("disk")).Code, "ask again, perhaps somebody else")
+	require.Equal(t, pdpb.Error_STALE_EPOCH, refusal(cluster.ErrStaleEpoch).Code)
+}
+
+func TestEveryRequestIsCheckedForLeadershipAndCluster(t *testing.T) {
+	ask := func(h *Handler, head *pdpb.Header) map[string]*pdpb.Header {
+		return map[string]*pdpb.Header{
+			"Bootstrap":       h.Bootstrap(bg, &pdpb.BootstrapRequest{Header: head}).Header,
+			"IsBootstrapped":  h.IsBootstrapped(bg, &pdpb.IsBootstrappedRequest{Header: head}).Header,
+			"AllocIDs":        h.AllocIDs(bg, &pdpb.AllocIDsRequest{Header: head}).Header,
+			"PutStore":        h.PutStore(bg, &pdpb.PutStoreRequest{Header: head}).Header,
+			"GetStore":        h.GetStore(bg, &pdpb.GetStoreRequest{Header: head}).Header,
+			"GetStores":       h.GetStores(bg, &pdpb.GetStoresRequest{Header: head}).Header,
+			"StoreHeartbeat":  h.StoreHeartbeat(bg, &pdpb.StoreHeartbeatRequest{Header: head}).Header,
+			"RegionHeartbeat": h.RegionHeartbeat(bg, &pdpb.RegionHeartbeatRequest{Header: head}).Header,
+			"GetRegion":       h.GetRegion(bg, &pdpb.GetRegionRequest{Header: head}).Header,
+			"ScanRegions":     h.ScanRegions(bg, &pdpb.ScanRegionsRequest{Header: head}).Header,
+			"AskSplit":        h.AskSplit(bg, &pdpb.AskSplitRequest{Header: head}).Header,
+			"GetSafePoint":    h.GetSafePoint(bg, &pdpb.GetSafePointRequest{Header: head}).Header,
+			"UpdateSafePoint": h.UpdateSafePoint(bg, &pdpb.UpdateSafePointRequest{Header: head}).Header,
+		}
+	}
+	following := New(Options{Members: members{}})
+	for name, head := range ask(following, &pdpb.Header{}) {
+		require.Equal(t, pdpb.Error_NOT_LEADER, head.Error.Code, name)
+	}
+	h, _ := leading(1 << 40)
+	for name, head := range ask(h, &pdpb.Header{ClusterId: 8}) {
+		require.Equal(t, pdpb.Error_CLUSTER_MISMATCH, head.Error.Code, name)
+	}
+	require.Equal(t, "a", following.GetMembers(bg, &pdpb.GetMembersRequest{}).Leader.Name, "members are told by everyone")
+	broken := New(Options{Members: members{err: errors.New("no majority")}})
+	require.NotNil(t, broken.GetMembers(bg, nil).Header.Error)
+}
