@@ -26,7 +26,7 @@ func newDelete(c *Context, n *plan.Delete) (Operator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &deleteRows{c: c, node: n, source: source, account: vexec.NewAccount(c.Tracker), targets: newTargets(c, n.Targets)}, nil
+	return &deleteRows{c: c, node: n, source: source, account: vexec.NewAccount(c.Tracker), targets: newTargets(c, n.Source, n.Targets)}, nil
 }
 
 // Types implements Operator.

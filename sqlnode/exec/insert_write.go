@@ -11,6 +11,7 @@ import (
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/distscan"
+	"github.com/cairndb/cairn/sqlnode/plan"
 	"github.com/cairndb/cairn/sqlnode/table"
 	"github.com/cairndb/cairn/sqlnode/txn"
 )
@@ -155,7 +156,7 @@ func (op *insert) updateDuplicate(ctx context.Context, view *keyView, row *newRo
 		return nil
 	}
 	op.assign.touchOnUpdate(t, op.node.OnDup, updated)
-	err = op.c.update(ctx, op.writer, &op.assign, old, updated, rowID, op.node.Ignore)
+	err = op.c.update(ctx, op.writer, &op.assign, old, updated, rowID, table.CheckNow, op.node.Ignore)
 	if errors.Is(err, errSkipped) {
 		return nil
 	}
@@ -291,4 +292,16 @@ func (r *rowReader) read(ctx context.Context, view *keyView, handle []byte) (row
 	}
 	last := len(row) - 1
 	return row[:last], row[last].Int(), nil
+}
+
+// ResolvesDuplicates reports whether a statement does something else than fail when a key is taken, so that a key that was
+// taken between reading and commit is a reason to run it again.
+func ResolvesDuplicates(root plan.Node) bool {
+	switch n := root.(type) {
+	case *plan.Insert:
+		return n.Ignore || n.Replace || len(n.OnDup) > 0
+	case *plan.Update:
+		return n.Ignore
+	}
+	return false
 }

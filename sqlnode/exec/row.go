@@ -77,6 +77,9 @@ func (a *assigner) defaultOf(col *catalog.Column) (types.Value, error) {
 	if err == nil {
 		return v, nil
 	}
+	if col.Type.Tp == types.TypeEnum {
+		return table.ZeroValue(col), nil // the first member is the default of an ENUM that cannot be NULL
+	}
 	e, ok := sqlerr.As(err)
 	if !ok || e.Code != sqlerr.ErrNoDefaultForField || a.conv.Strict {
 		return v, err

@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/cairndb/cairn/internal/chunk"
 	"github.com/cairndb/cairn/internal/sqlerr"
@@ -35,17 +36,28 @@ type target struct {
 	after  []types.Value // the row with its assignments
 }
 
-func newTargets(c *Context, targets []plan.Target) []*target {
+// newTargets prepares the tables to change. source produces their rows.
+func newTargets(c *Context, source plan.Node, targets []plan.Target) []*target {
+	repeats := joins(source)
 	out := make([]*target, len(targets))
 	for i, t := range targets {
 		width := len(t.Table.Columns)
 		values := make([]types.Value, 2*width)
 		out[i] = &target{Target: t, writer: c.writer(t.Table), row: values[:0:width], after: values[width:width]}
-		if len(targets) > 1 {
+		if repeats {
 			out[i].seen = &vexec.KeyTable{}
 		}
 	}
 	return out
+}
+
+// joins reports whether a plan has a join, so that a row of a table may come out of it several times.
+func joins(n plan.Node) bool {
+	switch n.(type) {
+	case *plan.HashJoin, *plan.NLJoin, *plan.IndexJoin:
+		return true
+	}
+	return slices.ContainsFunc(n.Children(), joins)
 }
 
 // load takes the target's row out of a source row. ok is false when there is none: an outer join found no match, or the
@@ -85,7 +97,7 @@ func newUpdate(c *Context, n *plan.Update) (Operator, error) {
 	if err != nil {
 		return nil, err
 	}
-	op := &update{c: c, node: n, source: source, account: vexec.NewAccount(c.Tracker), assign: assign, targets: newTargets(c, n.Targets)}
+	op := &update{c: c, node: n, source: source, account: vexec.NewAccount(c.Tracker), assign: assign, targets: newTargets(c, n.Source, n.Targets)}
 	return op, nil
 }
 
@@ -150,7 +162,11 @@ func (op *update) updateRow(ctx context.Context, t *target, sets []plan.Assignme
 	}
 	if changed {
 		op.assign.touchOnUpdate(t.Table, sets, updated)
-		err = op.c.update(ctx, t.writer, &op.assign, t.row, updated, rowID, op.node.Ignore)
+		check := table.CheckAtCommit
+		if op.c.Explicit || op.node.Ignore {
+			check = table.CheckNow
+		}
+		err = op.c.update(ctx, t.writer, &op.assign, t.row, updated, rowID, check, op.node.Ignore)
 		if err != nil && !errors.Is(err, errSkipped) {
 			return err
 		}
@@ -165,11 +181,7 @@ func (op *update) updateRow(ctx context.Context, t *target, sets []plan.Assignme
 }
 
 // update writes a changed row. Under IGNORE a duplicate key leaves the row as it is, gives a warning and errSkipped.
-func (c *Context) update(ctx context.Context, w *table.Writer, a *assigner, old, updated []types.Value, rowID int64, ignore bool) error {
-	check := table.CheckAtCommit
-	if c.Explicit || ignore {
-		check = table.CheckNow
-	}
+func (c *Context) update(ctx context.Context, w *table.Writer, a *assigner, old, updated []types.Value, rowID int64, check table.Check, ignore bool) error {
 	if !ignore {
 		return w.Update(ctx, c.Txn, old, updated, rowID, check)
 	}

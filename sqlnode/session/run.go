@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -19,6 +20,7 @@ import (
 	"github.com/cairndb/cairn/sqlnode/exec"
 	"github.com/cairndb/cairn/sqlnode/optimizer"
 	"github.com/cairndb/cairn/sqlnode/plan"
+	"github.com/cairndb/cairn/sqlnode/table"
 	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
@@ -237,7 +239,13 @@ func (s *Session) tryAutocommit(ctx context.Context, c *exec.Context, st *plan.S
 		t.Rollback()
 		return err
 	}
-	return s.commitTxn(ctx, t, c.Snapshot)
+	err = s.commitTxn(ctx, t, c.Snapshot)
+	var dup *table.DupError
+	if errors.As(err, &dup) && exec.ResolvesDuplicates(st.Root) {
+		// Somebody inserted the key after the statement had found it free: run again, it knows what to do about it.
+		return &txn.AbortedError{Reason: dup.Error()}
+	}
+	return err
 }
 
 // pause waits before attempt+1: up to 1 ms after the first, up to 32 ms later.

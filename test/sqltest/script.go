@@ -24,6 +24,7 @@ type record struct {
 	skip  map[string]bool
 	verb  verb
 	sql   string
+	args  string // values of the parameters as written after "args:", "" = none
 	conn  string // verbConnection: the connection that later records use
 	code  uint16 // verbStatement: the expected error, 0 = success
 	text  string // verbStatement: text the error must contain, "" = any
@@ -104,7 +105,7 @@ func (p *scriptParser) directive(rec *record, word, rest string) error {
 		if err := rec.statementOptions(rest); err != nil {
 			return err
 		}
-		rec.sql, _ = p.block()
+		rec.sql, rec.args, _ = p.block()
 		return nil
 	case "query":
 		rec.verb = verbQuery
@@ -119,7 +120,7 @@ func (p *scriptParser) directive(rec *record, word, rest string) error {
 			}
 		}
 		var results bool
-		rec.sql, results = p.block()
+		rec.sql, rec.args, results = p.block()
 		for results {
 			l, ok := p.next()
 			if !ok || l == "" {
@@ -149,19 +150,54 @@ func (rec *record) statementOptions(rest string) (err error) {
 	return fmt.Errorf("statement ok, count N or error CODE [text], not %q", kind)
 }
 
-// block reads SQL up to a blank line or to "----", which it reports.
-func (p *scriptParser) block() (sql string, results bool) {
+// block reads SQL up to a blank line or to "----", which it reports. A last line "args: ..." is not part of the SQL.
+func (p *scriptParser) block() (sql, args string, results bool) {
 	var lines []string
 	for {
 		l, ok := p.next()
-		if !ok || l == "" {
-			return strings.Join(lines, "\n"), false
+		if ok && l != "" && l != "----" {
+			lines = append(lines, l)
+			continue
 		}
-		if l == "----" {
-			return strings.Join(lines, "\n"), true
+		if n := len(lines); n > 0 && strings.HasPrefix(lines[n-1], argsPrefix) {
+			args, lines = strings.TrimPrefix(lines[n-1], argsPrefix), lines[:n-1]
 		}
-		lines = append(lines, l)
+		return strings.Join(lines, "\n"), args, l == "----"
 	}
+}
+
+const argsPrefix = "args: "
+
+// values parses the arguments of a record: integers, floats, 'strings' and NULL, separated by commas.
+func (rec *record) values() ([]any, error) {
+	var out []any
+	for rest := rec.args; rest != ""; {
+		var word string
+		if strings.HasPrefix(rest, "'") {
+			end := strings.IndexByte(rest[1:], '\'')
+			if end < 0 {
+				return nil, fmt.Errorf("unfinished string in args: %s", rec.args)
+			}
+			out, rest = append(out, rest[1:1+end]), strings.TrimPrefix(rest[end+2:], ",")
+			rest = strings.TrimLeft(rest, " ")
+			continue
+		}
+		word, rest, _ = strings.Cut(rest, ",")
+		rest = strings.TrimLeft(rest, " ")
+		switch n, err := strconv.ParseInt(word, 10, 64); {
+		case word == "NULL":
+			out = append(out, nil)
+		case err == nil:
+			out = append(out, n)
+		default:
+			f, err := strconv.ParseFloat(word, 64)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, f)
+		}
+	}
+	return out, nil
 }
 
 // print writes the record back in the form it is parsed from.
@@ -188,7 +224,8 @@ func (rec *record) print(w *strings.Builder) {
 		default:
 			w.WriteString("statement ok\n")
 		}
-		w.WriteString(rec.sql + "\n\n")
+		rec.printSQL(w)
+		w.WriteString("\n")
 	case verbQuery:
 		w.WriteString("query")
 		if rec.names {
@@ -197,10 +234,19 @@ func (rec *record) print(w *strings.Builder) {
 		if rec.rowsort {
 			w.WriteString(" rowsort")
 		}
-		w.WriteString("\n" + rec.sql + "\n----\n")
+		w.WriteString("\n")
+		rec.printSQL(w)
+		w.WriteString("----\n")
 		for _, l := range rec.want {
 			w.WriteString(l + "\n")
 		}
 		w.WriteString("\n")
+	}
+}
+
+func (rec *record) printSQL(w *strings.Builder) {
+	w.WriteString(rec.sql + "\n")
+	if rec.args != "" {
+		w.WriteString(argsPrefix + rec.args + "\n")
 	}
 }

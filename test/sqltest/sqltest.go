@@ -7,6 +7,7 @@
 //	statement error 1062 Duplicate entry  the error code, then text that the message contains (optional)
 //	query [names] [rowsort]               rows follow the statement after a line "----"
 //	connection NAME                       later records run on this connection (the first is "default")
+//	args: 1, 2.5, 'text', NULL            after the SQL: run it as a prepared statement with these parameters
 //	skip mariadb                          the next record is not run on MariaDB, whose answer differs (also: mysql, cairn)
 //
 // The columns of a row are separated by " | ". NULL is printed as NULL, an empty string as (empty), bytes that do not
@@ -219,7 +220,12 @@ func (r *runner) run(rec *record) {
 
 func (r *runner) statement(rec *record) {
 	r.t.Helper()
-	res, err := r.conn.ExecContext(r.ctx, rec.sql)
+	args, err := rec.values()
+	if err != nil {
+		r.errorf(rec, "%v", err)
+		return
+	}
+	res, err := r.conn.ExecContext(r.ctx, rec.sql, args...)
 	code, text := errorCode(err)
 	if err != nil && code == 0 {
 		r.errorf(rec, "broken connection: %v", err)
@@ -293,17 +299,20 @@ func preparable(q string) bool {
 }
 
 func (r *runner) rows(rec *record, prepared bool) ([]string, error) {
+	args, err := rec.values()
+	if err != nil {
+		return nil, err
+	}
 	var rows *sql.Rows
-	var err error
 	if prepared {
 		stmt, perr := r.conn.PrepareContext(r.ctx, rec.sql)
 		if perr != nil {
 			return nil, perr
 		}
 		defer stmt.Close()
-		rows, err = stmt.QueryContext(r.ctx)
+		rows, err = stmt.QueryContext(r.ctx, args...)
 	} else {
-		rows, err = r.conn.QueryContext(r.ctx, rec.sql)
+		rows, err = r.conn.QueryContext(r.ctx, rec.sql, args...)
 	}
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"flag"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -60,13 +61,23 @@ query
 SELECT 1 WHERE 0
 ----
 
+query
+SELECT ?, ?, ?, ?
+args: 1, 2.5, 'a, b', NULL
+----
+1 | 2.5 | a, b | NULL
+
 `
 	records, tail, err := parse(strings.NewReader(script))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(records) != 6 {
-		t.Fatalf("want 6 records, got %d", len(records))
+	if len(records) != 7 {
+		t.Fatalf("want 7 records, got %d", len(records))
+	}
+	args, err := records[6].values()
+	if want := []any{int64(1), 2.5, "a, b", nil}; err != nil || !slices.Equal(args, want) {
+		t.Errorf("want %v, got %v %v", want, args, err)
 	}
 	var out strings.Builder
 	for _, r := range records {
