@@ -213,7 +213,12 @@ func constDecimal(k *Const) decimal.Decimal {
 
 func compCompare(cc *compiler, c *Call) *Program {
 	cm := c.extra.(comparison)
-	return intProgram(compileComparison(cc, cm, cc.prog(c.Args[0]), cc.prog(c.Args[1])))
+	x, y := cc.prog(c.Args[0]), cc.prog(c.Args[1])
+	p := intProgram(compileComparison(cc, cm, x, y))
+	if cm.kind == asInt || cm.kind == asTime || cm.kind == asDuration {
+		p.kernel = kernelFor(cm.op, x, constantAs(cm.kind, y))
+	}
+	return p
 }
 
 // compileComparison makes the 0, 1 or NULL of "x op y".
@@ -233,6 +238,25 @@ func compileComparison(cc *compiler, cm comparison, x, y *Program) Fn[int64] {
 		return threeWay(cm.op, toDec(x), toDec(y), decimal.Decimal.Cmp)
 	}
 	return compareTexts(cm.op, charset.Get(cm.coll), x, y)
+}
+
+// constantAs is a constant in the form a comparison of this kind wants it: the text of a date as a date.
+func constantAs(kind cmpKind, p *Program) *Program {
+	if p.konst == nil || p.konst.IsNull() || kind == asInt || p.Bytes == nil {
+		return p
+	}
+	env := &Env{}
+	t := types.NewTemporal(types.TypeDatetime, 6)
+	if kind == asDuration {
+		t = types.NewTemporal(types.TypeDuration, 6)
+	}
+	quiet := true
+	env.Warn = warnFlag(&quiet)
+	v := convertTo(env, *p.konst, t)
+	if !quiet || env.Err != nil || v.IsNull() || hasOffset(p.konst.Bytes()) {
+		return p
+	}
+	return constProgram(v, t)
 }
 
 func compareTexts(op cmpOp, coll *charset.Collation, x, y *Program) Fn[int64] {

@@ -3,8 +3,10 @@ package expr
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/big"
 	"math/rand"
+	"strings"
 	"sync"
 	"testing"
 
@@ -396,4 +398,74 @@ func FuzzDateTexts(f *testing.F) {
 		inetAton(s)
 		convBase(&Env{}, s, 16, -10)
 	})
+}
+
+// TestKernelsAgainstClosures filters random batches both ways.
+func TestKernelsAgainstClosures(t *testing.T) {
+	seed := rand.Int63()
+	r := rand.New(rand.NewSource(seed))
+	number := func() int64 {
+		return []int64{math.MinInt64, math.MaxInt64, 0, r.Int63n(5), r.Int63n(5) - 5, r.Int63()}[r.Intn(6)]
+	}
+	operand := func(env *Env) Expr {
+		switch r.Intn(4) {
+		case 0:
+			v := types.Int(number())
+			if r.Intn(10) == 0 {
+				v = types.Null()
+			}
+			env.Params = append(env.Params, v)
+			return &Param{Index: len(env.Params) - 1, Typ: types.NewInt()}
+		case 1:
+			return NewConst(types.Null(), types.NewNull())
+		}
+		return intConst(number())
+	}
+	kernels := 0
+	for range 3000 {
+		b := chunk.NewBatch([]types.Type{types.NewInt()}, 32)
+		for range r.Intn(40) {
+			v := types.Int(number())
+			if r.Intn(5) == 0 {
+				v = types.Null()
+			}
+			b.AppendRow(v)
+		}
+		if r.Intn(2) == 0 {
+			b.Sel = []uint16{}
+			for row := range b.Len() {
+				if r.Intn(2) == 0 {
+					b.Sel = append(b.Sel, uint16(row))
+				}
+			}
+		}
+		env := &Env{}
+		args := []Expr{intCol(0), operand(env)}
+		name := []string{"=", "!=", "<", "<=", ">", ">=", "between", "not between", "<=>"}[r.Intn(9)]
+		switch {
+		case strings.HasSuffix(name, "between"):
+			args = append(args, operand(env))
+		case r.Intn(2) == 0:
+			args[0], args[1] = args[1], args[0]
+		}
+		e := call(t, name, args...)
+		p, err := Compile(e)
+		require.NoError(t, err)
+		if p.kernel != nil {
+			kernels++
+		}
+		want := []uint16{}
+		for i := range b.NumRows() {
+			if v, null := p.Bool(env, b, b.Row(i)); v && !null {
+				want = append(want, uint16(b.Row(i)))
+			}
+		}
+		Filter(env, []*Program{p}, b)
+		got := []uint16{}
+		for i := range b.NumRows() {
+			got = append(got, uint16(b.Row(i)))
+		}
+		require.Equal(t, want, got, "seed %d: %s with %v", seed, e, env.Params)
+	}
+	require.Positive(t, kernels)
 }

@@ -62,9 +62,16 @@ func compBetween(cc *compiler, c *Call) *Program {
 		f = andFn(compileComparison(cc, bounds[0], x, lo), compileComparison(cc, bounds[1], x, hi))
 	}
 	if c.Fn == "not between" {
-		f = notFn(f)
+		return intProgram(notFn(f))
 	}
-	return intProgram(f)
+	p := intProgram(f)
+	if same && (kind == asInt || kind == asTime || kind == asDuration) {
+		low, high := boundOf(x, constantAs(kind, lo)), boundOf(x, constantAs(kind, hi))
+		if low != nil && high != nil {
+			p.kernel = &rangeKernel{col: x.col, lo: low, hi: high}
+		}
+	}
+	return p
 }
 
 // within is lo <= x AND x <= hi with the logic of NULLs: false wins over NULL.

@@ -24,10 +24,11 @@ type Program struct {
 	Time  Fn[types.Time]
 	Dur   Fn[types.Duration]
 
-	col   int          // index of a plain column, -1 of anything else
-	param int          // 1 + index of a plain parameter, 0 of anything else
-	konst *types.Value // value of a plain constant
-	truth Fn[int64]    // as a condition: true is not 0
+	col    int          // index of a plain column, -1 of anything else
+	param  int          // 1 + index of a plain parameter, 0 of anything else
+	konst  *types.Value // value of a plain constant
+	kernel *rangeKernel // filters whole batches; nil when there is none
+	truth  Fn[int64]    // as a condition: true is not 0
 }
 
 // Compile turns an expression into a program. It fails on nodes that are not this package's and on constants that
@@ -160,6 +161,9 @@ func Filter(env *Env, preds []*Program, b *chunk.Batch) {
 	for _, p := range preds {
 		if env.Err != nil {
 			return
+		}
+		if p.kernel != nil && p.kernel.run(env, b) {
+			continue
 		}
 		filterOne(env, p, b)
 	}
