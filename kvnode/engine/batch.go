@@ -136,26 +136,27 @@ func Ops(repr []byte, fn func(op Op) error) error {
 // ErrBadBatch reports bytes that are no encoded batch.
 var ErrBadBatch = fmt.Errorf("engine: malformed batch: %w", pebble.ErrInvalidBatch)
 
-// eachRaw walks an encoded batch with physical keys.
+// eachRaw walks an encoded batch with physical keys. Pebble's own reader trusts
+// its input and panics on a truncated one.
 func eachRaw(repr []byte, fn func(kind Kind, key, value []byte) error) error {
 	if len(repr) < batchrepr.HeaderLen {
 		return ErrBadBatch
 	}
 	want := binary.LittleEndian.Uint32(repr[8:])
-	r := batchrepr.Reader(repr[batchrepr.HeaderLen:])
-	for n := uint32(0); ; n++ {
-		kind, key, value, ok, err := r.Next()
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrBadBatch, err)
+	n := uint32(0)
+	for rest := repr[batchrepr.HeaderLen:]; len(rest) > 0; n++ {
+		var key, value []byte
+		var ok bool
+		kind := pebble.InternalKeyKind(rest[0])
+		if key, rest, ok = cutString(rest[1:]); !ok {
+			return fmt.Errorf("%w: key of operation %d", ErrBadBatch, n)
 		}
-		if !ok {
-			if n != want {
-				return fmt.Errorf("%w: %d operations of %d", ErrBadBatch, n, want)
-			}
-			return nil
-		}
+		var err error
 		switch kind {
 		case pebble.InternalKeyKindSet:
+			if value, rest, ok = cutString(rest); !ok {
+				return fmt.Errorf("%w: value of operation %d", ErrBadBatch, n)
+			}
 			err = fn(KindSet, key, value)
 		case pebble.InternalKeyKindDelete:
 			err = fn(KindDelete, key, nil)
@@ -166,6 +167,20 @@ func eachRaw(repr []byte, fn func(kind Kind, key, value []byte) error) error {
 			return err
 		}
 	}
+	if n != want {
+		return fmt.Errorf("%w: %d operations of %d", ErrBadBatch, n, want)
+	}
+	return nil
+}
+
+// cutString takes a string with its length, a uvarint, off the front of b.
+func cutString(b []byte) (s, rest []byte, ok bool) {
+	n, used := binary.Uvarint(b)
+	if used <= 0 || n > uint64(len(b)-used) {
+		return nil, nil, false
+	}
+	b = b[used:]
+	return b[:n:n], b[n:], true
 }
 
 // BatchFromRepr returns a batch with a copy of the operations of an encoded one.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ type cluster struct {
 	t      *testing.T
 	stores []*testStore
 	region *kvpb.Region
-	now    time.Duration
+	clock  atomic.Int64 // a time.Duration
 
 	mu        sync.Mutex // protects the fields below
 	scheduled map[*Replica]bool
@@ -50,7 +51,8 @@ type testStore struct {
 
 func newCluster(t *testing.T, n int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, now: time.Hour, scheduled: map[*Replica]bool{}, signal: make(chan struct{}, 1), cut: map[uint64]bool{}}
+	c := &cluster{t: t, scheduled: map[*Replica]bool{}, signal: make(chan struct{}, 1), cut: map[uint64]bool{}}
+	c.pass(time.Hour)
 	c.region = &kvpb.Region{Id: 1, Epoch: &kvpb.RegionEpoch{ConfVer: 1, Version: 1}}
 	for i := range n {
 		c.region.Peers = append(c.region.Peers, &kvpb.Peer{Id: uint64(i + 11), StoreId: uint64(i + 1)})
@@ -65,7 +67,7 @@ func newCluster(t *testing.T, n int) *cluster {
 		s.openReplicas()
 		c.stores = append(c.stores, s)
 	}
-	c.now += 10 * testTick // a replica that has just started gives no votes
+	c.pass(10 * testTick) // a replica that has just started gives no votes
 	t.Cleanup(func() {
 		for _, s := range c.stores {
 			s.close()
@@ -95,7 +97,7 @@ func (s *testStore) openReplica(child Child) *Replica {
 	r, err := Open(Options{
 		Region: child.Region, Locks: child.Locks, StoreID: s.id, Host: s, Engine: s.engine, Log: s.raftlog,
 		Metrics: s.metrics, Logger: slog.New(slog.DiscardHandler), ElectionTicks: 10, HeartbeatTicks: 2,
-		Tick: testTick, Lease: 800 * time.Millisecond, Now: func() time.Duration { return s.c.now },
+		Tick: testTick, Lease: 800 * time.Millisecond, Now: func() time.Duration { return s.c.now() },
 	})
 	require.NoError(s.c.t, err)
 	s.replicas[child.Region.GetId()] = r
@@ -122,6 +124,9 @@ func (c *cluster) crash(i int) {
 	s.openDatabases()
 	s.openReplicas()
 }
+
+func (c *cluster) now() time.Duration   { return time.Duration(c.clock.Load()) }
+func (c *cluster) pass(d time.Duration) { c.clock.Add(int64(d)) }
 
 // Host.
 
@@ -195,7 +200,7 @@ func (c *cluster) pump(what string, until func() bool) {
 
 // tick lets time pass for everybody and works meanwhile.
 func (c *cluster) tick() {
-	c.now += testTick
+	c.pass(testTick)
 	for _, s := range c.stores {
 		for _, r := range s.replicas {
 			r.Tick()

@@ -22,7 +22,7 @@ func TestASingleReplicaServesByItself(t *testing.T) {
 	require.Nil(t, v.CheckLease())
 	require.Nil(t, c.propose(v, "k", "v"))
 	require.Equal(t, "v", c.stores[0].get("k"))
-	c.now += time.Hour
+	c.pass(time.Hour)
 	require.Nil(t, v.CheckLease(), "its lease needs no clock")
 	require.True(t, c.replica(0).quiet, "it needs no ticks")
 }
@@ -46,9 +46,9 @@ func TestALeaseIsRenewedByWritesAndByAskingTheQuorum(t *testing.T) {
 	require.Nil(t, c.propose(v, "k", "v"))
 	require.Nil(t, v.CheckLease())
 	require.Nil(t, v.ReadReady(t.Context()))
-	c.now += 799 * time.Millisecond
+	c.pass(799 * time.Millisecond)
 	require.Nil(t, v.CheckLease())
-	c.now += time.Millisecond
+	c.pass(time.Millisecond)
 	require.NotNil(t, v.CheckLease(), "the lease ends 0.8 s after the write was proposed")
 	require.Nil(t, c.await("read index", c.async(func() *kvpb.RegionError { return v.ReadReady(context.Background()) })))
 	require.Nil(t, v.CheckLease())
@@ -67,7 +67,7 @@ func TestReadsOfACutOffLeaderAreNotServed(t *testing.T) {
 			}
 		}
 		// The rule that leases are for: nobody else leads while one holds.
-		require.False(t, next != nil && v.CheckLease() == nil, "two leaders may serve reads at %s", c.now)
+		require.False(t, next != nil && v.CheckLease() == nil, "two leaders may serve reads at %s", c.now())
 		return next != nil
 	})
 	require.Nil(t, c.propose(next, "k", "new"))
@@ -113,7 +113,7 @@ func TestARestartedReplicaKeepsItsPromise(t *testing.T) {
 	vote.Context = []byte(campaignTransfer)
 	require.False(t, c.replica(1).forgottenPromise(vote), "the old leader itself asked for it")
 	vote.Context = nil
-	c.now += 10 * testTick
+	c.pass(10 * testTick)
 	require.False(t, c.replica(1).forgottenPromise(vote))
 	c.pumpTicks("it catches up", func() bool { return c.stores[1].get("k") == "v" })
 }
