@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/keys"
+	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // Change is one schema change being made: what it reads is the newest schema, what it writes becomes one version.
@@ -162,7 +163,7 @@ func (ch *Change) DeleteRange(start, end []byte) error {
 func (c *Catalog) Garbage(ctx context.Context) (out []GarbageRange, err error) {
 	start, end := keys.MetaPrefix(rangePrefix)
 	err = c.opts.KV.View(ctx, func(tx Tx) error {
-		return tx.Scan(ctx, start, end, func(k, v []byte) error {
+		return tx.Scan(ctx, start, end, txn.ScanOptions{}, func(k, v []byte) error {
 			var g GarbageRange
 			if err := json.Unmarshal(v, &g); err != nil {
 				return fmt.Errorf("catalog: garbage range: %w", err)

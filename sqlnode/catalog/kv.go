@@ -16,12 +16,10 @@ type Tx interface {
 	TS() uint64
 	// Get returns nil for an absent key.
 	Get(ctx context.Context, key []byte) ([]byte, error)
-	// Scan calls fn for the pairs of [start, end) in order until it fails. The bytes are valid during the call.
-	Scan(ctx context.Context, start, end []byte, fn func(key, value []byte) error) error
+	// Scan calls fn for the pairs of [start, end) in order, as o says, until it fails. The bytes are valid during the call.
+	Scan(ctx context.Context, start, end []byte, o txn.ScanOptions, fn func(key, value []byte) error) error
 	Set(key, value []byte) error
 	Delete(key []byte) error
-	// LockKey makes the commit conflict with other writers of key though nothing is written to it.
-	LockKey(key []byte)
 }
 
 // KV runs transactions over metadata.
@@ -101,8 +99,8 @@ func (t storeTx) Get(ctx context.Context, key []byte) ([]byte, error) {
 }
 
 // Scan implements Tx.
-func (t storeTx) Scan(ctx context.Context, start, end []byte, fn func(key, value []byte) error) error {
-	sc := t.Txn.Scan(ctx, start, end, txn.ScanOptions{})
+func (t storeTx) Scan(ctx context.Context, start, end []byte, o txn.ScanOptions, fn func(key, value []byte) error) error {
+	sc := t.Txn.Scan(ctx, start, end, o)
 	for {
 		b, err := sc.NextBlock(ctx)
 		if errors.Is(err, io.EOF) {

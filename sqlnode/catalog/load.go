@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cairndb/cairn/internal/keys"
+	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // record remembers the bytes a table was decoded from, so that a reload decodes only what changed.
@@ -26,7 +27,7 @@ func load(ctx context.Context, tx Tx, prev map[int64]record, virtual []*Table) (
 	b := NewBuilder(version)
 	dbs := map[int64]string{}
 	start, end := keys.MetaPrefix(dbPrefix)
-	err = tx.Scan(ctx, start, end, func(_, v []byte) error {
+	err = tx.Scan(ctx, start, end, txn.ScanOptions{}, func(_, v []byte) error {
 		db, err := decodeDatabase(v)
 		if err != nil {
 			return err
@@ -40,7 +41,7 @@ func load(ctx context.Context, tx Tx, prev map[int64]record, virtual []*Table) (
 	}
 	next := make(map[int64]record, len(prev))
 	start, end = keys.MetaPrefix(tablePrefix)
-	err = tx.Scan(ctx, start, end, func(k, v []byte) error {
+	err = tx.Scan(ctx, start, end, txn.ScanOptions{}, func(k, v []byte) error {
 		return loadTable(k, v, dbs, prev, next)
 	})
 	if err != nil {

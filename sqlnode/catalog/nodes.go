@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/keys"
+	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // nodeRecord is what a node tells the others. Times are physical milliseconds of PD's clock.
@@ -51,7 +52,7 @@ func (c *Catalog) nodes(ctx context.Context) (live map[string]nodeRecord, err er
 	err = c.opts.KV.View(ctx, func(tx Tx) error {
 		now := physicalMillis(tx.TS())
 		start, end := keys.MetaPrefix(nodePrefix)
-		return tx.Scan(ctx, start, end, func(k, v []byte) error {
+		return tx.Scan(ctx, start, end, txn.ScanOptions{}, func(k, v []byte) error {
 			name, err := keys.DecodeMeta(k)
 			if err != nil {
 				return err

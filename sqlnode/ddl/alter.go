@@ -218,6 +218,9 @@ func (e *Executor) alterOptions(ctx context.Context, c *Context, name *ast.Table
 	return nil
 }
 
+// errNothing ends a change that turned out to be none (IF EXISTS, IF NOT EXISTS).
+var errNothing = errors.New("ddl: nothing to do")
+
 // frozenChange makes a change that writers of the old and the new schema must not overlap in: it freezes the table,
 // waits for old writers, and then publishes the change.
 func (e *Executor) frozenChange(ctx context.Context, c *Context, name *ast.TableName, check, change func(*catalog.Table) error) error {
@@ -269,9 +272,6 @@ func (e *Executor) frozenChange(ctx context.Context, c *Context, name *ast.Table
 	}
 	return nil
 }
-
-// errNothing ends a change that turned out to be none (IF EXISTS, IF NOT EXISTS).
-var errNothing = errors.New("ddl: nothing to do")
 
 // addColumns adds columns without touching rows: rows without the column have its origin default.
 func (e *Executor) addColumns(ctx context.Context, c *Context, name *ast.TableName, spec *ast.AlterTableSpec) error {

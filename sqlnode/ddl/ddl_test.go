@@ -92,7 +92,7 @@ func (n *node) insert(name string, row ...types.Value) error {
 // count counts the keys of a range.
 func (n *node) count(start, end []byte) (c int) {
 	require.NoError(n.t, n.kv.View(context.Background(), func(tx catalog.Tx) error {
-		return tx.Scan(context.Background(), start, end, func(_, _ []byte) error { c++; return nil })
+		return tx.Scan(context.Background(), start, end, txn.ScanOptions{}, func(_, _ []byte) error { c++; return nil })
 	}))
 	return c
 }
@@ -316,7 +316,7 @@ func (n *node) checkEntries(tbl *catalog.Table, ix *catalog.Index) {
 	ib, rr := table.NewIndexBuilder(tbl, ix), table.NewRowReader(tbl, nil)
 	start, end := keys.RowPrefix(tbl.ID)
 	require.NoError(n.t, n.kv.View(ctx, func(tx catalog.Tx) error {
-		return tx.Scan(ctx, start, end, func(k, v []byte) error {
+		return tx.Scan(ctx, start, end, txn.ScanOptions{}, func(k, v []byte) error {
 			_, handle, err := keys.DecodeRow(k)
 			require.NoError(n.t, err)
 			row, err := rr.Decode(nil, handle, v)

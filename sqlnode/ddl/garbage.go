@@ -2,11 +2,11 @@ package ddl
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
 	"github.com/cairndb/cairn/sqlnode/catalog"
+	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // deleteBatch is how many keys one transaction of the background deletion removes.
@@ -64,23 +64,17 @@ func (e *Executor) collect(ctx context.Context) error {
 	return nil
 }
 
-// errEnough ends a scan early.
-var errEnough = errors.New("enough")
-
 // deleteRange removes the keys [start, end) in small transactions.
 func (e *Executor) deleteRange(ctx context.Context, start, end []byte) error {
 	for {
 		var last []byte
 		err := e.opts.KV.Update(ctx, func(tx catalog.Tx) error {
 			var found [][]byte
-			err := tx.Scan(ctx, start, end, func(k, _ []byte) error {
+			err := tx.Scan(ctx, start, end, txn.ScanOptions{Limit: deleteBatch, KeyOnly: true}, func(k, _ []byte) error {
 				found = append(found, slices.Clone(k))
-				if len(found) == deleteBatch {
-					return errEnough
-				}
 				return nil
 			})
-			if err != nil && !errors.Is(err, errEnough) {
+			if err != nil {
 				return err
 			}
 			last = nil

@@ -3,20 +3,14 @@ package ddl
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
 
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/sqlerr"
-	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/sqlnode/catalog"
-	"github.com/cairndb/cairn/sqlnode/table"
 )
-
-// backfillBatch is how many rows one transaction of a backfill reads and indexes.
-const backfillBatch = 512
 
 func indexRange(tableID, indexID int64) (start, end []byte) {
 	return keys.IndexPrefix(tableID, indexID)
@@ -138,82 +132,6 @@ func (e *Executor) takeBackIndex(ctx context.Context, j *indexJob) error {
 	})
 	e.wakeCleaner()
 	return err
-}
-
-// backfill writes the entries of all rows. Every transaction maintains the index by now, so rows written from here on
-// need nothing; a row read here is locked, so that a concurrent change of it and this transaction cannot both commit.
-func (e *Executor) backfill(ctx context.Context, t *catalog.Table, ix *catalog.Index) error {
-	b := backfiller{t: t, ix: ix, ib: table.NewIndexBuilder(t, ix), rr: table.NewRowReader(t, nil)}
-	start, end := keys.RowPrefix(t.ID)
-	for start != nil {
-		var next []byte
-		err := e.opts.KV.Update(ctx, func(tx catalog.Tx) (err error) {
-			next, err = b.batch(ctx, tx, start, end)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		start = next
-	}
-	return nil
-}
-
-type backfiller struct {
-	t  *catalog.Table
-	ix *catalog.Index
-	ib *table.IndexBuilder
-	rr *table.RowReader
-
-	row []types.Value
-}
-
-// batch indexes rows of [start, end) and returns where to go on; nil at the end.
-func (b *backfiller) batch(ctx context.Context, tx catalog.Tx, start, end []byte) (next []byte, err error) {
-	type pair struct{ key, value []byte }
-	var rows []pair
-	err = tx.Scan(ctx, start, end, func(k, v []byte) error {
-		rows = append(rows, pair{slices.Clone(k), slices.Clone(v)})
-		if len(rows) == backfillBatch {
-			return errEnough
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errEnough) {
-		return nil, err
-	}
-	for _, p := range rows {
-		if err := b.add(ctx, tx, p.key, p.value); err != nil {
-			return nil, err
-		}
-	}
-	if len(rows) < backfillBatch {
-		return nil, nil
-	}
-	return keys.Next(rows[len(rows)-1].key), nil
-}
-
-// add writes the entry of one row.
-func (b *backfiller) add(ctx context.Context, tx catalog.Tx, rowKey, value []byte) error {
-	_, handle, err := keys.DecodeRow(rowKey)
-	if err != nil {
-		return err
-	}
-	if b.row, err = b.rr.Decode(b.row[:0], handle, value); err != nil {
-		return err
-	}
-	key, entry, distinct := b.ib.Entry(b.row, handle)
-	if distinct {
-		other, err := tx.Get(ctx, key)
-		if err != nil {
-			return err
-		}
-		if other != nil && !slices.Equal(other, handle) {
-			return &table.DupError{Table: b.t, Index: b.ix, Handle: other, Entry: table.EntryText(b.t, b.ix, b.row)}
-		}
-	}
-	tx.LockKey(rowKey)
-	return tx.Set(key, entry)
 }
 
 func (e *Executor) dropIndex(ctx context.Context, c *Context, s *ast.DropIndexStmt) error {

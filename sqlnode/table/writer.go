@@ -255,11 +255,12 @@ func (w *Writer) updateEntry(ctx context.Context, tx Txn, iw *indexWriter, old, 
 func (w *Writer) deleteEntry(ctx context.Context, tx Txn, iw *indexWriter, key, handle []byte, distinct bool) error {
 	if distinct && iw.ix.State != catalog.StatePublic {
 		owner, err := tx.Get(ctx, key)
-		if errors.Is(err, txn.ErrNotFound) || err == nil && !bytes.Equal(owner, handle) {
-			return nil
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, txn.ErrNotFound): // delete it all the same: a backfill that is about to add it must conflict
+		case err != nil:
 			return err
+		case !bytes.Equal(owner, handle):
+			return nil
 		}
 	}
 	return tx.Delete(key)

@@ -10,6 +10,7 @@ import (
 	"github.com/tidwall/btree"
 
 	"github.com/cairndb/cairn/sqlnode/catalog"
+	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // KV is a catalog.KV in memory: snapshot reads, first committer wins. Safe for concurrent use.
@@ -37,7 +38,6 @@ type tx struct {
 	ts     uint64
 	data   *btree.Map[string, version]
 	writes map[string][]byte
-	locks  map[string]bool
 }
 
 // Begin starts a transaction.
@@ -45,7 +45,7 @@ func (s *KV) begin() *tx {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ts += 1 << 18 // one millisecond
-	return &tx{ts: s.ts, data: s.data.Copy(), writes: map[string][]byte{}, locks: map[string]bool{}}
+	return &tx{ts: s.ts, data: s.data.Copy(), writes: map[string][]byte{}}
 }
 
 // Update implements catalog.KV.
@@ -83,17 +83,7 @@ func (s *KV) commit(t *tx) bool {
 			return false
 		}
 	}
-	for k := range t.locks {
-		if v, ok := s.data.Get(k); ok && v.ts > t.ts {
-			return false
-		}
-	}
 	s.ts++
-	for k := range t.locks {
-		if v, ok := s.data.Get(k); ok {
-			s.data.Set(k, version{value: v.value, ts: s.ts})
-		}
-	}
 	for k, v := range t.writes {
 		s.data.Set(k, version{value: v, ts: s.ts})
 	}
@@ -113,7 +103,7 @@ func (t *tx) Get(_ context.Context, key []byte) ([]byte, error) {
 }
 
 // Scan implements catalog.Tx.
-func (t *tx) Scan(_ context.Context, start, end []byte, fn func(key, value []byte) error) error {
+func (t *tx) Scan(_ context.Context, start, end []byte, o txn.ScanOptions, fn func(key, value []byte) error) error {
 	all := map[string][]byte{}
 	t.data.Ascend(string(start), func(k string, v version) bool {
 		if end != nil && k >= string(end) {
@@ -134,6 +124,12 @@ func (t *tx) Scan(_ context.Context, start, end []byte, fn func(key, value []byt
 		}
 	}
 	slices.Sort(names)
+	if o.Reverse {
+		slices.Reverse(names)
+	}
+	if o.Limit > 0 && len(names) > o.Limit {
+		names = names[:o.Limit]
+	}
 	for _, k := range names {
 		if err := fn([]byte(k), bytes.Clone(all[k])); err != nil {
 			return err
@@ -153,6 +149,3 @@ func (t *tx) Delete(key []byte) error {
 	t.writes[string(key)] = nil
 	return nil
 }
-
-// LockKey implements catalog.Tx.
-func (t *tx) LockKey(key []byte) { t.locks[string(key)] = true }
