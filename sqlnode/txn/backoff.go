@@ -16,10 +16,9 @@ type backoffKind struct{ base, limit, budget time.Duration }
 
 var (
 	// A reader waits for a lock whose owner is about to commit.
-	backoffReadLock = backoffKind{2 * time.Millisecond, 3 * time.Second, 20 * time.Second}
+	backoffReadLock = backoffKind{time.Millisecond, 250 * time.Millisecond, 20 * time.Second}
 	// A writer waits for a lock.
-	backoffWriteLock = backoffKind{10 * time.Millisecond, 3 * time.Second, 40 * time.Second}
-	// The primary of a lock is not written yet.
+	backoffWriteLock = backoffKind{2 * time.Millisecond, 250 * time.Millisecond, 40 * time.Second}
 	// Regions change; new routes are known almost at once.
 	backoffRegion = backoffKind{time.Millisecond, 500 * time.Millisecond, 40 * time.Second}
 )

@@ -201,7 +201,7 @@ func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, 
 		if len(got.GetErrors()) == 0 {
 			return c.onePhaseDone(got, g, begin)
 		}
-		if err := c.prewriteErrors(ctx, &w, got.GetErrors()); err != nil {
+		if err := c.prewriteErrors(ctx, &w, 0, got.GetErrors()); err != nil {
 			if p.IsRetry { // keep an attempt that is still on its way from succeeding
 				c.written = g.Index
 				c.cleanUp()
@@ -246,7 +246,8 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 
 // prewriteErrors settles locks met by a prewrite so that it can be sent again,
 // or returns what stopped it.
-func (c *committer) prewriteErrors(ctx context.Context, w *LockWait, errs []*kvpb.KeyError) error {
+// holding is as in settleForWrite.
+func (c *committer) prewriteErrors(ctx context.Context, w *LockWait, holding uint64, errs []*kvpb.KeyError) error {
 	locks := make([]*kvpb.LockInfo, 0, len(errs))
 	for _, ke := range errs {
 		lock := ke.GetLocked()
@@ -255,7 +256,7 @@ func (c *committer) prewriteErrors(ctx context.Context, w *LockWait, errs []*kvp
 		}
 		locks = append(locks, lock)
 	}
-	return c.s.resolver.settleForWrite(ctx, w, locks)
+	return c.s.resolver.settleForWrite(ctx, w, holding, locks)
 }
 
 // keyError is the package's keyError with what only the transaction knows.
@@ -371,7 +372,7 @@ func (c *committer) prewrite(ctx context.Context, b batch) error {
 			c.noteWritten(b)
 			return nil
 		}
-		if err := c.prewriteErrors(ctx, &w, errs); err != nil {
+		if err := c.prewriteErrors(ctx, &w, c.startTS, errs); err != nil {
 			return err
 		}
 	}

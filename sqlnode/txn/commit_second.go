@@ -112,10 +112,14 @@ func (c *committer) commitSecondary(ctx context.Context, b batch) error {
 	return nil
 }
 
-// cleanUp rolls back in the background what was or may have been locked.
+// cleanUp rolls back in the background what was or may have been locked, and the
+// primary in any case, where others ask.
 func (c *committer) cleanUp() {
 	if len(c.written) == 0 {
 		return
+	}
+	if c.primary >= 0 && !slices.Contains(c.written, c.primary) {
+		c.written = append(c.written, c.primary)
 	}
 	index := c.written
 	if c.primary >= 0 && !slices.Contains(index, c.primary) {

@@ -385,6 +385,39 @@ func TestWriterWaitsForALivingLock(t *testing.T) {
 	require.GreaterOrEqual(t, waits, 3)
 }
 
+// Two transactions that each hold what the other one wants do not wait for each
+// other: the younger one gives up.
+func TestNoDeadlockOfTwoCommits(t *testing.T) {
+	s, kv, _ := newTestStore(t)
+	kv.st.Split([]byte("m"))
+	older, younger := begin(t, s), begin(t, s)
+	prewritten := make([]batch, 0, 2)
+	var cs []*committer
+	for i, tx := range []*Txn{older, younger} {
+		for _, k := range []string{"a", "z"} {
+			require.NoError(t, tx.Set([]byte(k), []byte("1")))
+		}
+		startTS, err := tx.awaitStart()
+		require.NoError(t, err)
+		c := newCommitter(tx, startTS)
+		batches, err := c.split(t.Context(), nil)
+		require.NoError(t, err)
+		require.NoError(t, c.prewrite(t.Context(), batches[i]))
+		cs, prewritten = append(cs, c), append(prewritten, batches[1-i])
+	}
+	var conflict *WriteConflictError
+	require.ErrorAs(t, cs[1].prewrite(t.Context(), prewritten[1]), &conflict)
+	require.Equal(t, cs[0].startTS, conflict.ConflictStartTS)
+	cs[1].cleanUp()
+	// The older one waits for the clean-up, and then finds its rollback record, which
+	// counts as a newer version.
+	require.ErrorAs(t, cs[0].prewrite(t.Context(), prewritten[0]), &conflict)
+	require.Equal(t, cs[1].startTS, conflict.ConflictCommitTS)
+	cs[0].cleanUp()
+	s.tasks.Wait()
+	require.Zero(t, locksIn(t, kv))
+}
+
 func TestLockTimeout(t *testing.T) {
 	s, kv, _ := newTestStore(t)
 	kv.st.Split([]byte("m"))

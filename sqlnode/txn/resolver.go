@@ -49,6 +49,10 @@ func newResolver(s *Store) *resolver {
 // status asks the primary of lock what became of its transaction. A read names
 // its timestamp as caller, so that a living owner can be pushed behind it; a
 // writer names 0. An owner whose lock expired is rolled back by the question.
+//
+// When the primary shows no trace of the transaction its lock may still be on the
+// way: the owner counts as alive, and the caller waits and tries its own request
+// again. Asking the primary again instead would miss that the lock is gone.
 func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint64) (txnStatus, error) {
 	r.mu.Lock()
 	commitTS, ok := r.settled[lock.GetStartTs()]
@@ -56,23 +60,9 @@ func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint6
 	if ok {
 		return txnStatus{commitTS: commitTS}, nil
 	}
-	st, found, err := r.ask(ctx, lock, caller)
-	if err != nil || found {
-		return st, err
-	}
-	// No trace at the primary: its prewrite is still on the way, or failed and the
-	// lock that was met is being rolled back. The caller waits and looks at the lock
-	// again, which tells the two apart.
-	now, err := r.s.CurrentTS(ctx)
-	return txnStatus{alive: true, left: max(0, timeLeft(lock, now))}, err
-}
-
-// ask does one round of status; found is false when the primary shows no trace
-// of the transaction yet and its lock may still be on the way.
-func (r *resolver) ask(ctx context.Context, lock *kvpb.LockInfo, caller uint64) (st txnStatus, found bool, err error) {
 	now, err := r.s.CurrentTS(ctx)
 	if err != nil {
-		return st, false, err
+		return txnStatus{}, err
 	}
 	resp, err := r.s.sendKey(ctx, lock.GetPrimary(), &kvpb.Request{Cmd: &kvpb.Request_CheckTxnStatus{
 		CheckTxnStatus: &kvpb.CheckTxnStatusRequest{
@@ -81,24 +71,24 @@ func (r *resolver) ask(ctx context.Context, lock *kvpb.LockInfo, caller uint64) 
 			VerifyIsPrimary:    true,
 		}}})
 	if err != nil {
-		return st, false, err
+		return txnStatus{}, err
 	}
 	got := resp.GetCheckTxnStatus()
 	if ke := got.GetError(); ke != nil {
 		if ke.GetTxnNotFound() != nil {
-			return st, false, nil
+			return txnStatus{alive: true, left: max(0, timeLeft(lock, now))}, nil
 		}
-		return st, false, keyError(ke, caller)
+		return txnStatus{}, keyError(ke, caller)
 	}
 	if primary := got.GetLock(); primary != nil {
 		return txnStatus{
 			alive:  true,
 			pushed: got.GetAction() == kvpb.TxnAction_TXN_ACTION_MIN_COMMIT_TS_PUSHED,
 			left:   max(0, timeLeft(primary, now)),
-		}, true, nil
+		}, nil
 	}
 	r.remember(lock.GetStartTs(), got.GetCommitTs())
-	return txnStatus{commitTS: got.GetCommitTs()}, true, nil
+	return txnStatus{commitTS: got.GetCommitTs()}, nil
 }
 
 func (r *resolver) remember(startTS, commitTS uint64) {
@@ -195,7 +185,13 @@ func (r *resolver) forget(id string) {
 
 // settleForWrite makes progress against locks a writer met: those of finished
 // transactions are settled, for those of living ones it waits.
-func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, locks []*kvpb.LockInfo) error {
+//
+// A writer that holds locks itself names its start timestamp in holding, and does
+// not wait for older transactions: two that wait for each other would do so until
+// their locks expire. It loses little, for a living owner that commits does so
+// after the writer's snapshot and makes it conflict anyway. A writer that holds
+// nothing names 0.
+func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, holding uint64, locks []*kvpb.LockInfo) error {
 	var alive *kvpb.LockInfo
 	var wait time.Duration
 	for _, lock := range locks {
@@ -204,6 +200,12 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, locks []*kvp
 			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
 		}
 		if st.alive {
+			if lock.GetStartTs() < holding {
+				return &WriteConflictError{
+					StartTS: holding, ConflictStartTS: lock.GetStartTs(), Key: lock.GetKey(),
+					Reason: kvpb.ConflictReason_CONFLICT_REASON_OPTIMISTIC,
+				}
+			}
 			alive, wait = lock, max(wait, st.left)
 			continue
 		}
