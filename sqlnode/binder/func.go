@@ -28,7 +28,7 @@ func (b *binder) bindFunc(x *ast.FuncCallExpr, ec *exprContext) (expr.Expr, erro
 	case ast.InsertFunc:
 		name = "insert"
 	case ast.CharFunc:
-		name = "char"
+		return b.bindChar(x, ec)
 	}
 	args := make([]expr.Expr, 0, len(x.Args))
 	for i, a := range x.Args {
@@ -45,6 +45,20 @@ func (b *binder) bindFunc(x *ast.FuncCallExpr, ec *exprContext) (expr.Expr, erro
 		return nil, sqlerr.New(sqlerr.ErrSpDoesNotExist, "FUNCTION", b.ctx.DB+"."+x.FnName.O)
 	}
 	return e, err
+}
+
+// bindChar binds CHAR(n, ... [USING charset]); the grammar gives the character set, or NULL, as the last argument.
+func (b *binder) bindChar(x *ast.FuncCallExpr, ec *exprContext) (expr.Expr, error) {
+	last := len(x.Args) - 1
+	e, err := b.call("char", ec, x.Args[:last]...)
+	if err != nil {
+		return nil, err
+	}
+	l, ok := x.Args[last].(*parse.Literal)
+	if !ok || l.Value.IsNull() {
+		return e, nil
+	}
+	return expr.NewCall(b.build, "convert", e, textConst(l.GetString()))
 }
 
 // bindTemporalLiteral binds DATE '...', TIME '...' and TIMESTAMP '...': constants, error 1525 when the text is no such value.

@@ -42,6 +42,10 @@ func (o *optimizer) choosePath(s *binder.Scan, conds []expr.Expr, req request) (
 		if err != nil {
 			return nil, err
 		}
+		if len(p.keys) == 1 && ix == nil { // one row by its handle: nothing is better
+			p.cover, p.ordered, p.rows, p.cost = true, len(req.order) > 0, 1, 1
+			return p, nil
+		}
 		p.cover = ix == nil || covers(s, ix, conds, req.need)
 		p.ordered, p.desc = o.ordered(s, p, req.order)
 		o.price(p, s, conds, req)

@@ -12,7 +12,8 @@ import (
 func (o *optimizer) push(rel binder.Rel, conds []expr.Expr) binder.Rel {
 	switch r := rel.(type) {
 	case *binder.Filter:
-		return o.push(r.Child, append(conds, o.foldAll(r.Conds)...))
+		own := o.factorAll(o.foldAll(r.Conds))
+		return o.push(r.Child, append(conds[:len(conds):len(conds)], own...))
 	case *binder.Join:
 		return o.pushJoin(r, conds)
 	case *binder.Project:
@@ -152,7 +153,7 @@ func renumber(e expr.Expr, from, to []binder.ColID) expr.Expr {
 func (o *optimizer) pushJoin(r *binder.Join, conds []expr.Expr) binder.Rel {
 	left, right := columnsOf(r.Left), columnsOf(r.Right)
 	j := *r
-	j.On = o.foldAll(r.On)
+	j.On = o.factorAll(o.foldAll(r.On))
 	if j.Type == plan.JoinLeft && rejectsNulls(conds, right) {
 		j.Type = plan.JoinInner
 	}
