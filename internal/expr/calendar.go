@@ -113,11 +113,6 @@ var (
 // secondsOf returns the seconds since midnight.
 func (c civil) secondsOf() int { return c.hour*3600 + c.minute*60 + c.second }
 
-// validDate tells whether month and day are within the calendar; year 0 is allowed.
-func (c civil) validDate() bool {
-	return c.month >= 1 && c.month <= 12 && c.day >= 1 && c.day <= daysIn(c.year, c.month) && c.year <= 9999
-}
-
 // civilOf takes a time apart.
 func civilOf(t types.Time) civil {
 	var c civil

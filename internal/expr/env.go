@@ -137,9 +137,9 @@ func (e *Env) problem(code uint16, args ...any) {
 	e.warn(code, args...)
 }
 
-// divisionByZero reports x/0, whose value is NULL.
+// divisionByZero reports x/0, whose value is NULL. Without the mode nobody hears of it.
 func (e *Env) divisionByZero() {
-	if e.InDML && e.Mode&ModeErrorForDivisionByZero == 0 {
+	if e.Mode&ModeErrorForDivisionByZero == 0 {
 		return
 	}
 	e.problem(sqlerr.ErrDivisionByZero)

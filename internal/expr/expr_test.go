@@ -469,3 +469,29 @@ func TestKernelsAgainstClosures(t *testing.T) {
 	}
 	require.Positive(t, kernels)
 }
+
+// TestNamesAreKnown: what clients use must not be answered with 1305.
+func TestNamesAreKnown(t *testing.T) {
+	names := `= <=> <> != < <= > >= + - * / div % mod neg not ! ~ & | ^ << >> and or xor in between like regexp rlike case
+		if ifnull nullif coalesce greatest least interval cast convert collate binary concat concat_ws length octet_length
+		bit_length char_length character_length lower lcase upper ucase left right substring substr mid substring_index trim
+		ltrim rtrim lpad rpad replace reverse repeat space locate instr position field elt find_in_set hex unhex ascii ord char
+		strcmp format quote insert abs ceil ceiling floor round truncate sign sqrt pow power exp ln log log2 log10 pi rand conv
+		crc32 sin cos tan asin acos atan atan2 cot degrees radians bin oct now current_timestamp localtime localtimestamp sysdate
+		utc_timestamp utc_date utc_time curdate current_date curtime current_time date time year month day dayofmonth hour minute
+		second microsecond dayofweek dayofyear weekday week weekofyear yearweek quarter monthname dayname extract date_add
+		date_sub adddate subdate datediff timediff timestamp timestampdiff timestampadd date_format str_to_date unix_timestamp
+		from_unixtime last_day to_days from_days to_seconds time_to_sec sec_to_time makedate maketime addtime subtime convert_tz
+		database schema user current_user session_user system_user version connection_id last_insert_id row_count found_rows
+		md5 sha1 sha sha2 uuid to_base64 from_base64 inet_aton inet_ntoa bit_count any_value isnull sleep benchmark`
+	for _, name := range strings.Fields(names) {
+		require.True(t, Known(name), name)
+	}
+	for _, name := range []string{"is null", "is not null", "is true", "is not true", "is false", "is not false", "not in",
+		"not between", "not like", "not regexp", "not rlike"} {
+		require.True(t, Known(name), name)
+	}
+	for _, name := range strings.Fields("count sum avg min max group_concat bit_and bit_or bit_xor std stddev variance") {
+		require.True(t, IsAgg(name), name)
+	}
+}

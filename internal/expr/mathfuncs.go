@@ -84,7 +84,7 @@ const errInvalidLogarithm = 3020
 
 func (e *Env) badLogarithm() {
 	err := sqlerr.Newf(errInvalidLogarithm, "Invalid argument for logarithm")
-	if e.InDML && e.Strict && e.Mode&ModeErrorForDivisionByZero != 0 {
+	if e.InDML && e.Strict {
 		e.fail(err)
 	} else if e.Warn != nil {
 		e.Warn(err.Warning(sqlerr.WarningLevel))

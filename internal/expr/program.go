@@ -206,8 +206,7 @@ func filterOne(env *Env, p *Program, b *chunk.Batch) {
 
 // compiler carries the first error of a compilation.
 type compiler struct {
-	err   error
-	depth int
+	err error
 }
 
 func (cc *compiler) fail(err error) {

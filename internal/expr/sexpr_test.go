@@ -380,6 +380,7 @@ func typeName(t types.Type) string {
 
 func testEnv() *Env {
 	return &Env{
+		Mode:  ModeErrorForDivisionByZero,
 		Now:   time.Date(2024, 2, 29, 13, 14, 15, 123456000, time.UTC),
 		Clock: func() time.Time { return time.Date(2024, 2, 29, 13, 14, 16, 0, time.UTC) },
 		Loc:   time.FixedZone("+02:00", 7200),
