@@ -156,6 +156,19 @@ func TestDeadNodesDoNotBlock(t *testing.T) {
 	require.NoError(t, dead.Close())
 }
 
+func TestANamedNodeReplacesItsRecord(t *testing.T) {
+	kv := catalogtest.New()
+	killed, err := catalog.Open(context.Background(), catalog.Options{KV: kv, Name: "store-1", RenewInterval: time.Hour, PollInterval: time.Hour})
+	require.NoError(t, err)
+	defer killed.Close()
+	again, err := catalog.Open(context.Background(), catalog.Options{KV: kv, Name: "store-1"})
+	require.NoError(t, err)
+	defer again.Close()
+	version := addTable(t, again, "d", "t")
+	require.NoError(t, again.WaitLoaded(context.Background(), version))
+	require.NotEqual(t, killed.NodeID(), again.NodeID())
+}
+
 func TestDropRecordsGarbage(t *testing.T) {
 	c := open(t, catalogtest.New())
 	addTable(t, c, "d", "t")

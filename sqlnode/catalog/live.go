@@ -30,6 +30,10 @@ var ErrLeaseLost = errors.New("catalog: schema lease lost")
 // Options of Open. The zero value of a duration means its default.
 type Options struct {
 	KV KV
+	// Name, when not empty, is a name this node keeps over restarts and shares with no other one, such as that of the
+	// store in the same process. A process that was killed and started again then replaces its old record at once;
+	// otherwise the record holds up schema changes until its lease has run out.
+	Name string
 	// Virtual are the tables of the system databases that the node itself makes; they are in every snapshot.
 	Virtual []*Table
 	// PollInterval is how often the schema version is read, RenewInterval how often the node's record is renewed,
@@ -62,7 +66,8 @@ type generation struct {
 // Catalog is this node's view of the schema. Safe for concurrent use.
 type Catalog struct {
 	opts   Options
-	nodeID string
+	record string // key of the node's record
+	nodeID string // of this process, never used again
 
 	current    atomic.Pointer[generation]
 	validUntil atomic.Int64 // time since base, in nanoseconds, until when this node may commit
@@ -86,7 +91,10 @@ type Catalog struct {
 // Open loads the schema, registers the node and starts following. Close must be called.
 func Open(ctx context.Context, o Options) (*Catalog, error) {
 	o.fill()
-	c := &Catalog{opts: o, nodeID: newNodeID(), base: time.Now(), kick: make(chan struct{}, 1), done: make(chan struct{})}
+	c := &Catalog{opts: o, nodeID: newNodeID(), record: o.Name, base: time.Now(), kick: make(chan struct{}, 1), done: make(chan struct{})}
+	if c.record == "" {
+		c.record = c.nodeID
+	}
 	c.mu.changed = make(chan struct{})
 	// Register before loading: a schema change that does not see our record committed before we load.
 	if err := c.publish(ctx, 0, 0); err != nil {
@@ -110,7 +118,7 @@ func newNodeID() string {
 	return fmt.Sprintf("%016x", binary.BigEndian.Uint64(b[:]))
 }
 
-// NodeID is the random name this node registered under.
+// NodeID is the random name of this process as a SQL node.
 func (c *Catalog) NodeID() string { return c.nodeID }
 
 // Close stops following and removes the node's record, so that nobody waits for it. No transaction may be open.
@@ -119,7 +127,7 @@ func (c *Catalog) Close() error {
 	<-c.done
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return c.opts.KV.Update(ctx, func(tx Tx) error { return tx.Delete(keys.Meta(nodePrefix + c.nodeID)) })
+	return c.opts.KV.Update(ctx, func(tx Tx) error { return tx.Delete(keys.Meta(nodePrefix + c.record)) })
 }
 
 // Snapshot is the newest loaded schema.

@@ -12,6 +12,7 @@ import (
 
 // nodeRecord is what a node tells the others. Times are physical milliseconds of PD's clock.
 type nodeRecord struct {
+	ID      string `json:"id"`     // of the process, see Catalog.NodeID
 	Loaded  int64 `json:"loaded"` // version of new transactions
 	Oldest  int64 `json:"oldest"` // oldest version of open transactions
 	Expires int64 `json:"expires"`
@@ -36,7 +37,7 @@ func (c *Catalog) publish(ctx context.Context, loaded, oldest int64) error {
 	err := c.opts.KV.Update(ctx, func(tx Tx) error {
 		sent = time.Since(c.base)
 		expires := physicalMillis(tx.TS()) + c.opts.Lease.Milliseconds()
-		return tx.Set(keys.Meta(nodePrefix+c.nodeID), mustJSON(nodeRecord{Loaded: loaded, Oldest: oldest, Expires: expires}))
+		return tx.Set(keys.Meta(nodePrefix+c.record), mustJSON(nodeRecord{ID: c.nodeID, Loaded: loaded, Oldest: oldest, Expires: expires}))
 	})
 	if err != nil {
 		return err
@@ -63,7 +64,7 @@ func (c *Catalog) nodes(ctx context.Context) (live map[string]nodeRecord, err er
 				return fmt.Errorf("catalog: node record %s: %w", id, err)
 			}
 			switch {
-			case id == c.nodeID:
+			case id == c.record:
 			case r.Expires < now:
 				dead = append(dead, id)
 			default:
@@ -99,11 +100,11 @@ func (c *Catalog) removeExpired(ctx context.Context, id string) error {
 	})
 }
 
-// LiveNodes lists the other nodes whose lease has not run out.
+// LiveNodes lists the ids of the other nodes (see NodeID) whose lease has not run out.
 func (c *Catalog) LiveNodes(ctx context.Context) (ids []string, err error) {
 	live, err := c.nodes(ctx)
-	for id := range live {
-		ids = append(ids, id)
+	for _, r := range live {
+		ids = append(ids, r.ID)
 	}
 	return ids, err
 }

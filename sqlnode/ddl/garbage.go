@@ -17,17 +17,17 @@ func (e *Executor) janitor(ctx context.Context) {
 	tick := time.NewTicker(e.opts.CleanInterval)
 	defer tick.Stop()
 	for {
+		if err := e.adopt(ctx); err != nil && ctx.Err() == nil {
+			e.opts.Logger.Warn("cannot take back schema changes of dead nodes", "error", err)
+		}
+		if err := e.collect(ctx); err != nil && ctx.Err() == nil {
+			e.opts.Logger.Warn("cannot delete data of dropped tables", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := e.adopt(ctx); err != nil && ctx.Err() == nil {
-				e.opts.Logger.Warn("cannot take back schema changes of dead nodes", "error", err)
-			}
 		case <-e.clean:
-		}
-		if err := e.collect(ctx); err != nil && ctx.Err() == nil {
-			e.opts.Logger.Warn("cannot delete data of dropped tables", "error", err)
 		}
 	}
 }
