@@ -57,7 +57,11 @@ func (d *DB) submit(t task) {
 	}
 }
 
-// write is the log writer.
+// write is the log writer: one batch, one fsync, at a time.
+//
+// Up to three batches under way were tried, so that the disk need not wait for
+// the next: with 16 writers that was a quarter slower, as each fsync then found
+// fewer entries. The way back to the proposers is time in which entries gather.
 func (d *DB) write() {
 	defer close(d.done)
 	var spare []task

@@ -186,7 +186,7 @@ func (r *Replica) commitApplied(sync bool) error {
 	}
 	if ab.index > 0 {
 		var buf [24]byte
-		ab.b.Set(engine.CFLocal, localKey(r.id, kindApplied), appendApplyState(buf[:0], ab.index, ab.term))
+		ab.b.Set(engine.CFLocal, r.appliedKey, appendApplyState(buf[:0], ab.index, ab.term))
 		if err := r.o.Engine.Commit(ab.b, sync); err != nil {
 			return err
 		}

@@ -46,6 +46,7 @@ type testStore struct {
 	engine   *engine.DB
 	raftlog  *raftlog.DB
 	replicas map[uint64]*Replica
+	started  time.Duration
 	metrics  *Metrics
 }
 
@@ -82,7 +83,7 @@ func (s *testStore) openDatabases() {
 	require.NoError(s.c.t, err)
 	s.raftlog, err = raftlog.Open(raftlog.Options{Dir: "raft", FS: s.fs, MemTableBytes: 1 << 20})
 	require.NoError(s.c.t, err)
-	s.metrics, s.replicas = NewMetrics(nil), map[uint64]*Replica{}
+	s.metrics, s.replicas, s.started = NewMetrics(nil), map[uint64]*Replica{}, s.c.now()
 }
 
 func (s *testStore) openReplicas() {
@@ -97,7 +98,7 @@ func (s *testStore) openReplica(child Child) *Replica {
 	r, err := Open(Options{
 		Region: child.Region, Locks: child.Locks, StoreID: s.id, Host: s, Engine: s.engine, Log: s.raftlog,
 		Metrics: s.metrics, Logger: slog.New(slog.DiscardHandler), ElectionTicks: 10, HeartbeatTicks: 2,
-		Tick: testTick, Lease: 800 * time.Millisecond, Now: func() time.Duration { return s.c.now() },
+		Tick: testTick, Lease: 800 * time.Millisecond, Started: s.started, Now: func() time.Duration { return s.c.now() },
 	})
 	require.NoError(s.c.t, err)
 	s.replicas[child.Region.GetId()] = r

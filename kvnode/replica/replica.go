@@ -90,6 +90,9 @@ type Options struct {
 	// Lease is how long a leader may serve reads after it last heard of a quorum;
 	// less than the election timeout.
 	Lease time.Duration
+	// Started is when the process began to serve, by Now. Promises given before
+	// are forgotten; see forgottenPromise.
+	Started time.Duration
 	// Now is a clock that never goes back and runs while the machine sleeps.
 	Now func() time.Duration
 }
@@ -138,8 +141,8 @@ type Replica struct {
 	inflight    []*proposal // given to Raft, in log order
 	reading     []*read     // waiting for the quorum or for the state machine
 	nextRead    uint64
-	started     time.Duration
-	quiet       bool // needs no ticks
+	appliedKey  []byte // of the apply state
+	quiet       bool   // needs no ticks
 	taken       taken
 	ab          applyBatch
 	over        bool // no visit does anything any more
@@ -157,12 +160,12 @@ type Slot struct {
 func Open(o Options) (*Replica, error) {
 	r := &Replica{
 		id: o.Region.GetId(), o: o, host: o.Host, region: o.Region, locks: o.Locks,
-		log:     o.Logger.With("region", o.Region.GetId()),
-		ready:   make(chan struct{}),
-		ended:   make(chan struct{}),
-		started: o.Now(),
+		log:   o.Logger.With("region", o.Region.GetId()),
+		ready: make(chan struct{}),
+		ended: make(chan struct{}),
 	}
 	r.nextID.Store(rand.Uint64())
+	r.appliedKey = localKey(r.id, kindApplied)
 	for _, p := range o.Region.GetPeers() {
 		if p.GetStoreId() == o.StoreID {
 			r.peer = p

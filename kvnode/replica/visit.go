@@ -126,7 +126,7 @@ func (r *Replica) forgottenPromise(m *raftpb.Message) bool {
 	if string(m.GetContext()) == campaignTransfer || len(voters(r.region)) == 1 {
 		return false
 	}
-	return r.o.Now()-r.started < time.Duration(r.o.ElectionTicks)*r.o.Tick
+	return r.o.Now()-r.o.Started < time.Duration(r.o.ElectionTicks)*r.o.Tick
 }
 
 // campaignTransfer is Raft's mark on the votes of a leadership transfer, which

@@ -164,6 +164,9 @@ type Store struct {
 	metrics *metrics
 	replica *replica.Metrics
 
+	now     func() time.Duration // the clock of leases
+	started time.Duration        // by now
+
 	regions sync.Map // region id -> *replica.Replica
 
 	mu      sync.RWMutex                         // protects byStart
@@ -198,6 +201,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.log = o.Logger.With("store", s.meta.GetId())
 	s.metrics = newMetrics(s)
 	s.replica = replica.NewMetrics(o.Registerer)
+	s.now = bootClock()
+	s.started = s.now()
 	s.sched = newScheduler()
 	s.ticker = newTicker(o.Tick)
 	s.flow = newFlow()
@@ -303,7 +308,7 @@ func (s *Store) openReplica(region *kvpb.Region, child replica.Child) (*replica.
 		Region: region, Locks: child.Locks, StoreID: s.meta.GetId(),
 		Host: host{s}, Engine: s.engine, Log: s.raftlog, Metrics: s.replica, Logger: s.log,
 		ElectionTicks: s.o.ElectionTicks, HeartbeatTicks: s.o.HeartbeatTicks,
-		Tick: s.o.Tick, Lease: s.o.Lease, Now: bootClock(),
+		Tick: s.o.Tick, Lease: s.o.Lease, Now: s.now, Started: s.started,
 	})
 	if err != nil {
 		return nil, err
