@@ -26,7 +26,6 @@ type path struct {
 	keys    [][]plan.Scalar
 	used    []bool // conditions the ranges imply exactly
 	eqCols  int    // leading columns with a single value in all ranges
-	unique  bool   // keys are full keys of a unique key
 	cover   bool
 	ordered bool // delivers the requested order
 	desc    bool
@@ -311,7 +310,7 @@ func (p *path) fullKeys() {
 		}
 		keys = combinations(keys, r.Eq)
 	}
-	p.keys, p.unique = keys, true
+	p.keys = keys
 	p.ranges = nil
 }
 

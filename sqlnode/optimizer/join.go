@@ -1,7 +1,6 @@
 package optimizer
 
 import (
-	"github.com/cairndb/cairn/internal/charset"
 	"github.com/cairndb/cairn/internal/expr"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/sqlnode/binder"
@@ -135,7 +134,7 @@ func (o *optimizer) equalities(r *binder.Join, left, right colset) (joinKeys, er
 	var k joinKeys
 	for _, e := range r.On {
 		c, ok := e.(*expr.Call)
-		if !ok || (c.Fn != "=" && c.Fn != "<=>") {
+		if !ok || (c.Fn != "=" && c.Fn != "<=>") || r.NullAware { // null-aware keys are those of IN alone
 			k.other = append(k.other, e)
 			continue
 		}
@@ -292,5 +291,3 @@ func flatten(rel binder.Rel, leaves []binder.Rel, conds []expr.Expr) ([]binder.R
 	leaves, conds = flatten(j.Right, leaves, conds)
 	return leaves, append(conds, j.On...)
 }
-
-var _ = charset.Binary
