@@ -13,9 +13,9 @@ import (
 // nodeRecord is what a node tells the others. Times are physical milliseconds of PD's clock.
 type nodeRecord struct {
 	ID      string `json:"id"`     // of the process, see Catalog.NodeID
-	Loaded  int64 `json:"loaded"` // version of new transactions
-	Oldest  int64 `json:"oldest"` // oldest version of open transactions
-	Expires int64 `json:"expires"`
+	Loaded  int64  `json:"loaded"` // version of new transactions
+	Oldest  int64  `json:"oldest"` // oldest version of open transactions
+	Expires int64  `json:"expires"`
 }
 
 // physicalMillis is the clock part of a timestamp.

@@ -44,8 +44,6 @@ func (e *Executor) alterTable(ctx context.Context, c *Context, s *ast.AlterTable
 // refusedSpecs names the specifications we do not have.
 var refusedSpecs = map[ast.AlterTableType]string{
 	ast.AlterTableDropPrimaryKey: "DROP PRIMARY KEY",
-	ast.AlterTableModifyColumn:   "MODIFY COLUMN",
-	ast.AlterTableChangeColumn:   "CHANGE COLUMN",
 	ast.AlterTableDropForeignKey: "DROP FOREIGN KEY",
 	ast.AlterTableOrderByColumns: "ALTER TABLE ... ORDER BY",
 	ast.AlterTableAddPartitions:  "PARTITION BY",
@@ -56,6 +54,7 @@ func supported(spec *ast.AlterTableSpec) error {
 	switch spec.Tp {
 	case ast.AlterTableOption, ast.AlterTableAddColumns, ast.AlterTableAddConstraint, ast.AlterTableDropColumn, ast.AlterTableDropIndex,
 		ast.AlterTableRenameColumn, ast.AlterTableRenameTable, ast.AlterTableRenameIndex, ast.AlterTableAlterColumn, ast.AlterTableLock,
+		ast.AlterTableModifyColumn, ast.AlterTableChangeColumn,
 		ast.AlterTableAlgorithm, ast.AlterTableForce, ast.AlterTableEnableKeys, ast.AlterTableDisableKeys, ast.AlterTableIndexInvisible:
 	default:
 		if name, ok := refusedSpecs[spec.Tp]; ok {
@@ -90,7 +89,8 @@ func (e *Executor) alterOne(ctx context.Context, c *Context, name *ast.TableName
 		return e.rename(ctx, c, []*ast.TableToTable{{OldTable: name, NewTable: spec.NewTable}})
 	case ast.AlterTableOption:
 		return e.alterOptions(ctx, c, name, spec.Options)
-	case ast.AlterTableRenameColumn, ast.AlterTableRenameIndex, ast.AlterTableAlterColumn, ast.AlterTableIndexInvisible:
+	case ast.AlterTableRenameColumn, ast.AlterTableRenameIndex, ast.AlterTableAlterColumn, ast.AlterTableIndexInvisible,
+		ast.AlterTableModifyColumn, ast.AlterTableChangeColumn:
 		return e.publish(ctx, func(ch *catalog.Change) error {
 			t, err := existing(c, ch.Snapshot, name)
 			if err != nil {
@@ -112,6 +112,10 @@ func (e *Executor) alterOne(ctx context.Context, c *Context, name *ast.TableName
 // editNames makes the changes that touch neither rows nor entries.
 func editNames(c *Context, t *catalog.Table, spec *ast.AlterTableSpec) error {
 	switch spec.Tp {
+	case ast.AlterTableModifyColumn:
+		return modifyColumn(c, t, spec.NewColumns[0].Name.Name.O, spec)
+	case ast.AlterTableChangeColumn:
+		return modifyColumn(c, t, spec.OldColumnName.Name.O, spec)
 	case ast.AlterTableRenameColumn:
 		return renameColumn(t, spec.OldColumnName.Name.O, spec.NewColumnName.Name.O)
 	case ast.AlterTableRenameIndex:
@@ -273,16 +277,18 @@ func (e *Executor) frozenChange(ctx context.Context, c *Context, name *ast.Table
 	return nil
 }
 
-// addColumns adds columns without touching rows: rows without the column have its origin default.
+// addColumns adds columns without touching rows: rows without the column have its origin default. Keys declared with
+// the columns are built afterwards.
 func (e *Executor) addColumns(ctx context.Context, c *Context, name *ast.TableName, spec *ast.AlterTableSpec) error {
+	var inline []*ast.Constraint
 	add := func(t *catalog.Table) error {
+		inline = inline[:0]
 		for _, def := range spec.NewColumns {
-			if err := addColumn(c, t, def, spec.Position); err != nil {
+			keys, err := addColumn(c, t, def, spec.Position)
+			if err != nil {
 				return err
 			}
-		}
-		if len(spec.NewConstraints) > 0 {
-			return unsupported("ADD COLUMN with keys in one parenthesis")
+			inline = append(inline, keys...)
 		}
 		return checkTable(t)
 	}
@@ -293,26 +299,38 @@ func (e *Executor) addColumns(ctx context.Context, c *Context, name *ast.TableNa
 		}
 		return add(t.Edit())
 	}
-	return e.frozenChange(ctx, c, name, check, add)
+	if err := e.frozenChange(ctx, c, name, check, add); err != nil {
+		return err
+	}
+	for _, con := range append(inline, spec.NewConstraints...) {
+		if err := e.addIndex(ctx, c, name, con); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func addColumn(c *Context, t *catalog.Table, def *ast.ColumnDef, pos *ast.ColumnPosition) error {
+// addColumn adds one column to an edited table and returns the keys its definition declares.
+func addColumn(c *Context, t *catalog.Table, def *ast.ColumnDef, pos *ast.ColumnPosition) (inline []*ast.Constraint, err error) {
 	col, inline, err := defineColumn(c, t, def)
 	switch {
 	case err != nil:
-		return err
-	case len(inline) > 0:
-		return unsupported("ADD COLUMN with a key")
+		return nil, err
 	case col.AutoIncrement:
-		return unsupported("ADD COLUMN with AUTO_INCREMENT")
+		return nil, unsupported("ADD COLUMN with AUTO_INCREMENT")
 	case findColumn(t, col.Name) >= 0:
-		return sqlerr.New(sqlerr.ErrDupFieldName, col.Name)
+		return nil, sqlerr.New(sqlerr.ErrDupFieldName, col.Name)
 	case len(t.Columns) >= maxColumns:
-		return sqlerr.New(sqlerr.ErrTooManyFields)
-	case col.Default != nil && col.Default.Now:
-		return unsupported("ADD COLUMN with DEFAULT CURRENT_TIMESTAMP")
+		return nil, sqlerr.New(sqlerr.ErrTooManyFields)
+	}
+	for _, con := range inline {
+		if con.Tp == ast.ConstraintPrimaryKey {
+			return nil, unsupported("ADD PRIMARY KEY")
+		}
 	}
 	switch {
+	case col.Default != nil && col.Default.Now:
+		col.OriginDefault = types.ToStorage(table.Now(col, c.now()), col.Type, c.Loc)
 	case col.Default != nil:
 		col.OriginDefault = col.Default.Value
 	case col.NotNull():
@@ -326,7 +344,7 @@ func addColumn(c *Context, t *catalog.Table, def *ast.ColumnDef, pos *ast.Column
 		case ast.ColumnPositionAfter:
 			after := findColumn(t, pos.RelativeColumn.Name.O)
 			if after < 0 {
-				return sqlerr.New(sqlerr.ErrBadField, pos.RelativeColumn.Name.O, t.Name)
+				return nil, sqlerr.New(sqlerr.ErrBadField, pos.RelativeColumn.Name.O, t.Name)
 			}
 			at = after + 1
 		}
@@ -335,7 +353,7 @@ func addColumn(c *Context, t *catalog.Table, def *ast.ColumnDef, pos *ast.Column
 	col.ID = t.MaxColumnID
 	t.Columns = slices.Insert(t.Columns, at, col)
 	shiftOffsets(t, at, 1)
-	return nil
+	return inline, nil
 }
 
 // shiftOffsets moves the index columns at and behind an offset after a column was inserted or removed.
@@ -349,10 +367,19 @@ func shiftOffsets(t *catalog.Table, from, by int) {
 	}
 }
 
-// dropColumn hides a column; its values stay in old rows until they are written again. A column that is part of an
-// index must be freed of it first, except of an index of its own, which MySQL drops with it.
+// dropColumn hides a column; its values stay in old rows until they are written again. Indexes of this column alone are
+// dropped before; a column that is part of a longer index must be freed of it first.
 func (e *Executor) dropColumn(ctx context.Context, c *Context, name *ast.TableName, spec *ast.AlterTableSpec) error {
 	column := spec.OldColumnName.Name.O
+	if t, err := existing(c, e.cat.Snapshot(), name); err == nil && len(t.Columns) > 1 {
+		for _, ix := range t.Indexes {
+			if len(ix.Columns) == 1 && !ix.Primary && strings.EqualFold(t.Columns[ix.Columns[0].Offset].Name, column) {
+				if err := e.removeIndex(ctx, c, name, ix.Name, true); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	drop := func(t *catalog.Table) error {
 		off := findColumn(t, column)
 		switch {

@@ -65,6 +65,14 @@ type Context struct {
 	Warn func(sqlerr.Warning)
 }
 
+// now is the wall clock in the session's zone.
+func (c *Context) now() time.Time {
+	if c.Loc == nil {
+		return time.Now().UTC()
+	}
+	return time.Now().In(c.Loc)
+}
+
 func (c *Context) note(e *sqlerr.Error) {
 	if c.Warn != nil {
 		c.Warn(e.Warning(sqlerr.Note))

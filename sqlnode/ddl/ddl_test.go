@@ -140,6 +140,11 @@ func TestErrors(t *testing.T) {
 		{"create table u (a int, key ((a+1)))", 1235, ""},
 		{"create view v as select 1", 1235, ""},
 		{"alter table t modify b int", 1235, ""},
+		{"alter table t modify b varchar(5)", 1235, ""},
+		{"alter table t modify b varchar(20) not null", 1235, ""},
+		{"alter table t modify nope int", 1054, ""},
+		{"alter table t change b a int", 1060, ""},
+		{"alter table t modify a bigint unsigned", 1235, ""},
 		{"alter table t drop primary key", 1235, ""},
 		{"create table u (a int) collate nope", 1273, "Unknown collation: 'nope'"},
 		{"create table u (a int) engine=nope", 1286, "Unknown storage engine 'nope'"},
@@ -362,6 +367,48 @@ func TestAddAndDropColumn(t *testing.T) {
 	require.NotNil(t, n.table("t").Column("c"))
 	require.NotNil(t, n.table("t").Index("cc"))
 	require.Equal(t, int64(5), n.table("t").Column("n").Default.Value.Int())
+}
+
+func TestModifyColumn(t *testing.T) {
+	n := newNode(t, catalogtest.New(), time.Minute)
+	n.must("create database d")
+	n.must("create table t (a int primary key, b varchar(10) default 'x', e enum('p','q'), u tinyint unsigned, d decimal(5,2), key (b))")
+	require.NoError(t, n.insert("t", types.Int(1), types.String("v"), types.Uint(2), types.Uint(200), types.Null()))
+	n.must("alter table t modify a bigint, change b bb varchar(30) default 'y' comment 'c' after a, modify e enum('p','q','r'), modify u int unsigned, modify d decimal(9,2) default 1")
+	tbl := n.table("t")
+	require.Equal(t, catalog.HandleInt, tbl.Handle)
+	require.Equal(t, byte(types.TypeLonglong), tbl.Column("a").Type.Tp)
+	require.Equal(t, "y", string(tbl.Column("BB").Default.Value.Bytes()))
+	require.Equal(t, int32(30), tbl.Column("bb").Type.Flen)
+	require.Equal(t, 1, tbl.Index("b").Columns[0].Offset)
+	require.Len(t, tbl.Column("e").Type.Elems, 3)
+	require.NoError(t, n.kv.View(context.Background(), func(tx catalog.Tx) error {
+		v, err := tx.Get(context.Background(), keys.Row(tbl.ID, keys.IntHandle(1)))
+		require.NoError(t, err)
+		row, err := table.NewRowReader(tbl, nil).Decode(nil, keys.IntHandle(1), v)
+		require.NoError(t, err)
+		require.Equal(t, uint64(200), row[3].Uint())
+		require.Equal(t, uint64(2), row[2].Uint())
+		return nil
+	}))
+	n.checkEntries(tbl, tbl.Index("b"))
+}
+
+func TestAddColumnWithKeyAndNow(t *testing.T) {
+	n := newNode(t, catalogtest.New(), time.Minute)
+	n.must("create database d")
+	n.must("create table t (a int primary key)")
+	require.NoError(t, n.insert("t", types.Int(1)))
+	n.must("alter table t add column c datetime not null default current_timestamp, add column u int unique, add column (x int, key kx (x, u))")
+	tbl := n.table("t")
+	require.NotNil(t, tbl.Index("u"))
+	require.NotNil(t, tbl.Index("kx"))
+	require.Equal(t, types.KindTime, tbl.Column("c").OriginDefault.Kind())
+	require.Equal(t, uint16(1235), sqlerr.Code(n.run("alter table t drop column u")))
+	require.Nil(t, n.table("t").Index("u"), "its own index goes first")
+	n.must("drop index kx on t")
+	n.must("alter table t drop column u, drop column x")
+	require.Len(t, n.table("t").Columns, 2)
 }
 
 func TestAWaitingChangeIsTakenBack(t *testing.T) {
