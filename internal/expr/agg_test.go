@@ -180,3 +180,44 @@ func TestSumNeedsMoreThan64Bits(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want.String(), types.Text(runAgg(t, a, &Env{}, neg, 50), a.Typ), "seed %d", seed)
 }
+
+func BenchmarkSumInt(b *testing.B) {
+	batch := chunk.NewBatch([]types.Type{types.NewInt()}, 1024)
+	for i := range int64(1024) {
+		batch.AppendRow(types.Int(i))
+	}
+	a, err := NewAgg(nil, "sum", false, []Expr{intCol(0)}, nil, "")
+	require.NoError(b, err)
+	p, err := CompileAgg(a)
+	require.NoError(b, err)
+	env, s := &Env{}, p.NewState()
+	b.ResetTimer()
+	for range b.N {
+		for row := range 1024 {
+			p.Update(&s, env, batch, row)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1024, "ns/row")
+}
+
+func BenchmarkSumDecimal(b *testing.B) {
+	t := types.NewDecimal(15, 2)
+	batch := chunk.NewBatch([]types.Type{t, t}, 1024)
+	for i := range int64(1024) {
+		batch.AppendRow(types.Dec(decimal.New(i*100+7, 2)), types.Dec(decimal.New(i%100, 2)))
+	}
+	x, y := &Column{Index: 0, Typ: t}, &Column{Index: 1, Typ: t}
+	e := call(b, "*", x, call(b, "-", intConst(1), y))
+	a, err := NewAgg(nil, "sum", false, []Expr{e}, nil, "")
+	require.NoError(b, err)
+	p, err := CompileAgg(a)
+	require.NoError(b, err)
+	env, s := &Env{}, p.NewState()
+	b.ResetTimer()
+	for range b.N {
+		for row := range 1024 {
+			p.Update(&s, env, batch, row)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1024, "ns/row")
+}

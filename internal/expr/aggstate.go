@@ -51,6 +51,7 @@ type AggProgram struct {
 	desc     []bool
 	sep      []byte
 	coll     *charset.Collation
+	scale    int // of the coefficients SUM and AVG add up
 	// add takes a row in that counts: with DISTINCT, one that was not seen.
 	add    func(s *AggState, env *Env, b *chunk.Batch, row int)
 	merge  func(s, o *AggState, env *Env)
@@ -239,13 +240,7 @@ func (p *AggProgram) buildSum() {
 	if arg.Int != nil {
 		p.add = sumInts(arg)
 	} else {
-		f := toDec(arg)
-		p.add = func(s *AggState, env *Env, b *chunk.Batch, row int) {
-			if v, null := f(env, b, row); !null {
-				addDecimal(s, v, env)
-				s.n++
-			}
-		}
+		p.add, p.scale = sumDecimals(arg)
 	}
 	p.merge = func(s, o *AggState, env *Env) {
 		var c uint64
@@ -272,6 +267,30 @@ func sumInts(arg *Program) func(s *AggState, env *Env, b *chunk.Batch, row int) 
 	}
 }
 
+// sumDecimals adds coefficients of one scale in 128 bits, and as decimals what is too great for that.
+func sumDecimals(arg *Program) (add func(s *AggState, env *Env, b *chunk.Batch, row int), scale int) {
+	f := toDec(arg)
+	big := func(s *AggState, env *Env, b *chunk.Batch, row int) {
+		if v, null := f(env, b, row); !null {
+			addDecimal(s, v, env)
+			s.n++
+		}
+	}
+	fast, scale := small(arg)
+	if fast == nil {
+		return big, 0
+	}
+	return func(s *AggState, env *Env, b *chunk.Batch, row int) {
+		v, st := fast(env, b, row)
+		switch st {
+		case smallOK:
+			s.addSmall(v)
+		case smallWide:
+			big(s, env, b, row)
+		}
+	}, scale
+}
+
 func addDecimal(s *AggState, v decimal.Decimal, env *Env) {
 	sum, ok := s.dec.Add(v)
 	if !ok {
@@ -281,8 +300,8 @@ func addDecimal(s *AggState, v decimal.Decimal, env *Env) {
 	s.dec = sum
 }
 
-// intSum is the sum of integers as a number.
-func (s *AggState) intSum() decimal.Decimal {
+// smallSum is the sum of coefficients as a number.
+func (s *AggState) smallSum(scale int) decimal.Decimal {
 	hi, lo := s.hi, s.lo
 	neg := int64(hi) < 0
 	if neg {
@@ -290,7 +309,7 @@ func (s *AggState) intSum() decimal.Decimal {
 		lo, borrow = bits.Sub64(0, lo, 0)
 		hi, _ = bits.Sub64(0, hi, borrow)
 	}
-	return decimal.FromParts(hi, lo, 0, neg)
+	return decimal.FromParts(hi, lo, uint8(scale), neg)
 }
 
 func (p *AggProgram) sumResult(s *AggState, env *Env, avg bool) types.Value {
@@ -299,7 +318,7 @@ func (p *AggProgram) sumResult(s *AggState, env *Env, avg bool) types.Value {
 	}
 	sum := s.dec
 	if s.hi|s.lo != 0 {
-		sum, _ = sum.Add(s.intSum())
+		sum, _ = sum.Add(s.smallSum(p.scale))
 	}
 	scale := int(p.Type.Decimal)
 	ok := true

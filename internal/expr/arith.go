@@ -193,14 +193,24 @@ func bigintName(unsigned bool) string {
 
 // decimals compiles a decimal operation that may overflow.
 func decimals(cc *compiler, c *Call, op func(a, b decimal.Decimal) (decimal.Decimal, bool)) *Program {
-	return decProgram(map2(cc.dec(c.Args[0]), cc.dec(c.Args[1]), func(env *Env, a, b decimal.Decimal) (decimal.Decimal, bool) {
+	x, y, scale := cc.prog(c.Args[0]), cc.prog(c.Args[1]), int(c.Typ.Decimal)
+	slow := bigDecimals(c, x, y, op)
+	f := smallOp(c.Fn[0], x, y, scale)
+	if f == nil {
+		return decProgram(slow)
+	}
+	return &Program{Dec: smallFirst(f, scale, slow), small: f}
+}
+
+func bigDecimals(c *Call, x, y *Program, op func(a, b decimal.Decimal) (decimal.Decimal, bool)) Fn[decimal.Decimal] {
+	return map2(toDec(x), toDec(y), func(env *Env, a, b decimal.Decimal) (decimal.Decimal, bool) {
 		r, ok := op(a, b)
 		if !ok {
 			env.outOfRange("DECIMAL", c)
 			return r, true
 		}
 		return r, false
-	}))
+	})
 }
 
 // floats compiles a double operation that may overflow.

@@ -235,7 +235,7 @@ func compileComparison(cc *compiler, cm comparison, x, y *Program) Fn[int64] {
 	case asIntText:
 		return compareIntText(cm.op, x, y)
 	case asDecimal:
-		return threeWay(cm.op, toDec(x), toDec(y), decimal.Decimal.Cmp)
+		return compareSmall(cm.op, x, y, threeWay(cm.op, toDec(x), toDec(y), decimal.Decimal.Cmp))
 	}
 	return compareTexts(cm.op, charset.Get(cm.coll), x, y)
 }

@@ -51,7 +51,7 @@ func compBetween(cc *compiler, c *Call) *Program {
 	case same && kind == asFloat:
 		f = within(toFloat(x), toFloat(lo), toFloat(hi), cmp.Compare[float64])
 	case same && kind == asDecimal:
-		f = within(toDec(x), toDec(lo), toDec(hi), decimal.Decimal.Cmp)
+		f = withinSmall(x, lo, hi, within(toDec(x), toDec(lo), toDec(hi), decimal.Decimal.Cmp))
 	case same && kind == asTime:
 		f = within(toTime(x), toTime(lo), toTime(hi), cmp.Compare[types.Time])
 	case same && kind == asDuration:

@@ -28,6 +28,7 @@ type Program struct {
 	param  int          // 1 + index of a plain parameter, 0 of anything else
 	konst  *types.Value // value of a plain constant
 	kernel *rangeKernel // filters whole batches; nil when there is none
+	small  smallFn      // of sums and products of decimals; nil of anything else
 	truth  Fn[int64]    // as a condition: true is not 0
 }
 
