@@ -56,6 +56,8 @@ type DB struct {
 	reg   prometheus.Registerer
 	coll  prometheus.Collector
 	iters sync.Pool // of *Iter, with their scratch buffers
+
+	memTableBytes uint64
 }
 
 // Open opens or creates the database.
@@ -69,7 +71,7 @@ func Open(o Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: open %s: %w", o.Dir, err)
 	}
-	d := &DB{p: p, reg: o.Registerer, coll: NewCollector(p, "engine")}
+	d := &DB{p: p, reg: o.Registerer, coll: NewCollector(p, "engine"), memTableBytes: po.MemTableSize}
 	if d.reg != nil {
 		if err := d.reg.Register(d.coll); err != nil {
 			return nil, errors.Join(fmt.Errorf("engine: register metrics: %w", err), p.Close())
@@ -175,7 +177,7 @@ func (d *DB) Flush() error {
 // Pressure tells how far the background work lags behind the writers.
 type Pressure struct {
 	L0Sublevels    int    // sublevels of L0
-	MemTables      int    // memtables not yet flushed, the active one included
+	MemTables      int    // full memtables' worth of data not yet flushed
 	CompactionDebt uint64 // bytes compactions still have to move
 }
 
@@ -184,8 +186,9 @@ type Pressure struct {
 func (d *DB) Pressure() Pressure {
 	m := d.p.Metrics()
 	return Pressure{
-		L0Sublevels:    int(m.Levels[0].Sublevels),
-		MemTables:      int(m.MemTable.Count),
+		L0Sublevels: int(m.Levels[0].Sublevels),
+		// Not their number: they begin small, and small ones are flushed together.
+		MemTables:      int(m.MemTable.Size / d.memTableBytes),
 		CompactionDebt: m.Compact.EstimatedDebt,
 	}
 }

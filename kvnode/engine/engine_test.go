@@ -254,6 +254,17 @@ func TestFatalErrorsGoToOnFatal(t *testing.T) {
 	require.Equal(t, "write of 000001.log failed", got)
 }
 
+func TestAFewSmallMemtablesAreNoPressure(t *testing.T) {
+	db, err := Open(Options{Dir: "db", FS: vfs.NewMem()})
+	require.NoError(t, err)
+	for range 100 { // grows through several small memtables that nobody flushes yet
+		commit(t, db, false, func(b *Batch) { b.Set(CFLock, []byte("k"), make([]byte, 100<<10)) })
+	}
+	require.Zero(t, db.Pressure().MemTables)
+	require.Zero(t, db.Pressure().L0Sublevels)
+	require.NoError(t, db.Close())
+}
+
 func TestMetricsAreRegisteredAndRemoved(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	db, err := Open(Options{Dir: "db", FS: vfs.NewMem(), Registerer: reg})

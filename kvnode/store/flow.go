@@ -18,8 +18,8 @@ const (
 	maxPendingBytes = 128 << 20
 	// Sublevels of L0 from which writes are delayed, and refused.
 	softSublevels, hardSublevels = 8, 20
-	// Memtables, the active one included, from which writes are delayed; Pebble
-	// stops writers at one more than hardMemTables.
+	// Memtables' worth of data not yet flushed from which writes are delayed;
+	// Pebble stops writers at one more than hardMemTables.
 	softMemTables, hardMemTables = 3, 4
 	// maxDelay is the longest delay of one write, on average.
 	maxDelay = 50 * time.Millisecond
