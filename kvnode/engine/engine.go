@@ -103,7 +103,7 @@ func pebbleOptions(o Options) *pebble.Options {
 
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: 5,
-		L0CompactionThreshold:       2,
+		L0CompactionThreshold:       4,
 		L0CompactionFileThreshold:   500,
 		// Far above where the command layer starts to slow writers down.
 		L0StopWritesThreshold: 1000,
@@ -126,7 +126,9 @@ func pebbleOptions(o Options) *pebble.Options {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		po.Levels[i].FilterType = pebble.TableFilter
 	}
-	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionBalanced })
+	// Zstandard below the top levels saves a third of the space and costs a quarter of all CPU under a steady load of
+	// small writes; the fastest codec costs a few percent.
+	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	return po
 }
 
