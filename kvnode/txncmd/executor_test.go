@@ -164,6 +164,52 @@ func TestResolveOfManyLocksGoesInSteps(t *testing.T) {
 	require.Empty(t, ex.ScanLock(context.Background(), &kvpb.ScanLockRequest{Context: req.Context, MaxTs: 99}).Locks)
 }
 
+// splitAt splits the region right after the first check of its lease.
+type splitAt struct {
+	txncmd.Region
+	once func()
+}
+
+func (r splitAt) CheckLease() *kvpb.RegionError {
+	rerr := r.Region.CheckLease()
+	r.once()
+	return rerr
+}
+
+type splitting struct {
+	*regiontest.Store
+	key  string
+	done bool
+}
+
+func (s *splitting) Region(c *kvpb.Context) (txncmd.Region, *kvpb.RegionError) {
+	rg, rerr := s.Store.Region(c)
+	if rerr != nil {
+		return nil, rerr
+	}
+	return splitAt{rg, func() {
+		if !s.done {
+			s.done = true
+			s.Split([]byte(s.key))
+		}
+	}}, nil
+}
+
+// A split that takes the lock out of the index while a commit is evaluated is not
+// answered as a lost lock.
+func TestSplitDuringEvaluation(t *testing.T) {
+	st, ex := openExecutor(t)
+	req := onePC(st, 10, put("z", "1"))
+	req.TryOnePc = false
+	require.Empty(t, ex.Prewrite(context.Background(), req).Errors)
+	ex = txncmd.New(txncmd.Options{Regions: &splitting{Store: st, key: "m"}})
+	resp := ex.Commit(context.Background(), &kvpb.CommitRequest{
+		Context: req.Context, StartTs: 10, CommitTs: 20, Keys: [][]byte{[]byte("z")},
+	})
+	require.Nil(t, resp.Error)
+	require.NotNil(t, resp.RegionError.GetEpochNotMatch())
+}
+
 func TestUnsupportedCommands(t *testing.T) {
 	_, ex := openExecutor(t)
 	require.NotEmpty(t, ex.Execute(context.Background(), &kvpb.Request{}).Unsupported)

@@ -82,6 +82,11 @@ func (e *Executor) evaluate(ctx context.Context, rg Region, eval evalFunc) (*kvp
 		if err := v.w.Batch.Close(); err != nil {
 			return e.internal("drop batch", err), nil
 		}
+		// No proposal tells whether the view still held: a split takes locks out of
+		// the index, and missing one must not be the answer.
+		if rerr := rg.CheckLease(); rerr != nil {
+			return nil, rerr
+		}
 		return ke, nil
 	}
 	// Not bounded by ctx: see the package comment.

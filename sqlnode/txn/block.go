@@ -72,3 +72,8 @@ type Reader interface {
 	// space. Nothing is read before the first NextBlock. start and end are kept.
 	Scan(ctx context.Context, start, end []byte, o ScanOptions) *Scanner
 }
+
+var (
+	_ Reader = (*Snapshot)(nil)
+	_ Reader = (*Txn)(nil)
+)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -194,7 +195,11 @@ func (r *resolver) forget(id string) {
 func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, holding uint64, locks []*kvpb.LockInfo) error {
 	var alive *kvpb.LockInfo
 	var wait time.Duration
+	var big []uint64 // transactions whose locks around here were settled all at once
 	for _, lock := range locks {
+		if slices.Contains(big, lock.GetStartTs()) {
+			continue
+		}
 		st, err := r.status(ctx, lock, 0)
 		if err != nil {
 			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
@@ -211,6 +216,9 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, holding uint
 		}
 		if err := r.settle(ctx, lock, st); err != nil {
 			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
+		}
+		if lock.GetTxnSize() >= bigTxnKeys {
+			big = append(big, lock.GetStartTs())
 		}
 	}
 	if alive == nil {

@@ -43,6 +43,10 @@ type record struct {
 	err       error
 }
 
+// leaves reports whether the write of k leaves a version: a key inserted and
+// deleted again is only checked.
+func (r *record) leaves(k int) bool { return !r.inserted[k] || r.writes[k] != 0 }
+
 func (r *record) String() string {
 	return fmt.Sprintf("client %d txn %d start %d commit %d unknown %v reads %v writes %v", r.client, r.n, r.startTS, r.commitTS, r.unknown, r.reads, r.writes)
 }
@@ -241,7 +245,7 @@ func checkHistory(t *testing.T, history []*record) {
 			t.Errorf("commit at or before start: %v", r)
 		}
 		for k := range r.writes {
-			if vs := versions[k]; len(vs) > 0 && vs[len(vs)-1].ts > r.startTS {
+			if vs := versions[k]; r.leaves(k) && len(vs) > 0 && vs[len(vs)-1].ts > r.startTS {
 				t.Errorf("lost update: key %d has version %d: %v", k, vs[len(vs)-1].ts, r)
 			}
 			if r.inserted[k] && at(k, r.startTS).value != 0 {
@@ -249,7 +253,9 @@ func checkHistory(t *testing.T, history []*record) {
 			}
 		}
 		for k, v := range r.writes {
-			versions[k] = append(versions[k], version{r.commitTS, v})
+			if r.leaves(k) {
+				versions[k] = append(versions[k], version{r.commitTS, v})
+			}
 		}
 	}
 	for _, r := range history {
