@@ -65,12 +65,14 @@ func CreateTable(t *catalog.Table, nextAutoID int64) string {
 
 func columnClause(t *catalog.Table, c *catalog.Column) string {
 	text := Quote(c.Name) + " " + ColumnType(c.Type)
-	if c.Type.Collation != charset.Binary && c.Type.Collation != t.Collation {
-		coll, table := charset.Get(c.Type.Collation), charset.Get(t.Collation)
-		if coll.Charset != table.Charset {
+	if c.Type.Collation != charset.Binary {
+		// The character set is told when the collation is not the table's, the collation when it is not the character
+		// set's default; utf8mb4's default changed with MySQL 8, so that one is told too.
+		coll := charset.Get(c.Type.Collation)
+		if coll.ID != t.Collation {
 			text += " CHARACTER SET " + coll.Charset.Name
 		}
-		if coll.Charset == table.Charset || !coll.IsDefault {
+		if !coll.IsDefault || coll.ID == charset.UTF8MB40900AICI && coll.ID != t.Collation {
 			text += " COLLATE " + coll.Name
 		}
 	}
@@ -99,7 +101,7 @@ func defaultClause(c *catalog.Column) string {
 		return " DEFAULT " + value
 	case ok:
 		return " DEFAULT " + quoteText(value)
-	case c.NotNull() || c.AutoIncrement || c.Type.IsBlob() || c.Type.Tp == types.TypeJSON:
+	case c.NotNull() || c.AutoIncrement || c.Type.IsBlob():
 		return ""
 	}
 	return " DEFAULT NULL"
