@@ -46,6 +46,10 @@ type binder struct {
 	depth   int
 	queries int // nesting of query blocks
 	subs    []*subParam
+
+	ctes       []*cte // in scope
+	expanding  []*cte // being bound
+	expansions int
 }
 
 // subParam is the parameter that stands for an evaluated subquery; its index is known when all parameters have been seen.

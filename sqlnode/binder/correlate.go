@@ -225,6 +225,9 @@ func (b *binder) correlatedValue(q *Query, ec *exprContext) (expr.Expr, error) {
 		}
 		return value, b.attach(j, q, ec)
 	}
+	if col, ok := value.(*expr.Column); ok {
+		return nullable(col), b.attach(j, q, ec)
+	}
 	id := b.newCols(1)
 	j.Right = &Project{Child: q.Rel, Exprs: []expr.Expr{value}, Cols: []ColID{id}}
 	return nullable(&expr.Column{Index: id, Name: q.Cols[0].Name, Typ: value.Type()}), b.attach(j, q, ec)

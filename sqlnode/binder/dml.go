@@ -195,9 +195,11 @@ func (b *binder) bindAssignment(a *ast.Assignment, sc *scope, ec *exprContext) (
 }
 
 func (b *binder) bindUpdate(n *ast.UpdateStmt) error {
-	if n.With != nil {
-		return notSupported("common table expressions")
+	leave, err := b.with(n.With)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	b.stmt.Kind = plan.KindUpdate
 	f, err := b.bindFrom(n.TableRefs, nil, plan.LockUpdate)
 	if err != nil {
@@ -281,9 +283,11 @@ func (b *binder) bindDMLInput(f fromResult, where ast.ExprNode, order *ast.Order
 }
 
 func (b *binder) bindDelete(n *ast.DeleteStmt) error {
-	if n.With != nil {
-		return notSupported("common table expressions")
+	leave, err := b.with(n.With)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	b.stmt.Kind = plan.KindDelete
 	f, err := b.bindFrom(n.TableRefs, nil, plan.LockUpdate)
 	if err != nil {

@@ -84,6 +84,11 @@ func (b *binder) bindTable(n *ast.TableName, alias string, parent *scope, lock p
 	if len(n.PartitionNames) > 0 {
 		return fromResult{}, notSupported("PARTITION selection")
 	}
+	if n.Schema.O == "" {
+		if c, err := b.findCTE(n.Name.O); c != nil || err != nil {
+			return b.bindCTE(c, alias, parent, err)
+		}
+	}
 	t, err := b.table(n)
 	if err != nil {
 		return fromResult{}, err
@@ -150,14 +155,19 @@ func (b *binder) bindDerived(n *ast.TableSource, parent *scope) (fromResult, err
 	if err != nil {
 		return fromResult{}, err
 	}
-	if len(n.ColumnNames) > 0 && len(n.ColumnNames) != len(q.Cols) {
+	return derived(q, n.AsName.O, n.ColumnNames, parent)
+}
+
+// derived makes a table of a query; names, if given, rename its columns.
+func derived(q *Query, alias string, names []ast.CIStr, parent *scope) (fromResult, error) {
+	if len(names) > 0 && len(names) != len(q.Cols) {
 		return fromResult{}, sqlerr.New(sqlerr.ErrViewWrongList)
 	}
-	src := &source{name: n.AsName.O, cols: make([]sourceCol, len(q.Cols))}
+	src := &source{name: alias, cols: make([]sourceCol, len(q.Cols))}
 	for i, c := range q.Cols {
 		name := c.Name
-		if len(n.ColumnNames) > 0 {
-			name = n.ColumnNames[i].O
+		if len(names) > 0 {
+			name = names[i].O
 		}
 		if src.derivedOffset(name, i) >= 0 {
 			return fromResult{}, sqlerr.New(sqlerr.ErrDupFieldName, name)

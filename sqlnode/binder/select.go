@@ -34,6 +34,11 @@ func (b *binder) bindQuery(n ast.Node, parent *scope) (*Query, error) {
 	case *ast.SetOprStmt:
 		return b.bindSetOpr(n, parent)
 	case *ast.SetOprSelectList:
+		leave, err := b.with(n.With)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
 		return b.bindSetOprList(n.Selects, n.OrderBy, n.Limit, parent)
 	case *ast.SubqueryExpr:
 		return b.bindQuery(n.Query, parent)
@@ -43,8 +48,6 @@ func (b *binder) bindQuery(n ast.Node, parent *scope) (*Query, error) {
 
 func checkSelect(n *ast.SelectStmt) error {
 	switch {
-	case n.With != nil:
-		return notSupported("common table expressions")
 	case len(n.WindowSpecs) > 0:
 		return notSupported("window functions")
 	case n.SelectIntoOpt != nil:
@@ -75,6 +78,11 @@ func (b *binder) bindSelect(n *ast.SelectStmt, parent *scope) (*Query, error) {
 	if err := checkSelect(n); err != nil {
 		return nil, err
 	}
+	leave, err := b.with(n.With)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if n.Kind == ast.SelectStmtKindValues {
 		return b.bindValues(n, parent)
 	}

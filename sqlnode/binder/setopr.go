@@ -12,9 +12,11 @@ import (
 )
 
 func (b *binder) bindSetOpr(n *ast.SetOprStmt, parent *scope) (*Query, error) {
-	if n.With != nil || n.SelectList.With != nil {
-		return nil, notSupported("common table expressions")
+	leave, err := b.with(n.With)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	return b.bindSetOprList(n.SelectList.Selects, n.OrderBy, n.Limit, parent)
 }
 

@@ -179,8 +179,31 @@ func (o *optimizer) filterOn(in *built, conds []expr.Expr) (*built, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &plan.Filter{Base: like(in.node, max(in.node.EstRows()*0.8, 1)), Child: in.node, Conds: list}
+	f := &plan.Filter{Base: like(in.node, max(in.node.EstRows()*selectivity(conds), 1)), Child: in.node, Conds: list}
 	return &built{node: f, cols: in.cols, ordered: in.ordered}, nil
+}
+
+// selectivity guesses the part of rows that satisfy conditions no key helped with.
+func selectivity(conds []expr.Expr) float64 {
+	s := 1.0
+	for _, e := range conds {
+		c, ok := e.(*expr.Call)
+		if !ok {
+			s *= 0.8
+			continue
+		}
+		switch c.Fn {
+		case "=", "<=>", "is null":
+			s *= 0.05
+		case "in":
+			s *= min(0.05*float64(len(c.Args)-1), 0.5)
+		case "<", "<=", ">", ">=", "between", "like":
+			s *= 0.3
+		default:
+			s *= 0.8
+		}
+	}
+	return max(s, 1e-4)
 }
 
 // nothing replaces an input that cannot produce rows.
