@@ -36,7 +36,7 @@ var refusedTable = refused("benchmark", "get_lock", "release_lock", "release_all
 	"json_length", "json_set", "json_insert", "json_replace", "json_remove", "json_keys", "json_search", "json_merge_patch",
 	"json_merge_preserve", "json_array_append", "json_array_insert", "json_contains_path", "json_depth", "json_pretty",
 	"json_quote", "json_storage_size", "json_overlaps", "json_value", "member of", "->", "->>", "aes_encrypt", "aes_decrypt", "compress", "uncompress",
-	"regexp_instr", "regexp_substr", "regexp_replace", "soundex", "make_set", "export_set", "weight_string", "get_format",
+	"soundex", "make_set", "export_set", "weight_string", "get_format",
 	"inet6_aton", "inet6_ntoa", "is_ipv4", "is_ipv6", "uuid_to_bin", "bin_to_uuid", "is_uuid", "uuid_short", "random_bytes",
 	"name_const", "format_bytes", "extractvalue", "updatexml", "match", "master_pos_wait", "values")
 

@@ -47,7 +47,7 @@ const (
 var registry = sync.OnceValue(func() map[string]*builtin {
 	m := map[string]*builtin{}
 	for _, table := range [][]builtin{
-		compareTable, logicTable, arithTable, bitTable, controlTable, castTable, textTable, searchTable, encodeTable,
+		compareTable, logicTable, arithTable, bitTable, controlTable, castTable, textTable, searchTable, regexTable, encodeTable,
 		mathTable, dateTable, datePartTable, dateFormatTable, dateArithTable, infoTable, refusedTable,
 	} {
 		for i := range table {

@@ -3,8 +3,6 @@ package expr
 import (
 	"unicode/utf8"
 
-	"vitess.io/vitess/go/mysql/icuregex"
-
 	"github.com/cairndb/cairn/internal/charset"
 	"github.com/cairndb/cairn/internal/chunk"
 	"github.com/cairndb/cairn/internal/decimal"
@@ -12,13 +10,11 @@ import (
 	"github.com/cairndb/cairn/internal/types"
 )
 
-// Looking for texts in texts: LIKE, REGEXP, LOCATE and company.
+// Looking for texts in texts: LIKE, LOCATE and company.
 
 var searchTable = []builtin{
 	{name: "like", min: 2, max: 3, flags: fStrict, typ: typLike, comp: compLike, text: textLike},
 	{name: "not like", min: 2, max: 3, flags: fStrict, typ: typLike, comp: compLike, text: textLike},
-	{name: "regexp", min: 2, max: 3, infix: "regexp", typ: typRegexp, comp: compRegexp},
-	{name: "not regexp", min: 2, max: 3, infix: "not regexp", typ: typRegexp, comp: compRegexp},
 	{name: "locate", min: 2, max: 3, flags: fStrict, typ: typLocate, comp: compLocate},
 	{name: "instr", min: 2, max: 2, flags: fStrict, typ: typLocate, comp: compInstr},
 	{name: "field", min: 2, max: -1, flags: fNeverNull, typ: typField, comp: compField},
@@ -80,101 +76,6 @@ func compLike(cc *compiler, c *Call) *Program {
 	return intProgram(map2(x, pattern, func(env *Env, s, pat []byte) (int64, bool) {
 		p := memo(env, c, pat, func(pat []byte) *charset.Pattern { return coll.Like(pat, lp.escape) })
 		return boolInt(p.Match(s) == (want == 1)), false
-	}))
-}
-
-// Bounds of one regular expression match, MySQL's regexp_time_limit and regexp_stack_limit in spirit.
-const maxPattern = 64 << 10
-
-func typRegexp(env *BuildEnv, c *Call) error {
-	c.Typ = types.NewBool()
-	d, err := agree(env, "regexp", true, c.Args[0], c.Args[1])
-	if err != nil {
-		return err
-	}
-	coll := charset.Get(d.coll)
-	if coll.IsBinary() && (isCharString(c.Args[0].Type()) || isCharString(c.Args[1].Type())) {
-		return sqlerr.Newf(errCharsetMismatch, "Character set '"+charset.Get(c.Args[0].Type().Collation).Name+
-			"' cannot be used in conjunction with '"+charset.Get(c.Args[1].Type().Collation).Name+"' in call to regexp_like.")
-	}
-	var f icuregex.RegexpFlag
-	if !coll.Bytewise {
-		f = icuregex.CaseInsensitive
-	}
-	if len(c.Args) == 3 {
-		mt, ok := constText(c.Args[2])
-		if !ok {
-			return sqlerr.New(sqlerr.ErrWrongArguments, "regexp_like")
-		}
-		for _, r := range mt {
-			switch r {
-			case 'i':
-				f |= icuregex.CaseInsensitive
-			case 'c':
-				f &^= icuregex.CaseInsensitive
-			case 'm':
-				f |= icuregex.Multiline
-			case 'n':
-				f |= icuregex.DotAll
-			case 'u':
-				f |= icuregex.UnixLines
-			default:
-				return sqlerr.New(sqlerr.ErrWrongArguments, "regexp_like")
-			}
-		}
-	}
-	c.extra = f
-	return nil
-}
-
-// Numbers of MySQL's errors of regular expressions.
-const (
-	errRegexpSyntax    = 3685
-	errCharsetMismatch = 3995
-)
-
-// regex is a compiled pattern or the error of compiling it.
-type regex struct {
-	pattern *icuregex.Pattern
-	err     error
-}
-
-func compileRegex(pat []byte, f icuregex.RegexpFlag) regex {
-	if len(pat) == 0 || len(pat) > maxPattern {
-		return regex{err: sqlerr.Newf(errRegexpSyntax, "Illegal argument to a regular expression.")}
-	}
-	p, err := icuregex.CompileString(string(pat), f)
-	if err != nil {
-		return regex{err: sqlerr.Newf(errRegexpSyntax, "Illegal argument to a regular expression. ("+err.Error()+")")}
-	}
-	return regex{pattern: p}
-}
-
-func compRegexp(cc *compiler, c *Call) *Program {
-	f := c.extra.(icuregex.RegexpFlag)
-	x, pattern := cc.str(c.Args[0]), cc.str(c.Args[1])
-	want := c.Fn == "regexp"
-	match := func(env *Env, re regex, s []byte) (int64, bool) {
-		if re.err != nil {
-			env.fail(re.err)
-			return 0, true
-		}
-		m := icuregex.NewMatcher(re.pattern)
-		m.ResetString(string(s))
-		found, err := m.Find()
-		if err != nil {
-			env.fail(sqlerr.Newf(errRegexpSyntax, err.Error()))
-			return 0, true
-		}
-		return boolInt(found == want), false
-	}
-	if k, ok := c.Args[1].(*Const); ok && !k.Val.IsNull() {
-		text, _ := pattern(&Env{}, nil, 0)
-		re := compileRegex(text, f)
-		return intProgram(map1(x, func(env *Env, s []byte) (int64, bool) { return match(env, re, s) }))
-	}
-	return intProgram(map2(x, pattern, func(env *Env, s, pat []byte) (int64, bool) {
-		return match(env, memo(env, c, pat, func(pat []byte) regex { return compileRegex(pat, f) }), s)
 	}))
 }
 
