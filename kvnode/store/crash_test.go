@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/replica"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
@@ -71,13 +73,18 @@ func crashOnce(ctx context.Context, seed uint64) error {
 	}
 	splits := rng.IntN(4)
 	wg.Go(func() {
-		for i := range splits {
-			key := []byte{byte('0' + 2*i + 1)}
-			s.SplitRegion(ctx, &kvpb.SplitRegionRequest{Context: contextFor(s, string(key)), SplitKeys: [][]byte{key}})
-			_ = s.engine.SyncWAL()
-			for _, r := range s.replicas() {
-				r.TruncateLog(r.AppliedIndex())
+		seen := map[*replica.Replica]uint64{}
+		for i := 0; ; i++ {
+			select {
+			case <-run.killed:
+				return
+			default:
 			}
+			if i < splits {
+				key := []byte{byte('0' + 2*i + 1)}
+				s.SplitRegion(ctx, &kvpb.SplitRegionRequest{Context: contextFor(s, string(key)), SplitKeys: [][]byte{key}})
+			}
+			s.trimOnce(seen)
 		}
 	})
 	<-run.killed
@@ -115,7 +122,8 @@ func (c *crashRun) write(ctx context.Context, worker int, rng *rand.Rand) {
 			continue
 		}
 		b := c.s.engine.NewBatch()
-		b.SetVersioned(engine.CFWrite, []byte(key), 1, fmt.Append(nil, i))
+		// Long enough that logs are truncated.
+		b.SetVersioned(engine.CFWrite, []byte(key), 1, fmt.Appendf(nil, "%d %s", i, strings.Repeat("x", rng.IntN(8)<<10)))
 		c.mu.Lock()
 		c.sent[key] = i
 		c.mu.Unlock()

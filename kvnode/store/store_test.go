@@ -299,6 +299,35 @@ func TestManyWritersOverManySplits(t *testing.T) {
 	}
 }
 
+func TestLogsAreTrimmedBelowWhatIsDurable(t *testing.T) {
+	fs, pd := vfs.NewCrashableMem(), newFakePD(7)
+	s := openStore(t, fs, pd)
+	r := s.replicas()[0]
+	for i := range 300 {
+		require.Nil(t, put(t.Context(), s, fmt.Sprint(i), "v"))
+	}
+	seen := map[*replica.Replica]uint64{}
+	s.trimOnce(seen)
+	require.Equal(t, r.AppliedIndex(), seen[r])
+	trimmed := seen[r]
+	require.Nil(t, put(t.Context(), s, "after", "v")) // its visit finds the request to truncate
+	s.raftlog.Barrier()
+	log, err := s.raftlog.Load(r.ID(), r.AppliedIndex(), nil, nil)
+	require.NoError(t, err)
+	first, err := log.FirstIndex()
+	require.NoError(t, err)
+	require.Equal(t, trimmed+1, first)
+	s.trimOnce(seen)
+	s.trimOnce(seen) // nothing was applied since: not even a sync
+
+	after := fs.CrashClone(vfs.CrashCloneCfg{})
+	require.NoError(t, s.Close())
+	s = openStore(t, after, pd)
+	require.Equal(t, "v", get(t, s, "0"), "what the log no longer has is in the state")
+	require.Equal(t, "v", get(t, s, "after"))
+	require.NoError(t, s.Close())
+}
+
 func TestClosingAnswersEverybody(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), newFakePD(7))
 	v, refused := s.admit(contextFor(s, "k"))
