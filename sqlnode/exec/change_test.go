@@ -204,3 +204,9 @@ func BenchmarkUpdateOneRow(b *testing.B) {
 		tx.Rollback()
 	}
 }
+
+func TestRowAssignedBackIsNotChanged(t *testing.T) {
+	s, tbl := filled(t, 1)
+	s.must(updateAll(tbl, fullScan(tbl), plan.Assignment{Column: 2, Value: konst("x")}, plan.Assignment{Column: 2, Value: konst("s0")}))
+	s.affected(0)
+}

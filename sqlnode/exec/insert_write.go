@@ -113,15 +113,6 @@ func (op *insert) replace(ctx context.Context, view *keyView, row *newRow, dup *
 	return false, op.writer.Delete(ctx, op.c.Txn, old, rowID)
 }
 
-func sameRow(a, b []types.Value) bool {
-	for i := range a {
-		if !sameValue(a[i], b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
 // updateDuplicate carries out ON DUPLICATE KEY UPDATE on the row in the way.
 func (op *insert) updateDuplicate(ctx context.Context, view *keyView, row *newRow, dup *table.DupError) error {
 	t := op.node.Table
@@ -142,7 +133,7 @@ func (op *insert) updateDuplicate(ctx context.Context, view *keyView, row *newRo
 	setRow(op.dupRow, 2*width, row.source)
 	updated := append(make([]types.Value, 0, width), old...)
 	implicit := op.node.Ignore || !op.c.Env.Strict
-	changed, err := op.assign.assignAll(t, op.node.OnDup, op.dupRow, 0, updated, row.number, implicit)
+	changed, err := op.assign.assignAll(t, op.node.OnDup, op.dupRow, 0, old, updated, row.number, implicit)
 	if err != nil {
 		return err
 	}

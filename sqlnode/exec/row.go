@@ -102,8 +102,8 @@ func setCell(b *chunk.Batch, col int, v types.Value) {
 }
 
 // assignAll carries out assignments to a row, left to right. b is a one-row batch whose columns from first on are the row;
-// later assignments see earlier ones. row is changed too. It reports whether any value changed.
-func (a *assigner) assignAll(t *catalog.Table, sets []plan.Assignment, b *chunk.Batch, first int, row []types.Value, number int, implicitNull bool) (changed bool, err error) {
+// later assignments see earlier ones. row is changed too; old is what it was. It reports whether the row is another one now.
+func (a *assigner) assignAll(t *catalog.Table, sets []plan.Assignment, b *chunk.Batch, first int, old, row []types.Value, number int, implicitNull bool) (changed bool, err error) {
 	for i := range sets {
 		col := t.Columns[sets[i].Column]
 		var v types.Value
@@ -120,13 +120,19 @@ func (a *assigner) assignAll(t *catalog.Table, sets []plan.Assignment, b *chunk.
 			return false, err
 		}
 		v = v.Clone()
-		if !sameValue(row[col.Offset], v) {
-			changed = true
-		}
 		row[col.Offset] = v
 		setCell(b, first+col.Offset, v)
 	}
-	return changed, nil
+	return !sameRow(old, row), nil
+}
+
+func sameRow(a, b []types.Value) bool {
+	for i := range a {
+		if !sameValue(a[i], b[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // sameValue reports whether two values of one column are stored the same way: a change of letter case is a change.

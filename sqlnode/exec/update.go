@@ -156,7 +156,7 @@ func (op *update) updateRow(ctx context.Context, t *target, sets []plan.Assignme
 	t.after = append(t.after[:0], t.row...)
 	updated := t.after
 	implicit := op.node.Ignore || !op.c.Env.Strict
-	changed, err := op.assign.assignAll(t.Table, sets, work, t.First, updated, number, implicit)
+	changed, err := op.assign.assignAll(t.Table, sets, work, t.First, t.row, updated, number, implicit)
 	if err != nil {
 		return err
 	}
