@@ -192,8 +192,11 @@ func castInt(p *Program, t types.Type) Fn[int64] {
 	case p.Bytes != nil:
 		return map1(p.Bytes, func(env *Env, s []byte) (int64, bool) {
 			n, big := env.textInt(s)
-			if big && !unsigned {
-				env.warn(sqlerr.ErrUnknown, "")
+			switch {
+			case big && !unsigned:
+				env.say(sqlerr.ErrUnknown, "Cast to signed converted positive out-of-range integer to its negative complement")
+			case unsigned && n < 0 && !big:
+				env.say(sqlerr.ErrUnknown, "Cast to unsigned converted negative integer to its positive complement")
 			}
 			return n, false
 		})

@@ -61,52 +61,17 @@ func toDec(p *Program) Fn[decimal.Decimal] {
 	case p.Float != nil:
 		return frozen(p, map1(p.Float, func(_ *Env, v float64) (decimal.Decimal, bool) { return decimalFrom(v), false }))
 	case p.Time != nil:
-		date, fsp := p.Type.Tp == types.TypeDate, p.Type.FSP()
+		t := p.Type
 		return frozen(p, map1(p.Time, func(_ *Env, v types.Time) (decimal.Decimal, bool) {
-			return timeNumber(v, date, fsp), false
+			return v.Number(t), false
 		}))
 	case p.Dur != nil:
 		fsp := p.Type.FSP()
 		return frozen(p, map1(p.Dur, func(_ *Env, v types.Duration) (decimal.Decimal, bool) {
-			return durationNumber(v, fsp), false
+			return v.Number(fsp), false
 		}))
 	}
 	return frozen(p, map1(p.Bytes, func(env *Env, s []byte) (decimal.Decimal, bool) { return env.textDecimal(s), false }))
-}
-
-// timeNumber is the number YYYYMMDDhhmmss.ffffff, or YYYYMMDD of a DATE.
-func timeNumber(t types.Time, date bool, fsp int) decimal.Decimal {
-	n := dateNumber(t)
-	if date {
-		return decimal.FromInt(n)
-	}
-	h, m, s, us := t.Clock()
-	n = n*1000000 + int64(h*10000+m*100+s)
-	if fsp == 0 {
-		return decimal.FromInt(n)
-	}
-	d, _ := decimal.New(n, 0).Add(decimal.New(int64(us), 6))
-	d, _ = d.Truncate(fsp)
-	return d
-}
-
-func dateNumber(t types.Time) int64 {
-	y, m, d := t.Date()
-	return int64(y*10000 + m*100 + d)
-}
-
-// durationNumber is the number hhmmss.ffffff with the duration's sign.
-func durationNumber(d types.Duration, fsp int) decimal.Decimal {
-	neg, h, m, s, us := d.Parts()
-	n := decimal.FromInt(int64(h*10000 + m*100 + s))
-	if fsp > 0 {
-		n, _ = n.Add(decimal.New(int64(us), 6))
-		n, _ = n.Truncate(fsp)
-	}
-	if neg {
-		n = n.Neg()
-	}
-	return n
 }
 
 // int is an argument as a signed integer: values beyond int64 are clipped.

@@ -128,6 +128,13 @@ func (e *Env) warn(code uint16, args ...any) {
 	}
 }
 
+// say warns in words of the caller's own.
+func (e *Env) say(code uint16, text string) {
+	if e.Warn != nil {
+		e.Warn(sqlerr.Newf(code, text).Warning(sqlerr.WarningLevel))
+	}
+}
+
 // problem reports a conversion problem: an error when a strict statement changes data, else a warning.
 func (e *Env) problem(code uint16, args ...any) {
 	if e.InDML && e.Strict {
