@@ -250,22 +250,37 @@ func hostMatches(pattern, host string) bool {
 	return like(strings.ToLower(pattern), strings.ToLower(host))
 }
 
-func like(pattern, s string) bool {
-	if pattern == "" {
-		return s == ""
-	}
-	switch pattern[0] {
-	case '%':
-		for i := 0; i <= len(s); i++ {
-			if like(pattern[1:], s[i:]) {
+// like matches % and _; there is no escape in host patterns.
+func like(pattern, s string) bool { return match(pattern, s, false) }
+
+// match is like, optionally with a backslash that takes the meaning from the
+// character after it, as in the database names of GRANT.
+func match(pattern, s string, escapes bool) bool {
+	for pattern != "" {
+		c := pattern[0]
+		switch {
+		case c == '%':
+			pattern = strings.TrimLeft(pattern, "%")
+			if pattern == "" {
 				return true
 			}
+			for i := 0; i <= len(s); i++ {
+				if match(pattern, s[i:], escapes) {
+					return true
+				}
+			}
+			return false
+		case c == '\\' && escapes && len(pattern) > 1:
+			pattern = pattern[1:]
+			if s == "" || s[0] != pattern[0] {
+				return false
+			}
+		case s == "" || c != '_' && c != s[0]:
+			return false
 		}
-		return false
-	case '_':
-		return s != "" && like(pattern[1:], s[1:])
+		pattern, s = pattern[1:], s[1:]
 	}
-	return s != "" && s[0] == pattern[0] && like(pattern[1:], s[1:])
+	return s == ""
 }
 
 // has reports whether the account holds p on the table, by any level.
@@ -281,9 +296,12 @@ func (a *Account) has(p Set, db, table string) bool {
 
 // dbSet is what the account holds on a database, by name or pattern.
 func (a *Account) dbSet(db string) Set {
-	set := a.DBs[db]
+	var set Set
+	if !strings.ContainsAny(db, "%_") { // otherwise the name is a pattern here
+		set = a.DBs[db]
+	}
 	for pattern, s := range a.DBs {
-		if strings.ContainsAny(pattern, "%_") && like(strings.ReplaceAll(pattern, `\_`, "_"), db) {
+		if strings.ContainsAny(pattern, "%_") && match(pattern, db, true) {
 			set |= s
 		}
 	}
@@ -297,10 +315,12 @@ var byWord = map[string]Set{
 }
 
 // Check says whether account may do priv (SELECT, INSERT, CREATE, ...) on a
-// table, or, with table empty, on a database. The answer no is error 1142 or 1044.
+// table, or, with table empty, on a database. The answer no is error 1142 or
+// 1044. A word that is not in byWord is never allowed.
 func (m *Manager) Check(account, priv, db, table string) error {
 	a := m.now.Load().byID[account]
-	if a != nil && a.has(byWord[priv], db, table) {
+	need, known := byWord[priv]
+	if a != nil && known && a.has(need, db, table) {
 		return nil
 	}
 	if isSystem(db) && priv == "SELECT" && a != nil && !strings.EqualFold(db, "mysql") {
