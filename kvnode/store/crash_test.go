@@ -22,7 +22,7 @@ import (
 // agrees with the locks on disk, and the store takes writes.
 func TestAcknowledgedWritesSurviveACrash(t *testing.T) {
 	start := rand.Uint64()
-	seeds := uint64(200)
+	seeds := uint64(crashSeeds)
 	if testing.Short() {
 		seeds = 20
 	}
