@@ -56,8 +56,6 @@ func sameType(a, b types.Type) bool {
 		return a.Flen == b.Flen && a.Decimal == b.Decimal
 	case types.ClassTime, types.ClassDuration:
 		return a.FSP() == b.FSP()
-	case types.ClassInt:
-		return a.Tp == types.TypeLonglong
 	}
 	return true
 }
