@@ -76,6 +76,13 @@ func checkRanges(t *testing.T, rng *rand.Rand, snap *catalog.Snapshot, tab *cata
 	}
 	ctx := testContext(snap)
 	ctx.Env = &expr.Env{Loc: env.Loc}
+	env.Params = nil
+	if rng.IntN(2) == 0 {
+		sql, ctx.ParamTypes, env.Params = parameterize(rng, sql)
+		if n, err = parse.New().ParseOne(sql, 0, charset.Default); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
 	s, err := Plan(ctx, n)
 	if err != nil {
 		return // e.g. a constant that is no date
@@ -85,8 +92,38 @@ func checkRanges(t *testing.T, rng *rand.Rand, snap *catalog.Snapshot, tab *cata
 	env.Reset()
 	want := readAll(t, ctx, n.(interface{ Text() string }).Text(), snap, tab, rows, env)
 	if got != want {
-		t.Errorf("%s\nby ranges: %s\nby filter: %s\n%s", sql, got, want, planText(testContext(snap), sql, false))
+		t.Errorf("%s\nparameters %v\nby ranges: %s\nby filter: %s\n%s", sql, env.Params, got, want, planText(ctx, sql, false))
 	}
+}
+
+// parameterize replaces some literals of the condition by parameters of their types.
+func parameterize(rng *rand.Rand, sql string) (string, []types.Type, []types.Value) {
+	head, cond, _ := strings.Cut(sql, " WHERE ")
+	var ts []types.Type
+	var vs []types.Value
+	words := strings.FieldsFunc(cond, func(r rune) bool { return r == ' ' })
+	for i, w := range words {
+		core := strings.Trim(w, "(),")
+		p, ok := map[string]struct {
+			t types.Type
+			v types.Value
+		}{
+			"1": {types.NewInt(), types.Int(1)}, "2": {types.NewUint(), types.Uint(2)}, "3": {types.NewFloat(), types.Float(3)},
+			"-1": {types.NewInt(), types.Int(-1)}, "NULL": {types.NewNull(), types.Null()}, "1.5": {types.NewFloat(), types.Float(1.5)},
+			"'a'": {types.NewString(-1, charset.Default), types.String("a")}, "'2x'": {types.NewString(-1, charset.Default), types.String("2x")},
+			"'1'": {types.NewString(-1, charset.Default), types.String("1")}, "'ab'": {types.NewString(-1, charset.Default), types.String("ab")},
+			"'2020-03-25'":       {types.NewTemporal(types.TypeDatetime, 6), types.TimeVal(types.MakeDate(2020, 3, 25))},
+			"'2020-10-25'":       {types.NewString(-1, charset.Default), types.String("2020-10-25")},
+			"9007199254740993e0": {types.NewFloat(), types.Float(9007199254740993)}, "1e300": {types.NewFloat(), types.Float(1e300)},
+			"18446744073709551615": {types.NewUint(), types.Uint(1<<64 - 1)},
+		}[core]
+		if !ok || rng.IntN(4) == 0 || (i > 0 && (words[i-1] == "IS" || words[i-1] == "LIKE")) {
+			continue
+		}
+		words[i] = strings.Replace(w, core, "?", 1)
+		ts, vs = append(ts, p.t), append(vs, p.v)
+	}
+	return head + " WHERE " + strings.Join(words, " "), ts, vs
 }
 
 // readAll evaluates the condition on all rows.

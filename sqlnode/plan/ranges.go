@@ -162,6 +162,9 @@ func (k *KeyBuilder) appendEq(out []KeyRange, env *expr.Env, r *Range, prefix []
 			}
 		case cutFuzzy:
 			start, end := k.span(prefix, i, c)
+			if cond.NullSafe { // a value that cannot be converted compares as NULL
+				start = slices.Clone(prefix)
+			}
 			if bytes.Compare(start, end) < 0 {
 				out = append(out, KeyRange{Start: start, End: end})
 			}
