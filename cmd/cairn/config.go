@@ -90,22 +90,22 @@ type field struct {
 
 func (c *command) fields() map[string]field {
 	return map[string]field{
-		"data-dir":   {&c.DataDir, "directory of all durable data"},
-		"listen":     {&c.Listen, "address to listen on"},
-		"advertise":  {&c.Advertise, "address by which other processes reach this one (default: the listen address)"},
-		"status":     {&c.Status, "address of /metrics, /healthz and /debug/pprof; empty = none"},
-		"pd":         {&c.PD, "addresses of the placement driver, comma-separated"},
-		"name":       {&c.Name, "name of this placement driver member"},
-		"pid-file":   {&c.PIDFile, "file to write the process id to"},
-		"log-file":   {&c.LogFile, "file to log to (default: standard error)"},
-		"log-level":  {&c.LogLevel, "debug, info, warn or error"},
-		"insecure":   {&c.Insecure, "allow a listener outside loopback without TLS"},
-		"tls-cert":   {&c.CertFile, "PEM certificate shown to MySQL clients (default: one made in the data directory)"},
-		"tls-key":    {&c.KeyFile, "PEM key of the certificate"},
-		"tls-ca":     {&c.CAFile, "PEM authority that certificates of MySQL clients must be signed by"},
+		"data-dir":  {&c.DataDir, "directory of all durable data"},
+		"listen":    {&c.Listen, "address to listen on"},
+		"advertise": {&c.Advertise, "address by which other processes reach this one (default: the listen address)"},
+		"status":    {&c.Status, "address of /metrics, /healthz and /debug/pprof; empty = none"},
+		"pd":        {&c.PD, "addresses of the placement driver, comma-separated"},
+		"name":      {&c.Name, "name of this placement driver member"},
+		"pid-file":  {&c.PIDFile, "file to write the process id to"},
+		"log-file":  {&c.LogFile, "file to log to (default: standard error)"},
+		"log-level": {&c.LogLevel, "debug, info, warn or error"},
+		"insecure":  {&c.Insecure, "allow a listener outside loopback without TLS"},
+		"tls-cert":  {&c.CertFile, "PEM certificate shown to MySQL clients (default: one made in the data directory)"},
+		"tls-key":   {&c.KeyFile, "PEM key of the certificate"},
+		"tls-ca":    {&c.CAFile, "PEM authority that certificates of MySQL clients must be signed by"},
 
 		"cluster-cert-dir": {&c.CertDir, "directory with ca.pem, node.pem, node-key.pem: turns on mutual TLS between components"},
-		"cache-size": {&c.CacheSize, "block cache of the storage engine in bytes; 0 = a quarter of memory, at most 1 GiB"},
+		"cache-size":       {&c.CacheSize, "block cache of the storage engine in bytes; 0 = a quarter of memory, at most 1 GiB"},
 	}
 }
 

@@ -101,6 +101,14 @@ func totalMemory() int64 {
 	return int64(info.Totalram) * int64(info.Unit)
 }
 
+// cacheBytes is the block cache in force.
+func (c *config) cacheBytes() int64 {
+	if c.CacheSize > 0 {
+		return c.CacheSize
+	}
+	return min(totalMemory()/4, 1<<30)
+}
+
 func (p *process) openLog(c *config) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
@@ -132,10 +140,20 @@ func (p *process) writePID(path string) error {
 	return nil
 }
 
-// claimDirectory makes dir and refuses one that belongs to something else.
+// minFree is the space a data directory needs to start, in bytes: logs are
+// preallocated, and a disk that fills up stops the process.
+const minFree = 256 << 20
+
+// claimDirectory makes dir and refuses one that belongs to something else, or
+// whose disk is full.
 func (p *process) claimDirectory(dir, verb string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return fmt.Errorf("data directory: %w", err)
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err == nil && fs.Bavail*uint64(fs.Bsize) < minFree {
+		return fmt.Errorf("the disk of %s has %d MiB left and %d are needed; free space or give another --data-dir",
+			dir, fs.Bavail*uint64(fs.Bsize)>>20, minFree>>20)
 	}
 	marker := filepath.Join(dir, "CAIRN")
 	want := "cairn " + verb + "\n"

@@ -73,7 +73,7 @@ func runKV(cmd *cobra.Command, c *config) error {
 		}
 		o := kvnode.Options{
 			DataDir: c.sub("kv"), Listen: c.Listen, Advertise: c.Advertise, PD: pdc, Version: version,
-			CacheBytes: c.CacheSize, Logger: p.log, Registerer: p.registry,
+			CacheBytes: c.cacheBytes(), Logger: p.log, Registerer: p.registry,
 		}
 		if material != nil {
 			o.TLS = material.Server()

@@ -45,7 +45,7 @@ func runStart(cmd *cobra.Command, c *config) error {
 		pdc := pdclient.Direct(placement.Handler())
 		p.onClose("placement driver client", pdc.Close)
 		node, err := kvnode.New(kvnode.Options{
-			DataDir: c.sub("kv"), PD: pdc, Version: version, CacheBytes: c.CacheSize,
+			DataDir: c.sub("kv"), PD: pdc, Version: version, CacheBytes: c.cacheBytes(),
 			Logger: p.log, Registerer: p.registry,
 		})
 		if err != nil {

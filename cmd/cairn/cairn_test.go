@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// run executes a command line that ends by itself.
+func run(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(&out)
+	root.SetErr(&out)
+	err := root.ExecuteContext(context.Background())
+	return out.String(), err
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "cairn.toml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+func TestMistakesSayWhatToDo(t *testing.T) {
+	foreign := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(foreign, "letter.txt"), []byte("dear"), 0o600))
+	other := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(other, "CAIRN"), []byte("cairn pd\n"), 0o600))
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"unknown flag: --datadir", []string{"start", "--datadir", "x"}},
+		{`"now" is not understood here; see 'cairn start --help'`, []string{"start", "now"}},
+		{`unknown key "data-dirr"; known keys: data-dir,`, []string{"start", "--config", file(t, `data-dirr = "x"`)}},
+		{`key "pd" means nothing here`, []string{"start", "--config", file(t, `pd = ["127.0.0.1:1"]`)}},
+		{"line 2:", []string{"start", "--config", file(t, "listen = \"127.0.0.1:1\"\nstatus = \n")}},
+		{"read configuration", []string{"start", "--config", "/nowhere/cairn.toml"}},
+		{"write it as 127.0.0.1:4000", []string{"start", "--listen", "4000"}},
+		{"is not a port", []string{"start", "--listen", "127.0.0.1:mysql-ish"}},
+		{"--insecure if you mean it", []string{"start", "--listen", "0.0.0.0:4000"}},
+		{"--insecure if you mean it", []string{"start", "--listen", "127.0.0.1:0", "--status", "0.0.0.0:0"}},
+		{"not one of debug, info, warn, error", []string{"start", "--log-level", "loud"}},
+		{"is not empty and was not made by cairn", []string{"start", "--data-dir", foreign, "--listen", "127.0.0.1:0", "--status", ""}},
+		{"holds the data of 'cairn pd'", []string{"start", "--data-dir", other, "--listen", "127.0.0.1:0", "--status", ""}},
+		{"--pd is empty", []string{"kv", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--status", "", "--pd", ""}},
+		{"--cluster-cert-dir", []string{"pd", "--cluster-cert-dir", "/nowhere"}},
+	} {
+		_, err := run(t, c.args...)
+		require.ErrorContains(t, err, c.want, strings.Join(c.args, " "))
+	}
+}
+
+func TestFlagsWinOverTheFile(t *testing.T) {
+	path := file(t, "listen = \"127.0.0.1:1111\"\nlog-level = \"debug\"\n")
+	out, err := run(t, "start", "--config", path, "--listen", "127.0.0.1:2222", "--print-config")
+	require.NoError(t, err)
+	require.Contains(t, out, `listen = "127.0.0.1:2222"`)
+	require.Contains(t, out, `log-level = "debug"`)
+}
+
+func TestPrintedConfigurationReproducesItself(t *testing.T) {
+	for _, verb := range []string{"start", "pd", "kv", "sql"} {
+		once, err := run(t, verb, "--print-config")
+		require.NoError(t, err)
+		twice, err := run(t, verb, "--config", file(t, once), "--print-config")
+		require.NoError(t, err)
+		require.Equal(t, once, twice, verb)
+	}
+}
+
+func FuzzConfigFile(f *testing.F) {
+	f.Add([]byte("listen = \"127.0.0.1:1\"\n"))
+	f.Add([]byte("[a]\nb = 1\n"))
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		var c config
+		_ = decodeConfig(data, &c, []string{"listen", "data-dir"})
+	})
+}
