@@ -56,11 +56,16 @@ type AuthCache struct {
 		pem []byte
 		err error
 	}
+	// nobody is the hash that the password of an account without one is
+	// compared with, so that it takes as long as that of one that exists.
+	nobody func() string
 }
 
 // NewAuthCache returns an empty cache. The RSA key is made when first needed.
 func NewAuthCache() *AuthCache {
-	a := &AuthCache{}
+	a := &AuthCache{nobody: sync.OnceValue(func() string {
+		return auth.NewHashPassword(rand.Text(), PluginCachingSHA2)
+	})}
 	a.mu.digest = map[string][]byte{}
 	return a
 }
@@ -209,13 +214,15 @@ func (c *Conn) proveSHA2(cred Credential, token, salt []byte, cache *AuthCache) 
 	if err != nil || password == nil {
 		return false, err
 	}
-	ok := cred.Hash != "" && !cred.Denied
-	if ok {
-		ok, err = auth.CheckHashingPassword([]byte(cred.Hash), string(password), PluginCachingSHA2)
-		if err != nil {
-			return false, fmt.Errorf("wire: stored hash of %s: %w", cred.ID, err)
-		}
+	hash := cred.Hash
+	if hash == "" {
+		hash = cache.nobody()
 	}
+	ok, err := auth.CheckHashingPassword([]byte(hash), string(password), PluginCachingSHA2)
+	if err != nil {
+		return false, fmt.Errorf("wire: stored hash of %s: %w", cred.ID, err)
+	}
+	ok = ok && cred.Hash != "" && !cred.Denied
 	if ok {
 		cache.put(cred, password)
 	}

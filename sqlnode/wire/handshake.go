@@ -79,11 +79,8 @@ func (c *Conn) Handshake(host string, o HandshakeOptions) (*Login, error) {
 	if err := c.Flush(); err != nil {
 		return nil, err
 	}
-	payload, err := c.ReadPacket()
+	payload, err := c.readResponse(o)
 	if err != nil {
-		return nil, err
-	}
-	if payload, err = c.upgradeTLS(payload, o); err != nil {
 		return nil, err
 	}
 	resp, err := parseResponse(payload, caps)
@@ -133,12 +130,17 @@ func (c *Conn) writeGreeting(o HandshakeOptions, caps uint32, salt []byte) {
 	c.end()
 }
 
-// upgradeTLS performs the TLS handshake if payload is an SSLRequest, and returns
-// the handshake response. Bytes that a client sent in clear after its SSLRequest
-// would be taken for encrypted ones (plaintext injection): they end the connection.
-func (c *Conn) upgradeTLS(payload []byte, o HandshakeOptions) ([]byte, error) {
-	if len(payload) != 32 {
-		return payload, nil
+// readResponse reads the handshake response, behind a TLS handshake if the
+// client asks for one. Nothing is read ahead before that is known: a client
+// sends its TLS records right behind the SSLRequest, and what it sends in clear
+// must reach the TLS layer, which refuses it, and not be taken for decrypted
+// (plaintext injection).
+func (c *Conn) readResponse(o HandshakeOptions) ([]byte, error) {
+	c.in = c.nc
+	defer func() { c.in = c.br }()
+	payload, err := c.ReadPacket()
+	if err != nil || len(payload) != 32 {
+		return payload, err
 	}
 	flags := uint32((&reader{b: payload}).uint(4))
 	if flags&mysql.CLIENT_SSL == 0 {
@@ -147,9 +149,6 @@ func (c *Conn) upgradeTLS(payload []byte, o HandshakeOptions) ([]byte, error) {
 	if o.TLS == nil {
 		return nil, fmt.Errorf("%w: TLS was not offered", ErrMalformed)
 	}
-	if c.br.Buffered() > 0 {
-		return nil, fmt.Errorf("%w: data before the TLS handshake", ErrMalformed)
-	}
 	tc := tls.Server(c.nc, o.TLS)
 	if err := tc.Handshake(); err != nil {
 		return nil, fmt.Errorf("wire: TLS handshake: %w", err)
@@ -157,6 +156,7 @@ func (c *Conn) upgradeTLS(payload []byte, o HandshakeOptions) ([]byte, error) {
 	state := tc.ConnectionState()
 	c.nc, c.tls = tc, &state
 	c.br.Reset(tc)
+	c.in = c.br
 	return c.ReadPacket()
 }
 

@@ -34,8 +34,8 @@ func (c *Conn) ReadPacket() ([]byte, error) {
 	}
 	buf := c.rbuf[:0]
 	for first := true; ; first = false {
-		var head [4]byte
-		if _, err := io.ReadFull(c.br, head[:]); err != nil {
+		head := &c.head
+		if _, err := io.ReadFull(c.in, head[:]); err != nil {
 			if !first && err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
@@ -73,7 +73,7 @@ func (c *Conn) readInto(buf []byte, n int) ([]byte, error) {
 			buf = grown
 		}
 		buf = buf[:start+k]
-		if _, err := io.ReadFull(c.br, buf[start:]); err != nil {
+		if _, err := io.ReadFull(c.in, buf[start:]); err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}

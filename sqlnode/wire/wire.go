@@ -20,6 +20,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"time"
 )
@@ -48,9 +49,11 @@ var (
 type Conn struct {
 	nc   net.Conn
 	br   *bufio.Reader
-	rbuf []byte // payload of the current packet
-	wbuf []byte // whole packets not sent yet, and the one being built
-	mark int    // start of the packet being built in wbuf
+	in   io.Reader // br; nc itself as long as TLS may follow what has been read
+	head [4]byte   // header of the packet being read
+	rbuf []byte    // payload of the current packet
+	wbuf []byte    // whole packets not sent yet, and the one being built
+	mark int       // start of the packet being built in wbuf
 	seq  uint8
 
 	caps         uint32 // what both sides can do
@@ -63,12 +66,8 @@ type Conn struct {
 // NewConn wraps nc. maxPacket is max_allowed_packet in bytes, writeTimeout how
 // long one write to a slow client may take (0 = for ever).
 func NewConn(nc net.Conn, maxPacket int, writeTimeout time.Duration) *Conn {
-	return &Conn{
-		nc:           nc,
-		br:           bufio.NewReaderSize(nc, readBufferSize),
-		maxPacket:    maxPacket,
-		writeTimeout: writeTimeout,
-	}
+	br := bufio.NewReaderSize(nc, readBufferSize)
+	return &Conn{nc: nc, br: br, in: br, maxPacket: maxPacket, writeTimeout: writeTimeout}
 }
 
 // Capabilities are the CLIENT_* flags agreed in the handshake.
