@@ -15,12 +15,14 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -291,6 +293,9 @@ func (s *Store) openReplicas() error {
 	if err != nil {
 		return err
 	}
+	if err := checkDisjoint(regions); err != nil {
+		return err
+	}
 	for _, region := range regions {
 		r, err := s.openReplica(region, replica.Child{})
 		if err != nil {
@@ -299,6 +304,21 @@ func (s *Store) openReplicas() error {
 		s.sched.schedule(r)
 	}
 	s.log.Info("store is open", "regions", len(regions), "address", s.o.Address)
+	return nil
+}
+
+// checkDisjoint makes sure that no key is in two regions: with both open, the
+// same row would live two lives.
+func checkDisjoint(regions []*kvpb.Region) error {
+	sorted := slices.SortedFunc(slices.Values(regions), func(a, b *kvpb.Region) int {
+		return bytes.Compare(a.GetStartKey(), b.GetStartKey())
+	})
+	for i := 1; i < len(sorted); i++ {
+		a, b := sorted[i-1], sorted[i]
+		if len(a.GetEndKey()) == 0 || bytes.Compare(a.GetEndKey(), b.GetStartKey()) > 0 {
+			return fmt.Errorf("%w: regions %d and %d overlap at key %x", replica.ErrCorrupt, a.GetId(), b.GetId(), b.GetStartKey())
+		}
+	}
 	return nil
 }
 

@@ -328,6 +328,16 @@ func TestLogsAreTrimmedBelowWhatIsDurable(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+func TestOverlappingRegionsAreRefused(t *testing.T) {
+	region := func(id uint64, start, end string) *kvpb.Region {
+		return &kvpb.Region{Id: id, StartKey: []byte(start), EndKey: []byte(end)}
+	}
+	require.NoError(t, checkDisjoint([]*kvpb.Region{region(3, "m", ""), region(1, "", "c"), region(2, "c", "m")}))
+	for _, other := range []*kvpb.Region{region(2, "b", "m"), region(2, "", "a"), region(2, "", "")} {
+		require.ErrorIs(t, checkDisjoint([]*kvpb.Region{region(1, "", "c"), other}), replica.ErrCorrupt)
+	}
+}
+
 func TestClosingAnswersEverybody(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), newFakePD(7))
 	v, refused := s.admit(contextFor(s, "k"))
