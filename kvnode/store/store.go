@@ -39,13 +39,6 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// A disk that does not answer is reported after diskWarn; after diskFatal the
-// process ends, so that another replica can take over.
-const (
-	diskWarn  = time.Second
-	diskFatal = 20 * time.Second
-)
-
 // PD is what a store asks of the placement driver; a pdclient.Client is one.
 type PD interface {
 	ClusterID() uint64
@@ -248,45 +241,6 @@ func (s *Store) openDatabases() (err error) {
 	return err
 }
 
-// diskSlow is told of an operation on a file that takes longer than diskWarn, again
-// and again until it ends.
-func (s *Store) diskSlow(i vfs.DiskSlowInfo) {
-	s.o.Logger.Warn("the disk does not answer", "path", i.Path, "operation", i.OpType.String(), "for", i.Duration)
-	if i.Duration >= diskFatal {
-		s.o.OnFatal(fmt.Sprintf("the disk has not answered for %s: %s of %s", i.Duration.Round(time.Second), i.OpType, i.Path))
-	}
-}
-
-// makeDir makes a directory and those above it, durably: a directory whose
-// entry in the one above is not synced goes in a crash with all it holds.
-func makeDir(fs vfs.FS, dir string) error {
-	var parents []string // of what is missing
-	for d := dir; ; {
-		if _, err := fs.Stat(d); err == nil {
-			break
-		}
-		up := fs.PathDir(d)
-		parents = append(parents, up)
-		if up == d {
-			break
-		}
-		d = up
-	}
-	if err := fs.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	for _, p := range parents {
-		d, err := fs.OpenDir(p)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(d.Sync(), d.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // openReplicas opens the replicas of all regions that are here.
 func (s *Store) openReplicas() error {
 	regions, err := replica.LoadRegions(s.engine)
@@ -450,53 +404,4 @@ func (s *Store) Receive(region uint64, msgs []*raftpb.Message) {
 	for _, m := range msgs {
 		r.Step(m)
 	}
-}
-
-// host is the store as its replicas see it.
-type host struct{ s *Store }
-
-var _ replica.Host = host{}
-
-func (h host) Admit(ctx context.Context, n int) *kvpb.RegionError { return h.s.flow.admit(ctx, n) }
-
-func (h host) Done(n int) { h.s.flow.done(n) }
-
-func (h host) Schedule(r *replica.Replica) { h.s.sched.schedule(r) }
-
-func (h host) Send(r *replica.Replica, msgs []*raftpb.Message) {
-	if h.s.o.Transport != nil {
-		h.s.o.Transport.Send(r.View().Meta(), msgs)
-	}
-}
-
-func (h host) SetAwake(r *replica.Replica, awake bool) { h.s.ticker.setAwake(r, awake) }
-
-func (h host) Changed(r *replica.Replica) { h.s.report.changed(r) }
-
-func (h host) Fatal(r *replica.Replica, err error) {
-	h.s.log.Error("a replica cannot go on", "region", r.ID(), "err", err)
-	h.s.o.OnFatal(err.Error())
-}
-
-// Split opens the replicas of the regions a split made. The parent's leader also
-// leads the children first: their replicas stand for election at once.
-func (h host) Split(parent *replica.Replica, children []replica.Child) {
-	s := h.s
-	lead := parent.View().Leading()
-	for _, c := range children {
-		if s.find(c.Region.GetId()) != nil {
-			continue // it was open before the split was carried out a second time
-		}
-		r, err := s.openReplica(c.Region, c)
-		if err != nil {
-			h.Fatal(parent, err)
-			return
-		}
-		if lead {
-			r.Campaign()
-		}
-	}
-	s.mu.Lock()
-	s.byStart.Set(string(parent.View().Meta().GetStartKey()), parent)
-	s.mu.Unlock()
 }
