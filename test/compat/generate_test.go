@@ -3,6 +3,7 @@ package compat
 import (
 	"fmt"
 	"math/rand"
+	"strconv"
 	"strings"
 )
 
@@ -12,6 +13,31 @@ import (
 type generator struct {
 	*rand.Rand
 	depth int
+	// args collects the parameters of a statement to prepare; literals are written out while it is nil.
+	args *[]any
+}
+
+// param makes a literal of a comparison: a parameter when the statement is to be prepared.
+func (g *generator) param(lit string) string {
+	if g.args == nil || g.Intn(3) == 0 {
+		return lit
+	}
+	var v any
+	switch n, err := strconv.ParseInt(lit, 10, 64); {
+	case err == nil:
+		v = n
+	case lit == "NULL":
+	case strings.HasPrefix(lit, "'"):
+		v = strings.Trim(lit, "'")
+	default:
+		f, err := strconv.ParseFloat(lit, 64)
+		if err != nil {
+			return lit
+		}
+		v = f
+	}
+	*g.args = append(*g.args, v)
+	return "?"
 }
 
 const schema = ` (
@@ -47,13 +73,17 @@ func (g *generator) textLit() string {
 	return g.pick("'a'", "'A'", "'b'", "'ab'", "'abc'", "'B '", "''", "'x1'", "'10'", "'é'", "'e'")
 }
 
-func (g *generator) decLit() string { return g.pick("0", "1.5", "-2.25", "10", "3.10", "99.99", "0.01", "NULL") }
+func (g *generator) decLit() string {
+	return g.pick("0", "1.5", "-2.25", "10", "3.10", "99.99", "0.01", "NULL")
+}
 
 func (g *generator) dateLit() string {
 	return g.pick("'2024-01-01'", "'2024-02-29'", "'2023-12-31'", "'2024-06-15'", "'2024-06-16'", "NULL")
 }
 
-func (g *generator) floatLit() string { return g.pick("0e0", "1.5e0", "-2.5e0", "1e3", "0.25e0", "NULL") }
+func (g *generator) floatLit() string {
+	return g.pick("0e0", "1.5e0", "-2.5e0", "1e3", "0.25e0", "NULL")
+}
 
 // row is a VALUES tuple for all columns.
 func (g *generator) row(id int) string {
@@ -184,21 +214,21 @@ func (g *generator) boolExpr(sc scope) string {
 	col := func(names ...string) string { return g.column(sc, names...) }
 	switch g.Intn(17) {
 	case 0, 1, 2:
-		return col("id", "a", "b", "u") + " " + op + " " + g.intLit()
+		return col("id", "a", "b", "u") + " " + op + " " + g.param(g.intLit())
 	case 3:
-		return col("s") + " " + op + " " + g.textLit()
+		return col("s") + " " + op + " " + g.param(g.textLit())
 	case 4:
 		return col("d") + " " + op + " " + g.decLit()
 	case 5:
-		return col("dt") + " " + op + " " + g.dateLit()
+		return col("dt") + " " + op + " " + g.param(g.dateLit())
 	case 6:
-		return col("f") + " " + op + " " + g.floatLit()
+		return col("f") + " " + op + " " + g.param(g.floatLit())
 	case 7:
 		return col("id", "a", "b", "s", "d", "dt", "f", "u") + g.pick(" IS NULL", " IS NOT NULL")
 	case 8:
-		return col("id", "a", "b") + g.pick(" IN (", " NOT IN (") + g.intLit() + ", " + g.intLit() + ", " + g.intLit() + ")"
+		return col("id", "a", "b") + g.pick(" IN (", " NOT IN (") + g.param(g.intLit()) + ", " + g.param(g.intLit()) + ", " + g.param(g.intLit()) + ")"
 	case 9:
-		return col("a", "id", "u", "b") + g.pick(" BETWEEN ", " NOT BETWEEN ") + g.intLit() + " AND " + g.intLit()
+		return col("a", "id", "u", "b") + g.pick(" BETWEEN ", " NOT BETWEEN ") + g.param(g.intLit()) + " AND " + g.param(g.intLit())
 	case 10:
 		return col("s") + g.pick(" LIKE ", " NOT LIKE ") + g.pick("'a%'", "'%b'", "'_b%'", "'A'", "'%'", "''")
 	case 11:
@@ -206,11 +236,11 @@ func (g *generator) boolExpr(sc scope) string {
 	case 12:
 		return g.textExpr(sc) + " " + op + " " + g.textExpr(sc)
 	case 13:
-		return col("s") + " IN (" + g.textLit() + ", " + g.textLit() + ")"
+		return col("s") + " IN (" + g.param(g.textLit()) + ", " + g.param(g.textLit()) + ")"
 	case 14:
 		return g.decExpr(sc) + " " + op + " " + g.decExpr(sc)
 	case 15:
-		return col("dt") + " BETWEEN " + g.dateLit() + " AND " + g.dateLit()
+		return col("dt") + " BETWEEN " + g.param(g.dateLit()) + " AND " + g.param(g.dateLit())
 	}
 	if len(sc) > 1 {
 		// MySQL and MariaDB take a negated IN of rows for a condition that no NULL row of an outer join passes.
@@ -242,7 +272,18 @@ func (g *generator) cond(sc scope) string {
 // from makes a FROM clause.
 func (g *generator) from() (string, scope) {
 	first := g.pick("t1", "t2") + " x"
-	switch g.Intn(5) {
+	switch g.Intn(8) {
+	case 5:
+		args := g.args
+		g.args = nil // the order of parameters is that of the text
+		inner := "(SELECT id, a, b, s, d, dt, f, u FROM " + g.pick("t1", "t2") + " i WHERE " + g.cond(scope{"i"}) + ") x"
+		g.args = args
+		return inner, scope{"x"}
+	case 6:
+		return "(SELECT id, a, b, s, d, dt, f, u FROM t1 UNION ALL SELECT id + 1000, b, a, s, d, dt, f, id FROM t2) x", scope{"x"}
+	case 7:
+		return "t1 x JOIN t2 y ON x." + g.pick("a", "b", "id") + " = y." + g.pick("a", "b", "id", "u") + g.pick(" JOIN", " LEFT JOIN") +
+			" t1 z ON z." + g.pick("id", "a", "u") + " = " + g.pick("x", "y") + "." + g.pick("a", "b", "id"), scope{"x", "y", "z"}
 	case 0:
 		on := g.pick("x.id = y.id", "x.a = y.a", "x.b = y.b AND x.a < y.a", "x.s = y.s", "x.id = y.a", "x.u = y.id", "x.a <=> y.b", "x.id < y.a")
 		if g.Intn(3) == 0 {
@@ -341,7 +382,7 @@ func (g *generator) grouped(from string, sc scope) string {
 		q += " GROUP BY " + strings.Join(groups, ", ")
 	}
 	if g.Intn(3) == 0 {
-		q += " HAVING " + g.pick("COUNT(*) > 1", "COUNT(*) < 3", "SUM(x.a) > 4", "MAX(x.id) IS NOT NULL", "MIN(x.b) = 1")
+		q += " HAVING " + g.pick("COUNT(*) > 1", "COUNT(*) < 3", "SUM(x.a) > 4", "MAX(x.a) IS NOT NULL", "MIN(x.b) = 1")
 	}
 	return q
 }
@@ -366,8 +407,19 @@ func (g *generator) set(sc scope) string {
 
 // change makes a data change. The order in which rows are visited is fixed where it matters.
 func (g *generator) change() string {
-	t := g.pick("t1", "t2")
-	switch g.Intn(9) {
+	t, o := "t1", "t2"
+	if g.Intn(2) == 0 {
+		t, o = o, t
+	}
+	switch g.Intn(13) {
+	case 9:
+		return "INSERT IGNORE INTO " + t + " SELECT id + " + fmt.Sprint(g.Intn(40)) + ", a, b, s, d, dt, f, NULL FROM " + g.pick(t, o) + " x WHERE " + g.cond(scope{"x"}) + " ORDER BY id LIMIT 3"
+	case 10:
+		return "UPDATE " + t + " x JOIN " + o + " y ON x." + g.pick("a = y.id", "id = y.a", "u = y.id") + " SET x.a = 4, x.d = 1.25 WHERE " + g.cond(scope{"x", "y"})
+	case 11:
+		return "DELETE x FROM " + t + " x JOIN " + o + " y ON x." + g.pick("a = y.id", "id = y.u") + " WHERE x.id > 60 AND " + g.cond(scope{"x", "y"})
+	case 12:
+		return "INSERT INTO " + t + " (id, a, b) SELECT MAX(id) + 1, COUNT(*), MIN(b) FROM " + o + " x WHERE " + g.cond(scope{"x"}) + " ON DUPLICATE KEY UPDATE " + t + ".a = VALUES(a)"
 	case 0, 1:
 		return "INSERT INTO " + t + " VALUES " + g.row(g.Intn(90))
 	case 2:
@@ -384,7 +436,12 @@ func (g *generator) change() string {
 		if g.Intn(2) == 0 {
 			sets += ", " + g.set(scope{t})
 		}
-		return "UPDATE " + t + " SET " + sets + " WHERE " + g.cond(scope{t})
+		cond := g.cond(scope{t})
+		if strings.Contains(sets, "b = ") || strings.Contains(sets, "s = ") || strings.Contains(sets, "u = ") {
+			// Which rows collide on a unique key on the way depends on the order in which they are visited.
+			cond = "id = " + fmt.Sprint(g.Intn(90)) + " AND " + cond
+		}
+		return "UPDATE " + t + " SET " + sets + " WHERE " + cond
 	case 7:
 		return "UPDATE " + t + " SET id = id + " + fmt.Sprint(g.Intn(7)-3) + " WHERE id = " + fmt.Sprint(g.Intn(90))
 	}

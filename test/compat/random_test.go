@@ -21,6 +21,7 @@ var (
 	flagDSN       = flag.String("dsn", "", "server under test")
 	flagReference = flag.String("reference", "", "MySQL or MariaDB whose answers are right")
 	flagRounds    = flag.Int("rounds", 300, "queries and changes")
+	flagRows      = flag.Int("rows", 40, "rows inserted into each table at first")
 	flagSeed      = flag.Int64("seed", 0, "seed of the statements; 0 = the time")
 )
 
@@ -80,8 +81,8 @@ func codeOf(err error) uint16 {
 }
 
 // rows runs a query; text form of every cell.
-func (s side) rows(q string) (out [][]string, err error) {
-	rows, err := s.conn.QueryContext(context.Background(), q)
+func (s side) rows(q string, args ...any) (out [][]string, err error) {
+	rows, err := s.conn.QueryContext(context.Background(), q, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +158,7 @@ func TestRandomStatements(t *testing.T) {
 	for i, k := range keys {
 		name := fmt.Sprintf("t%d", i+1)
 		both("CREATE TABLE " + name + fmt.Sprintf(schema, k))
-		for id := range 40 {
+		for id := range *flagRows {
 			both("INSERT IGNORE INTO " + name + " VALUES " + g.row(id*2))
 		}
 	}
@@ -179,6 +180,16 @@ func TestRandomStatements(t *testing.T) {
 					t.Fatalf("%s differs after\n%s", table, q)
 				}
 			}
+		case g.Intn(3) == 0:
+			var args []any
+			g.args = &args
+			q, ordered := g.query()
+			g.args = nil
+			same(t, got, want, q, ordered, args...)
+			for range 2 {
+				// The plan must serve other values of the same kinds.
+				same(t, got, want, q, ordered, g.others(args)...)
+			}
 		default:
 			q, ordered := g.query()
 			same(t, got, want, q, ordered)
@@ -189,14 +200,39 @@ func TestRandomStatements(t *testing.T) {
 	}
 }
 
+// others makes other arguments of the same kinds.
+func (g *generator) others(args []any) []any {
+	out := make([]any, len(args))
+	for i, a := range args {
+		switch a := a.(type) {
+		case int64:
+			out[i] = int64(g.Intn(14) - 3)
+		case float64:
+			out[i] = a * 2
+		case string:
+			out[i] = strings.Trim(g.textLit(), "'")
+			if strings.Contains(a, "-") {
+				out[i] = strings.Trim(g.dateLit(), "'")
+			}
+			if out[i] == "NULL" {
+				out[i] = nil
+			}
+		}
+	}
+	return out
+}
+
 var failed = map[*testing.T]int{}
 
 func failures(t *testing.T) int { return failed[t] }
 
-func same(t *testing.T, got, want side, q string, ordered bool) bool {
+func same(t *testing.T, got, want side, q string, ordered bool, args ...any) bool {
 	t.Helper()
-	w, werr := want.rows(q)
-	r, rerr := got.rows(q)
+	w, werr := want.rows(q, args...)
+	r, rerr := got.rows(q, args...)
+	if len(args) > 0 {
+		q = fmt.Sprintf("%s %q", q, args)
+	}
 	if werr != nil || rerr != nil {
 		if werr == nil || rerr == nil || codeOf(werr) != codeOf(rerr) {
 			failed[t]++
