@@ -42,11 +42,7 @@ func (b *binder) bindConds(n ast.ExprNode, ec *exprContext, out []expr.Expr) ([]
 		return b.bindConds(x.Expr, ec, out)
 	case *ast.BinaryOperationExpr:
 		if x.Op == opcode.LogicAnd {
-			out, err := b.bindConds(x.L, ec, out)
-			if err != nil {
-				return nil, err
-			}
-			return b.bindConds(x.R, ec, out)
+			return b.bindConjunction(x, ec, out)
 		}
 	}
 	e, err := b.bindScalar(n, ec)
@@ -54,6 +50,25 @@ func (b *binder) bindConds(n ast.ExprNode, ec *exprContext, out []expr.Expr) ([]
 		return nil, err
 	}
 	return append(out, e), nil
+}
+
+// bindConjunction binds a left-deep chain of AND without recursing over its length.
+func (b *binder) bindConjunction(x *ast.BinaryOperationExpr, ec *exprContext, out []expr.Expr) ([]expr.Expr, error) {
+	rights := []ast.ExprNode{x.R}
+	left := x.L
+	for {
+		y, ok := left.(*ast.BinaryOperationExpr)
+		if !ok || y.Op != opcode.LogicAnd {
+			break
+		}
+		rights = append(rights, y.R)
+		left = y.L
+	}
+	out, err := b.bindConds(left, ec, out)
+	for i := len(rights) - 1; i >= 0 && err == nil; i-- {
+		out, err = b.bindConds(rights[i], ec, out)
+	}
+	return out, err
 }
 
 // bindScalar binds an expression that must be a single value, not a row.
@@ -269,7 +284,7 @@ func numericHex(n ast.ExprNode, e expr.Expr) expr.Expr {
 	return expr.NewConst(types.Uint(v), types.NewUint())
 }
 
-// bindLogicChain binds a left-deep chain of the same AND/OR without recursing over its length.
+// bindLogicChain binds a left-deep chain of the same AND/OR without recursing over its length, into a tree that is not deep either.
 func (b *binder) bindLogicChain(name string, x *ast.BinaryOperationExpr, ec *exprContext) (expr.Expr, error) {
 	var rights []ast.ExprNode
 	var left ast.ExprNode = x
@@ -281,20 +296,19 @@ func (b *binder) bindLogicChain(name string, x *ast.BinaryOperationExpr, ec *exp
 		rights = append(rights, y.R)
 		left = y.L
 	}
+	list := make([]expr.Expr, 0, len(rights)+1)
 	e, err := b.bindScalar(left, ec)
 	if err != nil {
 		return nil, err
 	}
+	list = append(list, e)
 	for i := len(rights) - 1; i >= 0; i-- {
-		r, err := b.bindScalar(rights[i], ec)
-		if err != nil {
+		if e, err = b.bindScalar(rights[i], ec); err != nil {
 			return nil, err
 		}
-		if e, err = expr.NewCall(b.build, name, e, r); err != nil {
-			return nil, err
-		}
+		list = append(list, e)
 	}
-	return e, nil
+	return b.balanced(name, list)
 }
 
 func isComparison(op opcode.Op) bool {

@@ -132,21 +132,21 @@ func (b *binder) bindRowIn(row *ast.RowExpr, list []ast.ExprNode, ec *exprContex
 			return nil, err
 		}
 	}
-	return b.anyOf(alts)
+	return b.balanced("or", alts)
 }
 
-// anyOf is the disjunction of alts, as a balanced tree so that long lists do not nest deeply.
-func (b *binder) anyOf(alts []expr.Expr) (expr.Expr, error) {
-	if len(alts) == 1 {
-		return alts[0], nil
+// balanced combines a list with AND or OR as a balanced tree, so that long lists do not nest deeply.
+func (b *binder) balanced(op string, list []expr.Expr) (expr.Expr, error) {
+	if len(list) == 1 {
+		return list[0], nil
 	}
-	l, err := b.anyOf(alts[:len(alts)/2])
+	l, err := b.balanced(op, list[:len(list)/2])
 	if err != nil {
 		return nil, err
 	}
-	r, err := b.anyOf(alts[len(alts)/2:])
+	r, err := b.balanced(op, list[len(list)/2:])
 	if err != nil {
 		return nil, err
 	}
-	return expr.NewCall(b.build, "or", l, r)
+	return expr.NewCall(b.build, op, l, r)
 }

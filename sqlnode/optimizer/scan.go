@@ -60,7 +60,7 @@ func (o *optimizer) reader(s *binder.Scan, conds []expr.Expr, need []binder.ColI
 	r.Out, r.OutTypes = make([]plan.OutputColumn, n), make([]types.Type, n)
 	for i, off := range r.Cols {
 		c := s.Table.Columns[off]
-		r.Out[i] = plan.OutputColumn{Name: s.Alias + "." + c.Name, OrigName: c.Name, Table: s.Alias, OrigTable: s.Table.Name, DB: s.Table.DB, Type: c.Type}
+		r.Out[i] = plan.OutputColumn{Name: c.Name, OrigName: c.Name, Table: s.Alias, OrigTable: s.Table.Name, DB: s.Table.DB, Type: c.Type}
 		r.OutTypes[i] = c.Type
 	}
 	if r.RowID {
