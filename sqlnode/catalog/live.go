@@ -16,7 +16,7 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultPollInterval  = 200 * time.Millisecond
+	DefaultPollInterval  = 50 * time.Millisecond
 	DefaultRenewInterval = time.Second
 	DefaultLease         = 10 * time.Second
 	// leaseMargin is how long before the others may count this node as dead it stops committing.
@@ -32,7 +32,8 @@ type Options struct {
 	KV KV
 	// Name, when not empty, is a name this node keeps over restarts and shares with no other one, such as that of the
 	// store in the same process. A process that was killed and started again then replaces its old record at once;
-	// otherwise the record holds up schema changes until its lease has run out.
+	// otherwise the record holds up schema changes until its lease has run out, or for a second when the process was on
+	// the same machine and can be seen to be gone.
 	Name string
 	// Virtual are the tables of the system databases that the node itself makes; they are in every snapshot.
 	Virtual []*Table
@@ -65,9 +66,10 @@ type generation struct {
 
 // Catalog is this node's view of the schema. Safe for concurrent use.
 type Catalog struct {
-	opts   Options
-	record string // key of the node's record
-	nodeID string // of this process, never used again
+	opts    Options
+	record  string // name of the node's record
+	process process
+	nodeID  string // of this process, never used again
 
 	current    atomic.Pointer[generation]
 	validUntil atomic.Int64 // time since base, in nanoseconds, until when this node may commit
@@ -79,6 +81,8 @@ type Catalog struct {
 		older   []*generation
 		records map[int64]record
 		changed chan struct{} // closed and replaced when a generation is installed or drained
+		// dead remembers when processes of other nodes on this machine were first seen dead, by node id
+		dead map[string]time.Time
 	}
 	// applying serialises this node's loads and schema changes; held over I/O.
 	applying sync.Mutex
@@ -91,11 +95,12 @@ type Catalog struct {
 // Open loads the schema, registers the node and starts following. Close must be called.
 func Open(ctx context.Context, o Options) (*Catalog, error) {
 	o.fill()
-	c := &Catalog{opts: o, nodeID: newNodeID(), record: o.Name, base: time.Now(), kick: make(chan struct{}, 1), done: make(chan struct{})}
+	c := &Catalog{opts: o, nodeID: newNodeID(), record: o.Name, process: thisProcess(), base: time.Now(), kick: make(chan struct{}, 1), done: make(chan struct{})}
 	if c.record == "" {
 		c.record = c.nodeID
 	}
 	c.mu.changed = make(chan struct{})
+	c.mu.dead = map[string]time.Time{}
 	// Register before loading: a schema change that does not see our record committed before we load.
 	if err := c.publish(ctx, 0, 0); err != nil {
 		return nil, fmt.Errorf("catalog: register node: %w", err)
@@ -104,6 +109,10 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 		return nil, err
 	}
 	if err := c.renew(ctx); err != nil {
+		return nil, err
+	}
+	// Look at the others once: a predecessor that was killed counts no more a second from now.
+	if _, err := c.nodes(ctx); err != nil {
 		return nil, err
 	}
 	loopCtx, cancel := context.WithCancel(context.Background())

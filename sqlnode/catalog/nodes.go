@@ -12,10 +12,11 @@ import (
 
 // nodeRecord is what a node tells the others. Times are physical milliseconds of PD's clock.
 type nodeRecord struct {
-	ID      string `json:"id"`     // of the process, see Catalog.NodeID
-	Loaded  int64  `json:"loaded"` // version of new transactions
-	Oldest  int64  `json:"oldest"` // oldest version of open transactions
-	Expires int64  `json:"expires"`
+	ID      string  `json:"id"`     // of the node, see Catalog.NodeID
+	Loaded  int64   `json:"loaded"` // version of new transactions
+	Oldest  int64   `json:"oldest"` // oldest version of open transactions
+	Expires int64   `json:"expires"`
+	Process process `json:"process"`
 }
 
 // physicalMillis is the clock part of a timestamp.
@@ -37,7 +38,7 @@ func (c *Catalog) publish(ctx context.Context, loaded, oldest int64) error {
 	err := c.opts.KV.Update(ctx, func(tx Tx) error {
 		sent = time.Since(c.base)
 		expires := physicalMillis(tx.TS()) + c.opts.Lease.Milliseconds()
-		return tx.Set(keys.Meta(nodePrefix+c.record), mustJSON(nodeRecord{ID: c.nodeID, Loaded: loaded, Oldest: oldest, Expires: expires}))
+		return tx.Set(keys.Meta(nodePrefix+c.record), mustJSON(nodeRecord{ID: c.nodeID, Loaded: loaded, Oldest: oldest, Expires: expires, Process: c.process}))
 	})
 	if err != nil {
 		return err
@@ -65,7 +66,7 @@ func (c *Catalog) nodes(ctx context.Context) (live map[string]nodeRecord, err er
 			}
 			switch {
 			case id == c.record:
-			case r.Expires < now:
+			case r.Expires < now || c.longDead(r):
 				dead = append(dead, id)
 			default:
 				live[id] = r
@@ -77,15 +78,30 @@ func (c *Catalog) nodes(ctx context.Context) (live map[string]nodeRecord, err er
 		return nil, err
 	}
 	for _, id := range dead {
-		if err := c.removeExpired(ctx, id); err != nil {
+		if err := c.removeDead(ctx, id); err != nil {
 			return nil, err
 		}
 	}
 	return live, nil
 }
 
-// removeExpired deletes a record unless its node came back in between.
-func (c *Catalog) removeExpired(ctx context.Context, id string) error {
+// longDead says that a record's process was seen dead a while ago.
+func (c *Catalog) longDead(r nodeRecord) bool {
+	if !r.Process.knownDead(c.process) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen, ok := c.mu.dead[r.ID]
+	if !ok {
+		c.mu.dead[r.ID] = time.Now()
+		return false
+	}
+	return time.Since(seen) > deadGrace
+}
+
+// removeDead deletes a record unless its node came back in between.
+func (c *Catalog) removeDead(ctx context.Context, id string) error {
 	return c.opts.KV.Update(ctx, func(tx Tx) error {
 		key := keys.Meta(nodePrefix + id)
 		v, err := tx.Get(ctx, key)
@@ -93,7 +109,7 @@ func (c *Catalog) removeExpired(ctx context.Context, id string) error {
 			return err
 		}
 		var r nodeRecord
-		if err := json.Unmarshal(v, &r); err != nil || r.Expires >= physicalMillis(tx.TS()) {
+		if err := json.Unmarshal(v, &r); err != nil || r.Expires >= physicalMillis(tx.TS()) && !c.longDead(r) {
 			return err
 		}
 		return tx.Delete(key)
