@@ -53,7 +53,7 @@ type Filter struct {
 	Conds []expr.Expr
 }
 
-// Project computes Exprs into new columns Cols. Columns of the child are not visible above, except when KeepChild.
+// Project computes Exprs into new columns Cols. The columns of the child stay visible above.
 type Project struct {
 	Child Rel
 	Exprs []expr.Expr
@@ -172,7 +172,7 @@ type Assignment struct {
 }
 
 // Insert is a bound INSERT or REPLACE. Expressions that refer to the row under construction use column ids First+offset; ON DUPLICATE KEY
-// UPDATE expressions use First+offset for the existing row, NewFirst+offset for VALUES(col), and the source query's columns.
+// UPDATE expressions use First+offset for the existing row and NewFirst+offset for VALUES(col).
 type Insert struct {
 	Table    *catalog.Table
 	Columns  []int

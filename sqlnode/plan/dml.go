@@ -21,8 +21,7 @@ type Insert struct {
 	Replace bool
 	Ignore  bool
 	// OnDup are the ON DUPLICATE KEY UPDATE assignments, in order. Their expressions are over a row of twice the table's columns: the
-	// existing row (with the assignments made so far applied), then the row that was to be inserted (VALUES(col)); for INSERT ... SELECT the
-	// columns of Source follow.
+	// existing row (with the assignments made so far applied), then the row that was to be inserted (VALUES(col)).
 	OnDup []Assignment
 }
 
