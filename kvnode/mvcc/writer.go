@@ -1,6 +1,13 @@
 package mvcc
 
-import "github.com/cairndb/cairn/kvnode/engine"
+import (
+	"slices"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+)
+
+// headBytes is more than a record's bytes besides its keys and value.
+const headBytes = 64
 
 // Writer adds records to a batch. The zero value with Batch set is ready; the
 // scratch buffer is reused from record to record.
@@ -11,7 +18,7 @@ type Writer struct {
 
 // PutLock writes the lock of key.
 func (w *Writer) PutLock(key []byte, l *Lock) {
-	w.buf = l.AppendTo(w.buf[:0])
+	w.buf = l.AppendTo(slices.Grow(w.buf[:0], headBytes+len(l.Primary)+len(l.ShortValue)))
 	w.Batch.Set(engine.CFLock, key, w.buf)
 }
 
@@ -20,7 +27,7 @@ func (w *Writer) DeleteLock(key []byte) { w.Batch.Delete(engine.CFLock, key) }
 
 // PutWrite writes the record of key at commitTS.
 func (w *Writer) PutWrite(key []byte, commitTS uint64, rec *Write) {
-	w.buf = rec.AppendTo(w.buf[:0])
+	w.buf = rec.AppendTo(slices.Grow(w.buf[:0], headBytes+len(rec.Value)))
 	w.Batch.SetVersioned(engine.CFWrite, key, commitTS, w.buf)
 }
 

@@ -223,25 +223,39 @@ func (c *committer) onePhaseDone(got *kvpb.PrewriteResponse, g kvclient.Group, b
 	return true, nil, nil
 }
 
+// prewriteCall holds a prewrite of few mutations in one allocation.
+type prewriteCall struct {
+	req  kvpb.Request
+	cmd  kvpb.Request_Prewrite
+	p    kvpb.PrewriteRequest
+	ctx  kvpb.Context
+	muts [4]*kvpb.Mutation
+}
+
 // prewriteRequest asks to lock the mutations of b.
 func (c *committer) prewriteRequest(b batch) *kvpb.Request {
-	p := &kvpb.PrewriteRequest{
-		Mutations:   make([]*kvpb.Mutation, len(b.index)),
-		StartTs:     c.startTS,
-		LockTtlMs:   uint64(c.ttl / time.Millisecond),
-		TxnSize:     uint64(len(c.keys)),
-		MinCommitTs: c.startTS + 1,
-		IsRetry:     c.maybe,
+	call := &prewriteCall{}
+	call.cmd.Prewrite, call.req.Cmd = &call.p, &call.cmd
+	p := &call.p
+	p.Context = &call.ctx
+	p.Mutations = call.muts[:0]
+	p.StartTs = c.startTS
+	p.LockTtlMs = uint64(c.ttl / time.Millisecond)
+	p.TxnSize = uint64(len(c.keys))
+	p.MinCommitTs = c.startTS + 1
+	p.IsRetry = c.maybe
+	if len(b.index) > len(call.muts) {
+		p.Mutations = make([]*kvpb.Mutation, 0, len(b.index))
 	}
-	for i, m := range b.index {
-		p.Mutations[i] = &c.muts[m]
+	for _, m := range b.index {
+		p.Mutations = append(p.Mutations, &c.muts[m])
 	}
 	if c.primary >= 0 {
 		p.Primary = c.keys[c.primary]
 	} else {
 		p.Primary = c.keys[0]
 	}
-	return &kvpb.Request{Cmd: &kvpb.Request_Prewrite{Prewrite: p}}
+	return &call.req
 }
 
 // prewriteErrors settles locks met by a prewrite so that it can be sent again,
