@@ -21,7 +21,7 @@ type AggregateOptions struct {
 	// Ordered promises that rows of a group arrive together. Groups then leave as soon as they are complete and only the
 	// current one is held.
 	Ordered bool
-	Tracker *Tracker
+	Memory  Memory
 }
 
 // Aggregate groups rows and computes aggregates of each group. Groups come out in the order of their first row; a group
@@ -35,7 +35,9 @@ type Aggregate struct {
 	o       AggregateOptions
 	account Account
 
-	table  KeyTable
+	groupTypes []types.Type
+
+	table  *KeyTable
 	groups *RowStore       // values of the grouping expressions
 	states []expr.AggState // of group g: states[g*len(Aggs) : (g+1)*len(Aggs)]
 
@@ -53,7 +55,7 @@ type Aggregate struct {
 
 // NewAggregate returns an aggregation of input.
 func NewAggregate(env *expr.Env, input Operator, o AggregateOptions) *Aggregate {
-	return &Aggregate{env: env, input: input, o: o, account: NewAccount(o.Tracker)}
+	return &Aggregate{env: env, input: input, o: o, account: NewAccount(o.Memory.Tracker), groupTypes: outputTypes(o.Groups)}
 }
 
 // Types implements Operator.
@@ -61,11 +63,10 @@ func (a *Aggregate) Types() []types.Type { return a.o.Types }
 
 // Open implements Operator.
 func (a *Aggregate) Open(ctx context.Context) error {
-	if a.in == nil {
-		a.in = chunk.NewBatch(a.input.Types(), 0)
-	}
-	a.groups = NewRowStore(outputTypes(a.o.Groups))
-	a.table, a.states, a.drained, a.next, a.bytes, a.uncount = KeyTable{}, nil, false, 0, 0, 0
+	pool := a.o.Memory.Pool
+	a.in = pool.Get(a.input.Types(), 0)
+	a.groups, a.table = NewRowStore(a.groupTypes, nil), pool.table()
+	a.states, a.drained, a.next, a.bytes, a.uncount = nil, false, 0, 0, 0
 	a.lastKey = nil
 	if a.o.OneGroup {
 		a.addGroup()
@@ -75,7 +76,10 @@ func (a *Aggregate) Open(ctx context.Context) error {
 
 // Close implements Operator.
 func (a *Aggregate) Close() error {
-	a.groups, a.states, a.table = nil, nil, KeyTable{}
+	pool := a.o.Memory.Pool
+	pool.Put(a.input.Types(), a.in)
+	pool.putTable(a.table)
+	a.in, a.groups, a.states, a.table = nil, nil, nil, nil
 	a.account.Release()
 	return a.input.Close()
 }
@@ -205,7 +209,7 @@ func (a *Aggregate) find() (id int, added bool) {
 // which case rows are found through the selection, else dense in a batch of its own.
 func (a *Aggregate) groupValues() (vals *chunk.Batch, dense bool) {
 	if a.keyVals == nil {
-		a.keyVals = chunk.NewBatch(outputTypes(a.o.Groups), 0)
+		a.keyVals = chunk.NewBatch(a.groupTypes, 0)
 	}
 	if distinctColumns(a.o.Groups) {
 		lent := &chunk.Batch{Cols: make([]*chunk.Column, len(a.o.Groups))}
@@ -240,7 +244,7 @@ func (a *Aggregate) emit(b *chunk.Batch) {
 // forget drops the groups that were returned; the current one becomes number 0.
 func (a *Aggregate) forget() {
 	width := len(a.o.Aggs)
-	rest := NewRowStore(a.groups.Types())
+	rest := NewRowStore(a.groupTypes, nil)
 	for g := a.next; g < a.groups.Len(); g++ {
 		b, row := a.groups.At(g)
 		rest.Append(b, row)

@@ -112,12 +112,12 @@ func BenchmarkFilter(b *testing.B) {
 
 func BenchmarkSortByText(b *testing.B) {
 	runBench(b, func(in Operator) Operator {
-		return NewSort(&expr.Env{}, in, []SortItem{{Output: ColumnOutput(1, textType)}, {Output: ColumnOutput(2, intType)}}, nil)
+		return NewSort(&expr.Env{}, in, []SortItem{{Output: ColumnOutput(1, textType)}, {Output: ColumnOutput(2, intType)}}, Memory{})
 	})
 }
 
 func BenchmarkTop10(b *testing.B) {
 	runBench(b, func(in Operator) Operator {
-		return NewTopN(&expr.Env{}, in, []SortItem{{Output: ColumnOutput(2, intType), Desc: true}}, 0, 10, nil)
+		return NewTopN(&expr.Env{}, in, []SortItem{{Output: ColumnOutput(2, intType), Desc: true}}, 0, 10, Memory{})
 	})
 }

@@ -12,26 +12,31 @@ import (
 type Distinct struct {
 	input   Operator
 	types   []types.Type
+	pool    *Pool
 	account Account
-	table   KeyTable
+	table   *KeyTable
 	key     []byte
 	sel     []uint16
 }
 
 // NewDistinct returns a duplicate eliminator over all columns of input.
-func NewDistinct(input Operator, tracker *Tracker) *Distinct {
-	return &Distinct{input: input, types: input.Types(), account: NewAccount(tracker)}
+func NewDistinct(input Operator, mem Memory) *Distinct {
+	return &Distinct{input: input, types: input.Types(), pool: mem.Pool, account: NewAccount(mem.Tracker)}
 }
 
 // Types implements Operator.
 func (d *Distinct) Types() []types.Type { return d.types }
 
 // Open implements Operator.
-func (d *Distinct) Open(ctx context.Context) error { return d.input.Open(ctx) }
+func (d *Distinct) Open(ctx context.Context) error {
+	d.table = d.pool.table()
+	return d.input.Open(ctx)
+}
 
 // Close implements Operator.
 func (d *Distinct) Close() error {
-	d.table = KeyTable{}
+	d.pool.putTable(d.table)
+	d.table = nil
 	d.account.Release()
 	return d.input.Close()
 }

@@ -16,12 +16,13 @@ type Project struct {
 	outs  []Output
 	types []types.Type
 	plain bool // the outputs are distinct input columns
+	pool  *Pool
 	in    *chunk.Batch
 }
 
-// NewProject returns a projection of input.
-func NewProject(env *expr.Env, input Operator, outs []Output) *Project {
-	return &Project{env: env, input: input, outs: outs, types: outputTypes(outs), plain: distinctColumns(outs)}
+// NewProject returns a projection of input. ts are the types of outs.
+func NewProject(env *expr.Env, input Operator, outs []Output, ts []types.Type, mem Memory) *Project {
+	return &Project{env: env, input: input, outs: outs, types: ts, plain: distinctColumns(outs), pool: mem.Pool}
 }
 
 // distinctColumns reports whether every output is an input column, and no column occurs twice.
@@ -42,14 +43,16 @@ func (p *Project) Types() []types.Type { return p.types }
 
 // Open implements Operator.
 func (p *Project) Open(ctx context.Context) error {
-	if p.in == nil {
-		p.in = chunk.NewBatch(p.input.Types(), 0)
-	}
+	p.in = p.pool.Get(p.input.Types(), 0)
 	return p.input.Open(ctx)
 }
 
 // Close implements Operator.
-func (p *Project) Close() error { return p.input.Close() }
+func (p *Project) Close() error {
+	p.pool.Put(p.input.Types(), p.in)
+	p.in = nil
+	return p.input.Close()
+}
 
 // Next implements Operator.
 func (p *Project) Next(ctx context.Context, b *chunk.Batch) error {
@@ -61,9 +64,10 @@ func (p *Project) Next(ctx context.Context, b *chunk.Batch) error {
 		return nil
 	}
 	if p.plain {
-		// The columns are lent, not copied: b's columns are the input's until the next call.
+		// The columns are exchanged, not copied: what was b's is filled next.
 		for i := range p.outs {
-			b.Cols[i] = p.in.Cols[p.outs[i].col]
+			in := &p.in.Cols[p.outs[i].col]
+			b.Cols[i], *in = *in, b.Cols[i]
 		}
 		b.Sel = p.in.Sel
 		return nil

@@ -9,13 +9,14 @@ import (
 // column by column into blocks of chunk.MaxRows, which never move.
 type RowStore struct {
 	types  []types.Type
+	pool   *Pool
 	blocks []*chunk.Batch
 	n      int
 	bytes  int64 // of the full blocks
 }
 
-// NewRowStore returns a store of rows of these types.
-func NewRowStore(ts []types.Type) *RowStore { return &RowStore{types: ts} }
+// NewRowStore returns a store of rows of these types, with blocks from pool, which may be nil.
+func NewRowStore(ts []types.Type, pool *Pool) *RowStore { return &RowStore{types: ts, pool: pool} }
 
 // Types are the types of the rows.
 func (s *RowStore) Types() []types.Type { return s.types }
@@ -31,8 +32,14 @@ func (s *RowStore) Bytes() int64 {
 	return s.bytes + int64(s.blocks[len(s.blocks)-1].MemBytes())
 }
 
-// Reset forgets all rows.
-func (s *RowStore) Reset() {
+// Release forgets all rows and gives the blocks back. A nil store has nothing to release.
+func (s *RowStore) Release() {
+	if s == nil {
+		return
+	}
+	for _, b := range s.blocks {
+		s.pool.Put(s.types, b)
+	}
 	s.blocks, s.n, s.bytes = nil, 0, 0
 }
 
@@ -45,7 +52,7 @@ func (s *RowStore) tail() *chunk.Batch {
 		} else {
 			s.bytes += int64(s.blocks[len(s.blocks)-1].MemBytes())
 		}
-		s.blocks = append(s.blocks, chunk.NewBatch(s.types, hint))
+		s.blocks = append(s.blocks, s.pool.Get(s.types, hint))
 	}
 	return s.blocks[len(s.blocks)-1]
 }
@@ -78,7 +85,7 @@ func (s *RowStore) AppendAll(b *chunk.Batch) {
 	}
 }
 
-// At returns the batch and the row in it that hold row i. They stay valid until Reset and must not be changed.
+// At returns the batch and the row in it that hold row i. They stay valid until Release and must not be changed.
 func (s *RowStore) At(i int) (b *chunk.Batch, row int) {
 	return s.blocks[i/chunk.MaxRows], i % chunk.MaxRows
 }

@@ -15,6 +15,7 @@ type Sort struct {
 	env     *expr.Env
 	input   Operator
 	items   []SortItem
+	pool    *Pool
 	account Account
 
 	rows  *RowStore
@@ -26,8 +27,8 @@ type Sort struct {
 }
 
 // NewSort returns a sort of input.
-func NewSort(env *expr.Env, input Operator, items []SortItem, tracker *Tracker) *Sort {
-	return &Sort{env: env, input: input, items: items, account: NewAccount(tracker)}
+func NewSort(env *expr.Env, input Operator, items []SortItem, mem Memory) *Sort {
+	return &Sort{env: env, input: input, items: items, pool: mem.Pool, account: NewAccount(mem.Tracker)}
 }
 
 // Types implements Operator.
@@ -35,17 +36,17 @@ func (s *Sort) Types() []types.Type { return s.input.Types() }
 
 // Open implements Operator.
 func (s *Sort) Open(ctx context.Context) error {
-	if s.in == nil {
-		s.in = chunk.NewBatch(s.input.Types(), 0)
-	}
-	s.rows = NewRowStore(s.input.Types())
+	s.in = s.pool.Get(s.input.Types(), 0)
+	s.rows = NewRowStore(s.input.Types(), s.pool)
 	s.refs, s.arena, s.next, s.full = nil, arena{}, 0, false
 	return s.input.Open(ctx)
 }
 
 // Close implements Operator.
 func (s *Sort) Close() error {
-	s.rows, s.refs, s.arena = nil, nil, arena{}
+	s.pool.Put(s.input.Types(), s.in)
+	s.rows.Release()
+	s.in, s.rows, s.refs, s.arena = nil, nil, nil, arena{}
 	s.account.Release()
 	return s.input.Close()
 }

@@ -22,6 +22,7 @@ type TopN struct {
 	input       Operator
 	items       []SortItem
 	offset, end int // rows [offset, end) of the order are returned
+	pool        *Pool
 	account     Account
 
 	rows *RowStore
@@ -41,12 +42,12 @@ type topRow struct {
 }
 
 // NewTopN returns the rows [offset, offset+count) of the sorted input.
-func NewTopN(env *expr.Env, input Operator, items []SortItem, offset, count uint64, tracker *Tracker) Operator {
+func NewTopN(env *expr.Env, input Operator, items []SortItem, offset, count uint64, mem Memory) Operator {
 	end := offset + count
 	if end < offset || end > maxTopN {
-		return NewLimit(NewSort(env, input, items, tracker), offset, count)
+		return NewLimit(NewSort(env, input, items, mem), offset, count)
 	}
-	return &TopN{env: env, input: input, items: items, offset: int(offset), end: int(end), account: NewAccount(tracker)}
+	return &TopN{env: env, input: input, items: items, offset: int(offset), end: int(end), pool: mem.Pool, account: NewAccount(mem.Tracker)}
 }
 
 // Types implements Operator.
@@ -54,17 +55,17 @@ func (t *TopN) Types() []types.Type { return t.input.Types() }
 
 // Open implements Operator.
 func (t *TopN) Open(ctx context.Context) error {
-	if t.in == nil {
-		t.in = chunk.NewBatch(t.input.Types(), 0)
-	}
-	t.rows = NewRowStore(t.input.Types())
+	t.in = t.pool.Get(t.input.Types(), 0)
+	t.rows = NewRowStore(t.input.Types(), t.pool)
 	t.heap, t.seen, t.done, t.next = t.heap[:0], 0, false, t.offset
 	return t.input.Open(ctx)
 }
 
 // Close implements Operator.
 func (t *TopN) Close() error {
-	t.rows, t.heap = nil, nil
+	t.pool.Put(t.input.Types(), t.in)
+	t.rows.Release()
+	t.in, t.rows, t.heap = nil, nil, nil
 	t.account.Release()
 	return t.input.Close()
 }
@@ -148,11 +149,12 @@ func (t *TopN) offer(b *chunk.Batch, row int) {
 
 // compact rebuilds the row store without garbage.
 func (t *TopN) compact() {
-	fresh := NewRowStore(t.rows.Types())
+	fresh := NewRowStore(t.rows.Types(), t.pool)
 	for i := range t.heap {
 		b, row := t.rows.At(t.heap[i].store)
 		t.heap[i].store = fresh.Append(b, row)
 	}
+	t.rows.Release()
 	t.rows = fresh
 }
 

@@ -99,6 +99,10 @@ var (
 	textType = types.NewString(10, charset.Default)
 )
 
+func project(in Operator, outs ...Output) *Project {
+	return NewProject(&expr.Env{}, in, outs, outputTypes(outs), Memory{})
+}
+
 // randomRows makes rows of (int, string, int) with few distinct values and NULLs.
 func randomRows(rng *rand.Rand, n int) [][]types.Value {
 	words := []string{"a", "A", "b", "B", "ab", "", "z"}
@@ -179,7 +183,7 @@ func TestSortAgreesWithStableSort(t *testing.T) {
 		desc := round%2 == 0
 		want := slices.Clone(src.rows)
 		slices.SortStableFunc(want, func(a, b []types.Value) int { return byKey(a, b, desc) })
-		equal(t, drain(t, NewSort(&expr.Env{}, src, items(desc), nil)), want)
+		equal(t, drain(t, NewSort(&expr.Env{}, src, items(desc), Memory{})), want)
 	}
 }
 
@@ -188,14 +192,14 @@ func TestTopNIsSortAndLimit(t *testing.T) {
 	for range 100 {
 		src := newSource(rng, rng.Intn(2500))
 		offset, count := uint64(rng.Intn(20)), uint64(rng.Intn(60))
-		want := drain(t, NewLimit(NewSort(&expr.Env{}, src, items(true), nil), offset, count))
-		equal(t, drain(t, NewTopN(&expr.Env{}, src, items(true), offset, count, nil)), want)
+		want := drain(t, NewLimit(NewSort(&expr.Env{}, src, items(true), Memory{}), offset, count))
+		equal(t, drain(t, NewTopN(&expr.Env{}, src, items(true), offset, count, Memory{})), want)
 	}
 }
 
 func TestTopNOfHugeLimitSorts(t *testing.T) {
 	src := newSource(random(t), 100)
-	got := drain(t, NewTopN(&expr.Env{}, src, items(false), 1, ^uint64(0), nil))
+	got := drain(t, NewTopN(&expr.Env{}, src, items(false), 1, ^uint64(0), Memory{}))
 	if len(got) != 99 {
 		t.Fatalf("got %d rows", len(got))
 	}
@@ -215,7 +219,7 @@ func TestDistinctKeepsFirstOfEqualRows(t *testing.T) {
 	rng := random(t)
 	for range 30 {
 		src := newSource(rng, rng.Intn(2000))
-		project := NewProject(&expr.Env{}, src, []Output{ColumnOutput(1, textType), ColumnOutput(0, intType)})
+		p := project(src, []Output{ColumnOutput(1, textType), ColumnOutput(0, intType)}...)
 		var want [][]types.Value
 		for _, row := range src.rows {
 			row = []types.Value{row[1], row[0]}
@@ -225,7 +229,7 @@ func TestDistinctKeepsFirstOfEqualRows(t *testing.T) {
 				want = append(want, row)
 			}
 		}
-		equal(t, drain(t, NewDistinct(project, nil)), want)
+		equal(t, drain(t, NewDistinct(p, Memory{})), want)
 	}
 }
 
@@ -249,7 +253,7 @@ func TestProjectComputesColumnsAndConstants(t *testing.T) {
 		}
 		want = append(want, []types.Value{v, row[1], row[1], types.String("k")})
 	}
-	equal(t, drain(t, NewProject(&expr.Env{}, src, outs)), want)
+	equal(t, drain(t, project(src, outs...)), want)
 }
 
 func TestFilterKeepsTrueRows(t *testing.T) {
@@ -344,9 +348,9 @@ func TestOperatorsStartOverAfterClose(t *testing.T) {
 	src := newSource(rng, 1500)
 	p := agg(t, "count", false, 0)
 	for _, op := range []Operator{
-		NewSort(&expr.Env{}, src, items(false), nil),
-		NewTopN(&expr.Env{}, src, items(false), 3, 20, nil),
-		NewDistinct(NewProject(&expr.Env{}, src, []Output{ColumnOutput(1, textType)}), nil),
+		NewSort(&expr.Env{}, src, items(false), Memory{}),
+		NewTopN(&expr.Env{}, src, items(false), 3, 20, Memory{}),
+		NewDistinct(project(src, []Output{ColumnOutput(1, textType)}...), Memory{}),
 		NewLimit(src, 10, 100),
 		NewAggregate(&expr.Env{}, src, AggregateOptions{Groups: []Output{ColumnOutput(0, intType)}, Aggs: []*expr.AggProgram{p}, Types: []types.Type{intType, p.Type}}),
 	} {
@@ -359,8 +363,8 @@ func TestQuotaEndsStatement(t *testing.T) {
 	src := newSource(rng, 20000)
 	tracker := NewTracker(64 << 10)
 	for name, op := range map[string]Operator{
-		"sort":     NewSort(&expr.Env{}, src, items(false), tracker),
-		"distinct": NewDistinct(src, tracker),
+		"sort":     NewSort(&expr.Env{}, src, items(false), Memory{Tracker: tracker}),
+		"distinct": NewDistinct(src, Memory{Tracker: tracker}),
 	} {
 		ctx := context.Background()
 		if err := op.Open(ctx); err != nil {
@@ -387,7 +391,7 @@ func TestCancelledContextEndsStatement(t *testing.T) {
 	killed := errors.New("killed")
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(killed)
-	op := NewSort(&expr.Env{}, newSource(random(t), 1000), items(false), nil)
+	op := NewSort(&expr.Env{}, newSource(random(t), 1000), items(false), Memory{})
 	if err := op.Open(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -65,10 +65,10 @@ func buildUnary(c *Context, n plan.Node) (Operator, error) {
 		return vexec.NewFilter(c.Env, input, preds), err
 	case *plan.Project:
 		outs, err := outputs(c.Env, n.Exprs)
-		return vexec.NewProject(c.Env, input, retype(outs, n.Types())), err
+		return vexec.NewProject(c.Env, input, retype(outs, n.Types()), n.Types(), c.memory()), err
 	case *plan.Sort:
 		items, err := sortItems(c.Env, n.Keys)
-		return vexec.NewSort(c.Env, input, items, c.Tracker), err
+		return vexec.NewSort(c.Env, input, items, c.memory()), err
 	case *plan.TopN:
 		return newTopN(c, n, input)
 	case *plan.Limit:
@@ -95,7 +95,7 @@ func newTopN(c *Context, n *plan.TopN, input Operator) (Operator, error) {
 		return nil, err
 	}
 	items, err := sortItems(c.Env, n.Keys)
-	return vexec.NewTopN(c.Env, input, items, offset, count, c.Tracker), err
+	return vexec.NewTopN(c.Env, input, items, offset, count, c.memory()), err
 }
 
 func newLimit(c *Context, n *plan.Limit, input Operator) (Operator, error) {
@@ -119,14 +119,14 @@ func newAgg(c *Context, input Operator, groups []plan.Scalar, aggs []plan.Agg, n
 	}
 	outs = retype(outs, ts[:len(outs)])
 	if len(aggs) == 0 && !noGroups {
-		return vexec.NewDistinct(vexec.NewProject(c.Env, input, outs), c.Tracker), nil
+		return vexec.NewDistinct(vexec.NewProject(c.Env, input, outs, ts, c.memory()), c.memory()), nil
 	}
 	progs := make([]*expr.AggProgram, len(aggs))
 	for i := range aggs {
 		progs[i] = aggs[i].Prog
 	}
 	return vexec.NewAggregate(c.Env, input, vexec.AggregateOptions{
-		Groups: outs, Aggs: progs, Types: ts, OneGroup: noGroups, Ordered: ordered, Tracker: c.Tracker,
+		Groups: outs, Aggs: progs, Types: ts, OneGroup: noGroups, Ordered: ordered, Memory: c.memory(),
 	}), nil
 }
 

@@ -3,6 +3,7 @@ package exec
 import (
 	"github.com/cairndb/cairn/internal/chunk"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/internal/vexec"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/distscan"
 	"github.com/cairndb/cairn/sqlnode/plan"
@@ -19,6 +20,19 @@ type Decoders struct {
 	rows    map[*plan.Reader]*distscan.RowDecoder
 	writers map[*catalog.Table]*table.Writer
 	batches map[batchKey]*chunk.Batch
+	pool    vexec.Pool
+}
+
+// Pool keeps the batches of operators; the session takes its result batches from it too.
+func (d *Decoders) Pool() *vexec.Pool { return &d.pool }
+
+// memory is what the statement's operators get memory from.
+func (c *Context) memory() vexec.Memory {
+	m := vexec.Memory{Tracker: c.Tracker}
+	if c.Decoders != nil {
+		m.Pool = &c.Decoders.pool
+	}
+	return m
 }
 
 // batchKey names a batch of a plan node.

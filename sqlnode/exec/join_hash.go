@@ -29,6 +29,7 @@ type hashJoin struct {
 	probe, build vexec.Operator
 	keys         joinKeys
 	nullAware    bool
+	pool         *vexec.Pool
 	account      vexec.Account
 
 	joiner *joiner
@@ -112,7 +113,7 @@ func newNLJoin(c *Context, n *plan.NLJoin, left, right vexec.Operator) (*hashJoi
 
 func newJoinOperator(c *Context, typ plan.JoinType, probe, build vexec.Operator, keys joinKeys, probeFirst bool, other []*expr.Program) *hashJoin {
 	return &hashJoin{
-		env: c.Env, probe: probe, build: build, keys: keys, account: vexec.NewAccount(c.Tracker),
+		env: c.Env, probe: probe, build: build, keys: keys, pool: c.memory().Pool, account: vexec.NewAccount(c.Tracker),
 		joiner: newJoiner(c.Env, typ, probe.Types(), build.Types(), probeFirst, other),
 	}
 }
@@ -123,6 +124,7 @@ func (j *hashJoin) Types() []types.Type { return j.types }
 // Open implements vexec.Operator.
 func (j *hashJoin) Open(ctx context.Context) error {
 	j.built = false
+	j.in = j.pool.Get(j.probe.Types(), 0)
 	if err := j.build.Open(ctx); err != nil {
 		return err
 	}
@@ -131,7 +133,9 @@ func (j *hashJoin) Open(ctx context.Context) error {
 
 // Close implements vexec.Operator.
 func (j *hashJoin) Close() error {
-	j.table, j.nulls = hashTable{}, nil
+	j.pool.Put(j.probe.Types(), j.in)
+	j.table.rows.Release()
+	j.in, j.table, j.nulls = nil, hashTable{}, nil
 	j.joiner.probe, j.joiner.build, j.joiner.next = nil, nil, nil
 	j.account.Release()
 	err := j.build.Close()
@@ -166,9 +170,6 @@ func (j *hashJoin) nextPairs(ctx context.Context, b *chunk.Batch) error {
 	for {
 		if err := j.joiner.fill(ctx, b); err != nil || b.NumRows() > 0 {
 			return err
-		}
-		if j.in == nil {
-			j.in = chunk.NewBatch(j.probe.Types(), 0)
 		}
 		if err := j.probe.Next(ctx, j.in); err != nil {
 			return err
@@ -219,9 +220,6 @@ func (j *hashJoin) nextSemi(ctx context.Context, b *chunk.Batch) error {
 // nextMark appends to each probe row what is known about a match.
 func (j *hashJoin) nextMark(ctx context.Context, b *chunk.Batch) error {
 	b.Reset()
-	if j.in == nil {
-		j.in = chunk.NewBatch(j.probe.Types(), 0)
-	}
 	if err := j.probe.Next(ctx, j.in); err != nil {
 		return err
 	}
@@ -296,12 +294,13 @@ func (k *joinKeys) append(dst []byte, env *expr.Env, outs []vexec.Output, b *chu
 
 // fillTable reads the build side.
 func (j *hashJoin) fillTable(ctx context.Context) error {
-	j.table = hashTable{rows: vexec.NewRowStore(j.build.Types()), empty: true}
+	j.table = hashTable{rows: vexec.NewRowStore(j.build.Types(), j.pool), empty: true}
 	if j.nullAware {
-		j.nulls = &nullAwareState{keys: vexec.NewRowStore(j.keys.types)}
+		j.nulls = &nullAwareState{keys: vexec.NewRowStore(j.keys.types, nil)}
 	}
 	t := &j.table
-	in := chunk.NewBatch(j.build.Types(), 0)
+	in := j.pool.Get(j.build.Types(), 0)
+	defer j.pool.Put(j.build.Types(), in)
 	for {
 		if err := j.build.Next(ctx, in); err != nil {
 			return err

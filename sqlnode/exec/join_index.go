@@ -76,17 +76,20 @@ func (j *indexJoin) Types() []types.Type { return j.node.Types() }
 
 // Open implements Operator.
 func (j *indexJoin) Open(ctx context.Context) error {
-	if j.in == nil {
-		j.in = chunk.NewBatch(j.outer.Types(), 0)
-		j.inner = chunk.NewBatch(j.node.Inner.Types(), 0)
-	}
+	pool := j.c.memory().Pool
+	j.in = pool.Get(j.outer.Types(), 0)
+	j.inner = pool.Get(j.node.Inner.Types(), 0)
 	j.joiner.probe = nil
 	return j.outer.Open(ctx)
 }
 
 // Close implements Operator.
 func (j *indexJoin) Close() error {
-	j.build, j.joiner.build, j.joiner.probe = nil, nil, nil
+	pool := j.c.memory().Pool
+	pool.Put(j.outer.Types(), j.in)
+	pool.Put(j.node.Inner.Types(), j.inner)
+	j.build.Release()
+	j.in, j.inner, j.build, j.joiner.build, j.joiner.probe = nil, nil, nil, nil, nil
 	j.account.Release()
 	return j.outer.Close()
 }
@@ -150,7 +153,8 @@ func (j *indexJoin) lookup(ctx context.Context, b *chunk.Batch) error {
 	if err := j.collectKeys(b); err != nil {
 		return err
 	}
-	j.build = vexec.NewRowStore(j.node.Inner.Types())
+	j.build.Release()
+	j.build = vexec.NewRowStore(j.node.Inner.Types(), j.c.memory().Pool)
 	j.next = j.next[:0]
 	j.head, j.tail = noRows(j.head, j.distinct.Len()), noRows(j.tail, j.distinct.Len())
 	if j.distinct.Len() > 0 {

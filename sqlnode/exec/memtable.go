@@ -31,7 +31,7 @@ func (m *memTable) Types() []types.Type { return m.node.Types() }
 
 // Open implements Operator.
 func (m *memTable) Open(ctx context.Context) error {
-	m.rows, m.next = vexec.NewRowStore(m.Types()), 0
+	m.rows, m.next = vexec.NewRowStore(m.Types(), nil), 0
 	lookups := make([]Lookup, len(m.node.Lookups))
 	for i, l := range m.node.Lookups {
 		lookups[i].Column = l.Column

@@ -97,7 +97,7 @@ func (s *readSet) at(i int) (b *chunk.Batch, row int) {
 
 // readAll reads an open operator to its end, through b.
 func readAll(ctx context.Context, in Operator, b *chunk.Batch, account *vexec.Account) (*vexec.RowStore, error) {
-	rows := vexec.NewRowStore(in.Types())
+	rows := vexec.NewRowStore(in.Types(), nil)
 	for {
 		if err := in.Next(ctx, b); err != nil {
 			return nil, err

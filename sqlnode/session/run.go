@@ -298,7 +298,8 @@ func (s *Session) pull(ctx context.Context, c *exec.Context, st *plan.Statement,
 	if err := op.Open(ctx); err != nil {
 		return 0, err
 	}
-	b := s.batchFor(op.Types())
+	b := s.decoders.Pool().Get(op.Types(), 0)
+	defer s.decoders.Pool().Put(op.Types(), b)
 	for {
 		if err := op.Next(ctx, b); err != nil {
 			return n, err
@@ -319,12 +320,6 @@ func (s *Session) pull(ctx context.Context, c *exec.Context, st *plan.Statement,
 			return n, err
 		}
 	}
-}
-
-// batchFor returns an empty result batch of the given layout; the one of the
-// last statement when it fits.
-func (s *Session) batchFor(typs []types.Type) *chunk.Batch {
-	return chunk.NewBatch(typs, 0)
 }
 
 // finishWrite notes what a change did and answers it.
