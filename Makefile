@@ -1,21 +1,44 @@
 SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 TOOLS := $(CURDIR)/bin/tools
+# The packages where goroutines share data.
+CORE := ./kvnode/... ./pd/... ./sqlnode/txn ./sqlnode/wire ./sqlnode/catalog ./sqlnode/ddl ./sqlnode/privilege ./sqlnode/session
+
+# Everything in one process on ./cairn-data, for MySQL clients on 127.0.0.1:4000.
+run: build
+	bin/cairn start $(ARGS)
 
 build:
 	go build -trimpath -o bin/cairn ./cmd/cairn
+
+# The whole suite. Packages that start servers are never taken from the cache.
+test: build
+	go vet ./...
+	go test -timeout 15m $$(go list ./... | grep -v /test/)
+	CAIRN_BINARY=$(CURDIR)/bin/cairn go test -count=1 -timeout 15m ./test/...
+
+race:
+	CGO_ENABLED=1 go test -race -timeout 20m $(CORE)
+
+lint:
+	go vet ./...
+	go test -count=1 ./internal/lint
+
+# make bench ARGS='--threads 16 --workloads point_select,insert' (see --help)
+bench: build
+	go run ./test/bench $(ARGS)
+
+compat: build
+	CAIRN_BINARY=$(CURDIR)/bin/cairn go test -count=1 -v ./test/compat $(ARGS)
 
 generate:
 	cd tools && go build -o $(TOOLS)/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto github.com/bufbuild/buf/cmd/buf
 	PATH=$(TOOLS):$$PATH buf generate
 
-# Fill in the expected results of new scenarios from a MySQL or MariaDB server, then read the diff:
-#   make sqltest-record DSN='root@tcp(127.0.0.1:3306)/' FILES=my_new_scenario
-sqltest-record:
-	go test ./test/sqltest -count=1 -run TestScenarios -rewrite -dsn '$(DSN)' -files '$(FILES)'
+fmt:
+	gofmt -w cmd internal kvnode pd sqlnode test
 
-# Compare random statements with a reference server: make compat DSN=... REFERENCE=... [ROUNDS=5000]
-compat:
-	go test ./test/compat -count=1 -v -dsn '$(DSN)' -reference '$(REFERENCE)' -rounds $(or $(ROUNDS),2000)
+clean:
+	rm -rf bin
 
-.PHONY: build generate sqltest-record compat
+.PHONY: run build test race lint bench compat generate fmt clean
