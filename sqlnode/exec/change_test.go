@@ -155,28 +155,60 @@ func lookup(tbl *catalog.Table, index string) *plan.IndexLookup {
 	return &plan.IndexLookup{Reader: reader(tbl), Index: tbl.Index(index), KeepOrder: true}
 }
 
+// TestLockedRowsConflict: a transaction that read a row with a lock does not commit when another one changed that row; rows
+// that did not satisfy the conditions are not locked.
 func TestLockedRowsConflict(t *testing.T) {
-	s, tbl := filled(t, 10)
-	locked := fullScan(tbl)
-	locked.Lock = plan.LockUpdate
-	read := &plan.Filter{Base: base(locked.Types()...), Child: locked, Conds: []plan.Scalar{call(t, "=", col(0, intType), one(3))}}
-	for _, c := range []struct {
-		id       int
-		conflict bool
-	}{{3, true}, {4, false}} {
-		s.begin()
-		expect(t, s.must(read), fmt.Sprintf("3 | 30 | s0 | %d", 1))
-		other := &session{t: t, kv: s.kv}
-		set := plan.Assignment{Column: 2, Value: konst(fmt.Sprintf("x%v", c.conflict))}
-		other.must(updateAll(tbl, where(tbl, call(t, "=", col(0, intType), one(c.id))), set))
-		s.must(updateAll(tbl, where(tbl, call(t, "=", col(0, intType), one(9))), set))
-		_, err := s.tx.Commit(context.Background())
-		s.tx = nil
-		var conflict *txn.WriteConflictError
-		if errors.As(err, &conflict) != c.conflict {
-			t.Errorf("row %d changed by another: want conflict %v, got %v", c.id, c.conflict, err)
+	lockingReads := map[string]func(t *testing.T, tbl *catalog.Table) plan.Node{
+		"scan": func(t *testing.T, tbl *catalog.Table) plan.Node {
+			locked := fullScan(tbl)
+			locked.Lock = plan.LockUpdate
+			return &plan.Filter{Base: base(locked.Types()...), Child: locked, Conds: []plan.Scalar{call(t, "=", col(0, intType), one(3))}}
+		},
+		"index lookup": func(t *testing.T, tbl *catalog.Table) plan.Node {
+			locked := lookup(tbl, "u")
+			locked.Lock = plan.LockShare
+			return &plan.Filter{Base: base(locked.Types()...), Child: locked, Conds: []plan.Scalar{call(t, "=", col(0, intType), one(3))}}
+		},
+		"point get": func(_ *testing.T, tbl *catalog.Table) plan.Node {
+			r := reader(tbl)
+			r.Lock = plan.LockUpdate
+			return &plan.PointGet{Reader: r, Index: tbl.Index("u"), Key: []plan.Scalar{konst(30)}, Builder: plan.NewKeyBuilder(tbl, tbl.Index("u"))}
+		},
+		"index join": func(t *testing.T, tbl *catalog.Table) plan.Node {
+			r := reader(tbl)
+			r.Lock = plan.LockUpdate
+			outer := &plan.Values{Base: base(intType), Tuples: [][]plan.Scalar{{konst(30)}, {konst(31)}}}
+			join := &plan.IndexJoin{
+				Base: base(append([]types.Type{intType}, r.Types()...)...), Type: plan.JoinInner, Outer: outer, Inner: r,
+				Index: tbl.Index("u"), Unique: true, Keys: []plan.Scalar{scalar(t, col(0, intType))}, Builder: plan.NewKeyBuilder(tbl, tbl.Index("u")),
+			}
+			var outs []plan.Scalar
+			for i, typ := range r.Types() {
+				outs = append(outs, scalar(t, col(i+1, typ)))
+			}
+			return &plan.Project{Base: base(r.Types()...), Child: join, Exprs: outs}
+		},
+	}
+	for name, read := range lockingReads {
+		s, tbl := filled(t, 10)
+		for _, c := range []struct {
+			id       int
+			conflict bool
+		}{{3, true}, {4, false}} {
+			s.begin()
+			expect(t, s.must(read(t, tbl)), "3 | 30 | s0 | 1")
+			other := &session{t: t, kv: s.kv}
+			set := plan.Assignment{Column: 2, Value: konst("x")}
+			other.must(updateAll(tbl, where(tbl, call(t, "=", col(0, intType), one(c.id))), set))
+			s.must(updateAll(tbl, where(tbl, call(t, "=", col(0, intType), one(9))), set))
+			_, err := s.tx.Commit(context.Background())
+			s.tx = nil
+			var conflict *txn.WriteConflictError
+			if errors.As(err, &conflict) != c.conflict {
+				t.Errorf("%s, row %d changed by another: want conflict %v, got %v", name, c.id, c.conflict, err)
+			}
+			s.must(updateAll(tbl, fullScan(tbl), plan.Assignment{Column: 2, Value: konst("s0")}))
 		}
-		s.must(updateAll(tbl, where(tbl, call(t, "=", col(0, intType), one(3))), plan.Assignment{Column: 2, Value: konst("s0")}))
 	}
 }
 

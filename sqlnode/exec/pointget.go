@@ -109,9 +109,10 @@ func missingRow(t *catalog.Table, ix *catalog.Index, handle []byte) error {
 	return fmt.Errorf("exec: index %s of table %s.%s has an entry for row %x, which does not exist", ix.Name, t.DB, t.Name, handle)
 }
 
-// locks reports whether rows read by r are to be locked.
+// locks reports whether rows read by r are to be locked. Shared locks are exclusive ones: the commit of one of two
+// transactions that share a row fails, which is safe.
 func (c *Context) locks(r *plan.Reader) bool {
-	return r.Lock == plan.LockUpdate && c.Txn != nil && !c.writing
+	return r.Lock != plan.LockNone && c.Txn != nil && !c.writing
 }
 
 // pointGet reads at most one row.
