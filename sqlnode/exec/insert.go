@@ -43,7 +43,6 @@ type insert struct {
 	dupRow    *chunk.Batch
 	lastUniq  *catalog.Index
 	finished  bool
-	onDupVals []types.Value
 }
 
 func newInsert(c *Context, n *plan.Insert) (Operator, error) {
@@ -323,14 +322,14 @@ func (op *insert) flush(ctx context.Context) error {
 	rows := op.chunk
 	op.chunk = op.chunk[:0]
 	op.c.Info.Records += uint64(len(rows))
-	if err := op.number1(ctx, rows); err != nil {
+	if err := op.assignIDs(ctx, rows); err != nil {
 		return err
 	}
 	return op.write(ctx, rows)
 }
 
-// number1 gives the rows of a chunk their row ids and AUTO_INCREMENT values.
-func (op *insert) number1(ctx context.Context, rows []newRow) error {
+// assignIDs gives the rows of a chunk their row ids and AUTO_INCREMENT values.
+func (op *insert) assignIDs(ctx context.Context, rows []newRow) error {
 	t := op.node.Table
 	if t.Handle == catalog.HandleRowID {
 		first, err := op.c.Tables.RowID(ctx, t, len(rows))

@@ -145,15 +145,14 @@ func TestRandomStatements(t *testing.T) {
 	}
 	t.Logf("seed %d", seed)
 	g := &generator{Rand: rand.New(rand.NewSource(seed))}
-	got, want := connect(t, "under test", *flagDSN), connect(t, "reference", *flagReference)
-	both := func(q string) (int64, uint16) {
+	c := &comparison{T: t, got: connect(t, "under test", *flagDSN), want: connect(t, "reference", *flagReference)}
+	both := func(q string) {
 		t.Helper()
-		n, code := want.change(q)
-		n2, code2 := got.change(q)
+		n, code := c.want.change(q)
+		n2, code2 := c.got.change(q)
 		if n != n2 || code != code2 {
-			t.Errorf("%s\n\twant %d rows, error %d\n\t got %d rows, error %d", q, n, code, n2, code2)
+			c.differs("%s\n\twant %d rows, error %d\n\t got %d rows, error %d", q, n, code, n2, code2)
 		}
-		return n, code
 	}
 	for i, k := range keys {
 		name := fmt.Sprintf("t%d", i+1)
@@ -176,7 +175,7 @@ func TestRandomStatements(t *testing.T) {
 			q := g.change()
 			both(q)
 			for _, table := range []string{"t1", "t2"} {
-				if !same(t, got, want, "SELECT * FROM "+table, false) {
+				if !c.same("SELECT * FROM "+table, false) {
 					t.Fatalf("%s differs after\n%s", table, q)
 				}
 			}
@@ -185,17 +184,14 @@ func TestRandomStatements(t *testing.T) {
 			g.args = &args
 			q, ordered := g.query()
 			g.args = nil
-			same(t, got, want, q, ordered, args...)
+			c.same(q, ordered, args...)
 			for range 2 {
 				// The plan must serve other values of the same kinds.
-				same(t, got, want, q, ordered, g.others(args)...)
+				c.same(q, ordered, g.others(args)...)
 			}
 		default:
 			q, ordered := g.query()
-			same(t, got, want, q, ordered)
-		}
-		if t.Failed() && failures(t) > 25 {
-			t.Fatal("too many differences")
+			c.same(q, ordered)
 		}
 	}
 }
@@ -222,28 +218,40 @@ func (g *generator) others(args []any) []any {
 	return out
 }
 
-var failed = map[*testing.T]int{}
+// comparison counts the differences between two servers.
+type comparison struct {
+	*testing.T
+	got, want side
+	failures  int
+}
 
-func failures(t *testing.T) int { return failed[t] }
+// differs reports a difference.
+func (c *comparison) differs(format string, args ...any) {
+	c.Helper()
+	c.failures++
+	c.Errorf(format, args...)
+	if c.failures > 25 {
+		c.Fatal("too many differences")
+	}
+}
 
-func same(t *testing.T, got, want side, q string, ordered bool, args ...any) bool {
-	t.Helper()
-	w, werr := want.rows(q, args...)
-	r, rerr := got.rows(q, args...)
+// same compares the rows of a query.
+func (c *comparison) same(q string, ordered bool, args ...any) bool {
+	c.Helper()
+	w, werr := c.want.rows(q, args...)
+	r, rerr := c.got.rows(q, args...)
 	if len(args) > 0 {
 		q = fmt.Sprintf("%s %q", q, args)
 	}
 	if werr != nil || rerr != nil {
 		if werr == nil || rerr == nil || codeOf(werr) != codeOf(rerr) {
-			failed[t]++
-			t.Errorf("%s\n\twant %v\n\t got %v", q, werr, rerr)
+			c.differs("%s\n\twant %v\n\t got %v", q, werr, rerr)
 			return false
 		}
 		return true
 	}
 	if a, b := lines(r, ordered), lines(w, ordered); !slices.Equal(a, b) {
-		failed[t]++
-		t.Errorf("%s\nwant %d rows\n\t%s\ngot %d rows\n\t%s", q, len(b), diff(b, a), len(a), diff(a, b))
+		c.differs("%s\nwant %d rows\n\t%s\ngot %d rows\n\t%s", q, len(b), diff(b, a), len(a), diff(a, b))
 		return false
 	}
 	return true
