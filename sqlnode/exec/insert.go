@@ -33,16 +33,16 @@ type insert struct {
 	writer *table.Writer
 	rowDec rowReader
 
-	defaults  []types.Value // of the columns that are not named; nil until the first row
-	named     []bool
-	implicit  bool         // NULL in a NOT NULL column becomes its zero value
-	building  *chunk.Batch // the row under construction, for tuples that refer to it
-	number    int
-	chunk     []newRow
-	maxSeen   int64 // greatest explicit AUTO_INCREMENT value not yet reported to the allocator
-	dupRow    *chunk.Batch
-	lastUniq  *catalog.Index
-	finished  bool
+	defaults []types.Value // of the columns that are not named; nil until the first row
+	named    []bool
+	implicit bool         // NULL in a NOT NULL column becomes its zero value
+	building *chunk.Batch // the row under construction, for tuples that refer to it
+	number   int
+	chunk    []newRow
+	maxSeen  int64 // greatest explicit AUTO_INCREMENT value not yet reported to the allocator
+	dupRow   *chunk.Batch
+	lastUniq *catalog.Index
+	finished bool
 }
 
 func newInsert(c *Context, n *plan.Insert) (Operator, error) {
