@@ -1,4 +1,4 @@
-package compat
+package differential
 
 import (
 	"fmt"
@@ -199,6 +199,27 @@ func (g *generator) decExpr(sc scope) string {
 	return "ABS(" + x() + ")"
 }
 
+func (g *generator) dateExpr(sc scope) string {
+	dt := g.column(sc, "dt")
+	switch g.Intn(8) {
+	case 0:
+		return g.pick("YEAR(", "MONTH(", "DAY(", "DAYOFWEEK(", "DAYOFYEAR(", "QUARTER(", "WEEK(", "TO_DAYS(", "WEEKDAY(") + dt + ")"
+	case 1:
+		return "DATE_ADD(" + dt + ", INTERVAL " + fmt.Sprint(g.Intn(60)-30) + " " + g.pick("DAY", "MONTH", "YEAR", "WEEK", "HOUR", "MINUTE") + ")"
+	case 2:
+		return "DATEDIFF(" + dt + ", " + g.dateLit() + ")"
+	case 3:
+		return "DATE_FORMAT(" + dt + ", " + g.pick("'%Y-%m'", "'%d.%m.%y'", "'%W %M %D'", "'%j %u %a %b'") + ")"
+	case 4:
+		return "LAST_DAY(" + dt + ")"
+	case 5:
+		return "IFNULL(" + dt + ", " + g.pick("'2020-01-01'", "'2021-05-05'") + ") = '2024-01-01'"
+	case 6:
+		return "TIMESTAMPDIFF(" + g.pick("DAY", "MONTH", "YEAR", "HOUR") + ", " + dt + ", " + g.dateLit() + ")"
+	}
+	return "EXTRACT(" + g.pick("YEAR_MONTH", "DAY", "YEAR") + " FROM " + dt + ")"
+}
+
 func (g *generator) boolExpr(sc scope) string {
 	if g.deeper() {
 		switch g.Intn(4) {
@@ -251,7 +272,11 @@ func (g *generator) boolExpr(sc scope) string {
 
 func (g *generator) anyExpr(sc scope) string {
 	g.depth = 3
-	switch g.Intn(6) {
+	switch g.Intn(8) {
+	case 6:
+		return g.dateExpr(sc)
+	case 7:
+		return "CAST(" + g.column(sc, "a", "b", "id", "dt", "s", "d") + " AS CHAR)"
 	case 0:
 		return g.textExpr(sc)
 	case 1:
