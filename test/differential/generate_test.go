@@ -188,7 +188,7 @@ func (g *generator) decExpr(sc scope) string {
 	case 0:
 		return "(" + x() + " + " + x() + ")"
 	case 1:
-		return "(" + x() + " - " + g.intExpr(sc) + ")"
+		return "(" + x() + " - " + g.column(sc, "a", "b", "id") + ")"
 	case 2:
 		return "(" + x() + " * " + x() + ")"
 	case 3:
@@ -346,9 +346,12 @@ func (g *generator) query() (q string, ordered bool) {
 		return g.grouped(from, sc), false
 	}
 	var outs []string
+	args := g.args
+	g.args = nil // parameters are collected in the order of the text: those of FROM are there already
 	for range 1 + g.Intn(3) {
 		outs = append(outs, g.anyExpr(sc))
 	}
+	g.args = args
 	distinct := g.pick("", "", "", "DISTINCT ")
 	if distinct != "" {
 		// Which of equal texts is shown is not defined.
@@ -376,6 +379,8 @@ func (g *generator) query() (q string, ordered bool) {
 }
 
 func (g *generator) grouped(from string, sc scope) string {
+	args := g.args
+	g.args = nil // see query
 	var groups, outs []string
 	for range g.Intn(3) {
 		groups = append(groups, g.column(sc, "a", "b", "dt", "d"))
@@ -402,6 +407,7 @@ func (g *generator) grouped(from string, sc scope) string {
 			outs = append(outs, "SUM(DISTINCT "+g.column(sc, "a", "b", "d")+")")
 		}
 	}
+	g.args = args
 	q := "SELECT " + strings.Join(outs, ", ") + " FROM " + from + g.where(sc)
 	if len(groups) > 0 {
 		q += " GROUP BY " + strings.Join(groups, ", ")
