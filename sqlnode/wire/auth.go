@@ -130,8 +130,13 @@ func (c *Conn) authenticate(login *Login, resp *response, salt []byte, cache *Au
 	return nil
 }
 
+// maxUserName is the longest user name in bytes: 32 characters of utf8.
+const maxUserName = 96
+
+// denied cuts the name, which no account has: it goes into the log.
 func denied(login *Login, token []byte) error {
-	return &DeniedError{User: login.User, Host: login.Host, UsingPassword: len(token) > 0}
+	name := login.User[:min(len(login.User), maxUserName)]
+	return &DeniedError{User: name, Host: login.Host, UsingPassword: len(token) > 0}
 }
 
 // switchPlugin asks the client to prove itself with another plugin.
