@@ -36,7 +36,7 @@ import (
 )
 
 const (
-	defaultMemTableBytes = 64 << 20
+	defaultMemTableBytes = 32 << 20
 	defaultCacheBytes    = 64 << 20
 	// maxBatchBytes bounds one log write; what is left waits for the next.
 	maxBatchBytes = 4 << 20
@@ -48,7 +48,7 @@ type Options struct {
 	Dir string
 	// FS is where Dir lives. Nil means the operating system's file system.
 	FS vfs.FS
-	// MemTableBytes is the size at which a memtable is flushed. 0 means 64 MiB.
+	// MemTableBytes is the size at which a memtable is flushed. 0 means 32 MiB.
 	MemTableBytes int64
 	// CacheBytes bounds the entries of all regions that are kept in memory after
 	// they were applied, for replicas that lag. 0 means 64 MiB.
@@ -132,7 +132,7 @@ func pebbleOptions(o Options, logger *engine.PebbleLogger) *pebble.Options {
 	po := &pebble.Options{
 		Cache:                       pebble.NewCache(8 << 20),
 		EventListener:               logger.EventListener(nil),
-		FS:                          o.FS,
+		FS:                          prefillFS{o.FS, o.MemTableBytes + o.MemTableBytes/10},
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		Logger:                      logger,
 		MaxOpenFiles:                256,

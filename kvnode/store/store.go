@@ -83,7 +83,7 @@ type Options struct {
 	// Lease is how long a leader serves reads without hearing of a quorum. 0 means
 	// eight tenths of the election timeout, which is also the maximum.
 	Lease time.Duration
-	// TrimInterval is how often logs are truncated. 0 means 5 s.
+	// TrimInterval is how often logs are truncated. 0 means 2 s.
 	TrimInterval time.Duration
 	// StoreHeartbeat and RegionHeartbeat are how often PD hears of the store and
 	// of every region led here. 0 means 5 s and 30 s.
@@ -114,7 +114,7 @@ func (o *Options) setDefaults() error {
 		field *time.Duration
 		value time.Duration
 	}{
-		{&o.Tick, 100 * time.Millisecond}, {&o.TrimInterval, 5 * time.Second},
+		{&o.Tick, 100 * time.Millisecond}, {&o.TrimInterval, 2 * time.Second},
 		{&o.StoreHeartbeat, 5 * time.Second}, {&o.RegionHeartbeat, 30 * time.Second},
 	} {
 		if *d.field == 0 {
