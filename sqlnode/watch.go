@@ -3,7 +3,6 @@ package sqlnode
 import (
 	"crypto/tls"
 	"net"
-	"syscall"
 	"time"
 )
 
@@ -44,7 +43,7 @@ func (s *Server) busyConns(now time.Time) []*conn {
 	return out
 }
 
-// gone peeks at the socket: end of file means that the client has closed it.
+// gone says whether the client has closed its end.
 func (c *conn) gone() bool {
 	nc := c.wire.NetConn()
 	if t, ok := nc.(*tls.Conn); ok {
@@ -59,10 +58,6 @@ func (c *conn) gone() bool {
 		return true
 	}
 	closed := false
-	err = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		closed = n == 0 && err == nil || err == syscall.ECONNRESET
-	})
+	err = raw.Control(func(fd uintptr) { closed = peerClosed(int(fd)) })
 	return closed || err != nil
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
 
@@ -18,7 +19,7 @@ func (s *Session) command(ctx context.Context, sql string, stmt ast.StmtNode, w 
 	case *ast.BeginStmt, *ast.CommitStmt, *ast.RollbackStmt, *ast.SavepointStmt, *ast.ReleaseSavepointStmt:
 		return s.okAfter(s.control(ctx, stmt), w)
 	case *ast.SetStmt:
-		return s.okAfter(s.set(ctx, n), w)
+		return s.okAfter(s.set(ctx, sql, n), w)
 	case *ast.UseStmt:
 		return s.okAfter(s.UseDatabase(n.DBName), w)
 	case *ast.ShowStmt:
@@ -26,7 +27,11 @@ func (s *Session) command(ctx context.Context, sql string, stmt ast.StmtNode, w 
 	case *ast.ExplainStmt: // DESCRIBE t
 		return s.show(ctx, n.Stmt.(*ast.ShowStmt), w)
 	case *ast.PrepareStmt:
-		return s.okAfter(s.textPrepare(ctx, n), w)
+		if err := s.textPrepare(ctx, n); err != nil {
+			return err
+		}
+		s.info.RowCount = 0
+		return s.done(w, Done{Info: "Statement prepared"})
 	case *ast.ExecuteStmt:
 		return s.textExecute(ctx, n, w)
 	case *ast.DeallocateStmt:
@@ -77,7 +82,7 @@ func (s *Session) okAfter(err error, w ResultWriter) error {
 
 // ddl runs a schema change. It is its own transaction.
 func (s *Session) ddl(ctx context.Context, _ string, n ast.DDLNode, w ResultWriter) error {
-	if s.hot.readOnly {
+	if s.takeReadOnly() {
 		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
 	}
 	if err := s.checkDDL(n); err != nil {
@@ -89,6 +94,10 @@ func (s *Session) ddl(ctx context.Context, _ string, n ast.DDLNode, w ResultWrit
 		return err
 	}
 	d := Done{Affected: affected}
+	switch n.(type) {
+	case *ast.AlterTableStmt, *ast.CreateIndexStmt, *ast.DropIndexStmt:
+		d.Info = fmt.Sprintf("Records: 0  Duplicates: 0  Warnings: %d", len(s.warnings))
+	}
 	if drop, ok := n.(*ast.DropDatabaseStmt); ok && drop.Name.O == before {
 		s.setDB("")
 		d.Status |= statusDBDropped

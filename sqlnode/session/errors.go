@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pingcap/tidb/pkg/parser/ast"
+
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/table"
@@ -78,6 +80,45 @@ func (s *Session) sqlError(ctx context.Context, err error) error {
 	}
 	return sqlerr.Newf(sqlerr.ErrUnknown, "%s", err)
 }
+
+// hideMissing answers "no such table" as "denied" when the account may not use
+// a table of that name either: it must not learn which tables there are.
+func (s *Session) hideMissing(err error, db string, stmt ast.StmtNode) error {
+	if sqlerr.Code(err) != sqlerr.ErrNoSuchTable {
+		return err
+	}
+	v := deniedTables{s: s, db: db}
+	stmt.Accept(&v)
+	if v.err != nil {
+		return v.err
+	}
+	return err
+}
+
+// deniedTables looks for the first table of a statement that the account may
+// not see.
+type deniedTables struct {
+	s   *Session
+	db  string
+	err error
+}
+
+func (v *deniedTables) Enter(n ast.Node) (ast.Node, bool) {
+	t, ok := n.(*ast.TableName)
+	if !ok || v.err != nil {
+		return n, v.err != nil
+	}
+	db := t.Schema.O
+	if db == "" {
+		db = v.db
+	}
+	if p := v.s.engine.Privileges; !p.Visible(v.s.id.Account, db, t.Name.O) {
+		v.err = p.Check(v.s.id.Account, "SELECT", db, t.Name.O)
+	}
+	return n, false
+}
+
+func (v *deniedTables) Leave(n ast.Node) (ast.Node, bool) { return n, true }
 
 // retriable says whether running an autocommit statement again may succeed.
 func retriable(err error) bool {

@@ -24,7 +24,9 @@ type planKey struct {
 	mode      parse.SQLMode
 	collation charset.ID
 	divIncr   int
-	limit     uint64
+	// What a prepared statement was parsed with, which SET may have changed since.
+	parsedMode      parse.SQLMode
+	parsedCollation charset.ID
 }
 
 // planCache is shared by all sessions of a node; plans are immutable.

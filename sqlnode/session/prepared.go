@@ -7,6 +7,7 @@ import (
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
 
+	"github.com/cairndb/cairn/internal/charset"
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/sqlnode/binder"
@@ -23,6 +24,10 @@ type Prepared struct {
 
 	sql  string
 	stmt ast.StmtNode
+	// What its names and literals mean was settled when it was prepared.
+	db        string
+	mode      parse.SQLMode
+	collation charset.ID
 	// The plan used last, and what it was made for.
 	plan  *plan.Statement
 	key   planKey
@@ -56,7 +61,7 @@ func (s *Session) prepare(ctx context.Context, sql string) (*Prepared, error) {
 	case *ast.PrepareStmt, *ast.ExecuteStmt, *ast.DeallocateStmt, *ast.LoadDataStmt:
 		return nil, sqlerr.New(sqlerr.ErrUnsupportedPs)
 	}
-	p := &Prepared{sql: sql, stmt: stmt, Params: len(parse.Params(stmt))}
+	p := &Prepared{sql: sql, stmt: stmt, Params: len(parse.Params(stmt)), db: s.db, mode: s.hot.mode, collation: s.hot.collation}
 	if p.Params > 65535 {
 		return nil, sqlerr.New(sqlerr.ErrPsManyParam)
 	}
@@ -72,7 +77,7 @@ func (s *Session) prepare(ctx context.Context, sql string) (*Prepared, error) {
 	bc.ParamCount = p.Params
 	bound, err := binder.Bind(bc, stmt)
 	if err != nil {
-		return nil, err
+		return nil, s.hideMissing(err, s.db, stmt)
 	}
 	if bound.Query != nil {
 		for i := range bound.Query.Cols {
@@ -119,6 +124,7 @@ func (s *Session) Execute(p *Prepared, vals []types.Value, typs []types.Type, w 
 // last, one of another session, or a new one.
 func (s *Session) preparedPlan(ctx context.Context, p *Prepared, typs []types.Type, snap *catalog.Snapshot) (*plan.Statement, error) {
 	key := s.planKey(p.sql, p.key.params, snap)
+	key.db, key.parsedMode, key.parsedCollation = p.db, p.mode, p.collation
 	if p.plan != nil && sameTypes(p.types, typs) {
 		if key == p.key {
 			s.engine.metrics.planHits.Inc()
@@ -130,7 +136,7 @@ func (s *Session) preparedPlan(ctx context.Context, p *Prepared, typs []types.Ty
 	st := s.engine.plans.get(key)
 	if st == nil {
 		var err error
-		if st, err = s.plan(ctx, p.stmt, typs, snap); err != nil {
+		if st, err = s.planIn(ctx, p.db, p.stmt, typs, snap); err != nil {
 			return nil, err
 		}
 		if !st.Cacheable {

@@ -92,10 +92,11 @@ func (s *Session) Done() <-chan struct{} { return s.life.Done() }
 
 // begin makes the context of one statement and publishes the statement. end
 // must be called when it is finished.
-func (s *Session) begin(sql string) (ctx context.Context, end func()) {
+// max_execution_time is for statements that only read, as in MySQL.
+func (s *Session) begin(kind, sql string) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(s.life)
 	stop := func() {}
-	if s.hot.maxExecution > 0 {
+	if s.hot.maxExecution > 0 && kind == "select" {
 		t := time.AfterFunc(s.hot.maxExecution, func() { cancel(errTimedOut) })
 		stop = func() { t.Stop() }
 	}

@@ -39,8 +39,8 @@ func (s *Session) queryCached(sql string, w ResultWriter) (done bool, err error)
 }
 
 func (s *Session) planKey(sql, params string, snap *catalog.Snapshot) planKey {
-	return planKey{sql: sql, db: s.db, params: params, version: snap.Version, mode: s.hot.mode,
-		collation: s.hot.collation, divIncr: s.hot.divIncr, limit: s.hot.selectLimit}
+	return planKey{sql: sql, db: s.db, params: params, version: snap.Version, mode: s.hot.mode, parsedMode: s.hot.mode,
+		collation: s.hot.collation, parsedCollation: s.hot.collation, divIncr: s.hot.divIncr}
 }
 
 // planAndRun plans a text statement and runs it. Its plan is kept when the
@@ -63,12 +63,18 @@ func (s *Session) planAndRun(ctx context.Context, sql string, stmt ast.StmtNode,
 
 // plan binds and optimises a statement for parameters of the given types.
 func (s *Session) plan(ctx context.Context, stmt ast.StmtNode, params []types.Type, snap *catalog.Snapshot) (*plan.Statement, error) {
+	return s.planIn(ctx, s.db, stmt, params, snap)
+}
+
+// planIn is plan with names looked up in db.
+func (s *Session) planIn(ctx context.Context, db string, stmt ast.StmtNode, params []types.Type, snap *catalog.Snapshot) (*plan.Statement, error) {
 	s.engine.metrics.planMisses.Inc()
 	bc := s.binderContext(ctx, snap)
+	bc.DB = db
 	bc.ParamTypes = params
 	bound, err := binder.Bind(bc, stmt)
 	if err != nil {
-		return nil, err
+		return nil, s.hideMissing(err, db, stmt)
 	}
 	return optimizer.Optimize(bc, bound)
 }
@@ -116,11 +122,14 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 		return s.sendExplain(explain, w)
 	}
 	writes := isWrite(st.Kind)
-	if writes && (s.txn.readOnly || (!s.txn.open && s.hot.readOnly)) {
-		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
+	readOnly := s.txn.readOnly
+	if st.UsesTables && !s.txn.open {
+		if readOnly = s.takeReadOnly(); s.implicitOpen() {
+			s.openOn(snap, readOnly)
+		}
 	}
-	if st.UsesTables && s.implicitOpen() {
-		s.openOn(snap, s.hot.readOnly)
+	if writes && readOnly {
+		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
 	}
 	c := s.execContext(ctx, st, params, snap.Snapshot)
 	switch {

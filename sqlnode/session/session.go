@@ -121,6 +121,10 @@ type Session struct {
 	shown    *rowSet // what SHOW ... WHERE runs over
 	warnings []sqlerr.Warning
 	errors   int
+	counts   struct { // @@warning_count and @@error_count: those of the statement before
+		warnings, errors int
+		read             bool // by the running statement, which is to leave them
+	}
 	env      expr.Env
 	info     expr.SessionInfo
 	prepared map[uint32]*Prepared
@@ -166,10 +170,12 @@ func (s *Session) resetState() {
 	s.user = map[string]userVar{}
 	s.prepared = map[uint32]*Prepared{}
 	s.named = map[string]*Prepared{}
-	s.warnings = s.warnings[:0]
+	s.warnings, s.errors = s.warnings[:0], 0
+	s.counts.warnings, s.counts.errors = 0, 0
+	s.txn.nextReadOnly = nil
 	s.info = expr.SessionInfo{
 		User: s.id.User + "@" + s.id.Host, CurrentUser: s.id.Account, ConnID: s.id.ConnID,
-		Version: s.engine.Version, RowCount: -1, SetLastInsertID: s.setLastInsertID,
+		Version: s.engine.Version, DB: s.db, RowCount: -1, SetLastInsertID: s.setLastInsertID,
 	}
 	if c := charset.ByID(s.id.Collation); c != nil {
 		s.vars.Set(mustVar("character_set_client"), c.Charset.Name)
@@ -202,7 +208,9 @@ func (s *Session) Reset() {
 func (s *Session) ChangeUser(id Identity) {
 	s.rollback()
 	id.ConnID = s.id.ConnID
+	s.public.Lock() // Info reads it
 	s.id = id
+	s.public.Unlock()
 	s.setDB("")
 	s.resetState()
 }

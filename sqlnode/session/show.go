@@ -151,6 +151,7 @@ func (s *Session) showVariables(_ context.Context, n *ast.ShowStmt) (*rowSet, er
 		}
 		r.addText(v.Name, s.variableText(scope, v))
 	}
+	s.counts.read = false
 	return r, nil
 }
 

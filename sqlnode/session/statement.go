@@ -32,7 +32,10 @@ func (s *Session) Query(sql string, w ResultWriter) error {
 		return s.done(w, Done{})
 	}
 	if len(stmts) > 1 && !s.id.MultiOK {
-		return sqlerr.New(sqlerr.ErrParse, "You have an error in your SQL syntax; multiple statements are not enabled on this connection", stmts[1].OriginalText(), 1)
+		err := sqlerr.New(sqlerr.ErrParse, "You have an error in your SQL syntax; multiple statements are not enabled on this connection", stmts[1].OriginalText(), 1)
+		s.clearDiagnostics()
+		s.failed(err)
+		return err
 	}
 	for i, stmt := range stmts {
 		out := w
@@ -76,7 +79,7 @@ func (s *Session) guarded(kind, sql string, f func(context.Context) error, keepD
 		s.clearDiagnostics()
 	}
 	start := time.Now()
-	ctx, end := s.begin(sql)
+	ctx, end := s.begin(kind, sql)
 	defer end()
 	s.engine.questions.Add(1)
 	err = s.sqlError(ctx, s.barrier(ctx, sql, f))
@@ -100,7 +103,13 @@ func (s *Session) barrier(ctx context.Context, sql string, f func(context.Contex
 	return f(ctx)
 }
 
+// clearDiagnostics begins the diagnostics of a new statement.
 func (s *Session) clearDiagnostics() {
+	if c := &s.counts; c.read {
+		c.read = false // reading the counters leaves them as they are
+	} else {
+		c.warnings, c.errors = len(s.warnings), s.errors
+	}
 	s.warnings = s.warnings[:0]
 	s.errors = 0
 }

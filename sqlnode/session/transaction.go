@@ -33,6 +33,17 @@ type savepoint struct {
 
 func (t *transaction) active() bool { return t.open }
 
+// takeReadOnly says whether the transaction that begins now is read only: by
+// the SET TRANSACTION before it, which it uses up, else by the session.
+func (s *Session) takeReadOnly() bool {
+	next := s.txn.nextReadOnly
+	if next == nil {
+		return s.hot.readOnly
+	}
+	s.txn.nextReadOnly = nil
+	return *next
+}
+
 // implicitOpen says whether a statement that touches data opens a transaction.
 func (s *Session) implicitOpen() bool { return !s.txn.open && !s.hot.autocommit }
 
@@ -46,10 +57,6 @@ func (s *Session) openTransaction(readOnly bool) {
 func (s *Session) openOn(snap *schemaRef, readOnly bool) {
 	s.txn.open = true
 	s.txn.readOnly = readOnly
-	if s.txn.nextReadOnly != nil {
-		s.txn.readOnly = readOnly || *s.txn.nextReadOnly
-		s.txn.nextReadOnly = nil
-	}
 	s.txn.snapshot, s.txn.release = snap.Snapshot, snap.release
 	snap.release = nil
 }
@@ -149,7 +156,7 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 	if err := s.commit(ctx); err != nil {
 		return err
 	}
-	s.openTransaction(n.ReadOnly || s.hot.readOnly)
+	s.openTransaction(s.takeReadOnly() || n.ReadOnly)
 	return nil
 }
 
@@ -176,7 +183,7 @@ func (s *Session) findSavepoint(name string) int {
 // transaction it does nothing, as in MySQL.
 func (s *Session) savepoint(ctx context.Context, name string) error {
 	if s.implicitOpen() {
-		s.openTransaction(s.hot.readOnly)
+		s.openTransaction(s.takeReadOnly())
 	}
 	if !s.txn.open {
 		return nil

@@ -125,13 +125,16 @@ func location(name string) (*time.Location, error) {
 
 // set executes SET. Assignments are made one after the other; the first that
 // fails ends the statement.
-func (s *Session) set(ctx context.Context, n *ast.SetStmt) error {
+func (s *Session) set(ctx context.Context, sql string, n *ast.SetStmt) error {
+	defer s.readHotVars()
+	if namesNextTransaction(sql, n) {
+		return s.setTransaction(ctx, n)
+	}
 	for _, v := range n.Variables {
 		if err := s.setOne(ctx, v); err != nil {
 			return err
 		}
 	}
-	s.readHotVars()
 	return nil
 }
 
@@ -179,6 +182,9 @@ func (s *Session) setSystem(ctx context.Context, a *ast.VariableAssignment) erro
 	}
 	for _, w := range warnings {
 		s.warn(w)
+	}
+	if v.Name == "transaction_isolation" || v.Name == "tx_isolation" {
+		s.noteIsolation(text)
 	}
 	if a.IsGlobal {
 		if err := s.engine.Privileges.CheckAdmin(s.id.Account, "SUPER or SYSTEM_VARIABLES_ADMIN"); err != nil {
@@ -236,9 +242,7 @@ func checkMeaning(v *sysvar.Var, text string) (string, error) {
 		}
 		return c.Charset.Name, nil
 	case "transaction_isolation", "tx_isolation":
-		if text == "SERIALIZABLE" {
-			return "", unsupported("isolation level SERIALIZABLE")
-		}
+		return text, checkIsolation(text)
 	}
 	return text, nil
 }
@@ -354,9 +358,11 @@ func (s *Session) variableText(scope string, v *sysvar.Var) string {
 	}
 	switch v.Name {
 	case "warning_count":
-		return strconv.Itoa(len(s.warnings))
+		s.counts.read = true
+		return strconv.Itoa(s.counts.warnings)
 	case "error_count":
-		return strconv.Itoa(s.errors)
+		s.counts.read = true
+		return strconv.Itoa(s.counts.errors)
 	case "last_insert_id", "identity":
 		return strconv.FormatUint(s.info.LastInsertID, 10)
 	case "timestamp":
