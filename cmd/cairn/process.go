@@ -10,8 +10,6 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,10 +51,12 @@ func runProcess(ctx context.Context, c *config, verb string, start func(context.
 	defer p.fail(nil)
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	setMemoryLimit()
+	p.work.Go(p.returnMemory)
 	if err := p.openLog(c); err != nil {
 		return err
 	}
 	defer func() {
+		p.fail(nil)
 		if cerr := p.closeAll(); err == nil {
 			err = cerr
 		}
@@ -79,34 +79,6 @@ func runProcess(ctx context.Context, c *config, verb string, start func(context.
 	}
 	p.log.Info("stopping", "verb", verb)
 	return nil
-}
-
-// setMemoryLimit lets the garbage collector be lazy as long as memory is
-// plenty: GOGC 200 and, unless GOMEMLIMIT says otherwise, a soft limit of 60 %
-// of the machine.
-func setMemoryLimit() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(totalMemory() / 10 * 6)
-	}
-}
-
-func totalMemory() int64 {
-	var info syscall.Sysinfo_t
-	if runtime.GOOS != "linux" || syscall.Sysinfo(&info) != nil {
-		return 8 << 30
-	}
-	return int64(info.Totalram) * int64(info.Unit)
-}
-
-// cacheBytes is the block cache in force.
-func (c *config) cacheBytes() int64 {
-	if c.CacheSize > 0 {
-		return c.CacheSize
-	}
-	return min(totalMemory()/4, 1<<30)
 }
 
 func (p *process) openLog(c *config) error {

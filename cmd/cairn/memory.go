@@ -1,0 +1,67 @@
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"syscall"
+	"time"
+)
+
+// setMemoryLimit lets the garbage collector be lazy as long as memory is
+// plenty: GOGC 200 and, unless GOMEMLIMIT says otherwise, a soft limit of 60 %
+// of the machine.
+func setMemoryLimit() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(totalMemory() / 10 * 6)
+	}
+}
+
+func totalMemory() int64 {
+	var info syscall.Sysinfo_t
+	if runtime.GOOS != "linux" || syscall.Sysinfo(&info) != nil {
+		return 8 << 30
+	}
+	return int64(info.Totalram) * int64(info.Unit)
+}
+
+// cacheBytes is the block cache in force.
+func (c *config) cacheBytes() int64 {
+	if c.CacheSize > 0 {
+		return c.CacheSize
+	}
+	return min(totalMemory()/4, 1<<30)
+}
+
+const (
+	returnEvery = 5 * time.Second
+	returnWorth = 64 << 20 // bytes of garbage
+)
+
+// returnMemory gives memory back to the system after a burst of work. The
+// collector runs when the heap has grown; a server that has become idle does not
+// grow, and would keep what the burst needed for minutes.
+func (p *process) returnMemory() {
+	tick := time.NewTicker(returnEvery)
+	defer tick.Stop()
+	s := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	var cycles uint64
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		metrics.Read(s)
+		idle := s[0].Value.Uint64() == cycles
+		if idle && s[2].Value.Uint64() > s[1].Value.Uint64()+returnWorth {
+			debug.FreeOSMemory()
+			metrics.Read(s)
+		}
+		cycles = s[0].Value.Uint64()
+	}
+}
