@@ -39,29 +39,41 @@ func (c *config) cacheBytes() int64 {
 
 const (
 	returnEvery = 5 * time.Second
-	returnWorth = 64 << 20 // bytes of garbage
+	returnWorth = 64 << 20 // bytes
 )
 
 // returnMemory gives memory back to the system after a burst of work. The
 // collector runs when the heap has grown; a server that has become idle does not
-// grow, and would keep what the burst needed for minutes.
+// grow, and would keep what the burst needed for minutes. One collection is
+// enough for a burst: what was alive during the last of the burst's own may be
+// garbage now.
 func (p *process) returnMemory() {
 	tick := time.NewTicker(returnEvery)
 	defer tick.Stop()
-	s := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
-	var cycles uint64
+	var before, returned uint64 // collections until the last tick, until memory was returned
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		metrics.Read(s)
-		idle := s[0].Value.Uint64() == cycles
-		if idle && s[2].Value.Uint64() > s[1].Value.Uint64()+returnWorth {
+		m := readHeap()
+		idle := m.cycles == before
+		if idle && m.objects > returnWorth && (m.cycles != returned || m.objects > m.live+returnWorth) {
 			debug.FreeOSMemory()
-			metrics.Read(s)
+			m = readHeap()
+			returned = m.cycles
 		}
-		cycles = s[0].Value.Uint64()
+		before = m.cycles
 	}
+}
+
+// heap is the state of the heap: completed collections, bytes that the last one
+// found alive, bytes of objects now, alive or not.
+type heap struct{ cycles, live, objects uint64 }
+
+func readHeap() heap {
+	s := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	return heap{s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()}
 }
