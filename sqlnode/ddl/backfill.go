@@ -84,8 +84,11 @@ func (e *Executor) backfillPart(ctx context.Context, t *catalog.Table, ix *catal
 			return context.Cause(ctx)
 		}
 		var next []byte
+		// A batch that lost to the writers of its rows is run again with half the rows: one at last, and then it wins.
+		limit := 2 * backfillBatch
 		err := e.opts.KV.Update(ctx, func(tx catalog.Tx) (err error) {
-			next, err = b.batch(ctx, tx, start, end)
+			limit = max(limit/2, 1)
+			next, err = b.batch(ctx, tx, start, end, limit)
 			return err
 		})
 		if err != nil {
@@ -105,13 +108,13 @@ type backfiller struct {
 	row []types.Value
 }
 
-// batch indexes rows of [start, end) and returns where to go on; nil at the end.
-func (b *backfiller) batch(ctx context.Context, tx catalog.Tx, start, end []byte) (next []byte, err error) {
+// batch indexes up to limit rows of [start, end) and returns where to go on; nil at the end.
+func (b *backfiller) batch(ctx context.Context, tx catalog.Tx, start, end []byte, limit int) (next []byte, err error) {
 	n := 0
 	var last []byte
-	err = tx.Scan(ctx, start, end, txn.ScanOptions{Limit: backfillBatch}, func(k, v []byte) error {
+	err = tx.Scan(ctx, start, end, txn.ScanOptions{Limit: limit}, func(k, v []byte) error {
 		n++
-		if n == backfillBatch {
+		if n == limit {
 			last = slices.Clone(k)
 		}
 		return b.add(ctx, tx, k, v)
@@ -137,7 +140,10 @@ func (b *backfiller) add(ctx context.Context, tx catalog.Tx, rowKey, value []byt
 		if err != nil {
 			return err
 		}
-		if other != nil && !slices.Equal(other, handle) {
+		if slices.Equal(other, handle) {
+			return nil // a writer was here
+		}
+		if other != nil {
 			return &table.DupError{Table: b.t, Index: b.ix, Handle: other, Entry: table.EntryText(b.t, b.ix, b.row)}
 		}
 	}

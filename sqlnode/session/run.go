@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
@@ -250,11 +251,31 @@ func (s *Session) tryAutocommit(ctx context.Context, c *exec.Context, st *plan.S
 	}
 	err = s.commitTxn(ctx, t, c.Snapshot)
 	var dup *table.DupError
-	if errors.As(err, &dup) && exec.ResolvesDuplicates(st.Root) {
+	if !errors.As(err, &dup) {
+		return err
+	}
+	if exec.ResolvesDuplicates(st.Root) {
 		// Somebody inserted the key after the statement had found it free: run again, it knows what to do about it.
 		return &txn.AbortedError{Reason: dup.Error()}
 	}
+	if generatedTwice(c, dup) {
+		// A client of another node has inserted a number out of the range this node gives out. The next range begins
+		// after all of them.
+		s.engine.Counters.Forget(dup.Table.ID)
+		return &txn.AbortedError{Reason: dup.Error()}
+	}
 	return err
+}
+
+// generatedTwice says whether a duplicate is one of the AUTO_INCREMENT values
+// that the statement generated.
+func generatedTwice(c *exec.Context, dup *table.DupError) bool {
+	auto, first := dup.Table.AutoInc, c.Info.GeneratedID
+	if auto == nil || first == 0 || dup.Index == nil || len(dup.Index.Columns) != 1 || dup.Table.Columns[dup.Index.Columns[0].Offset] != auto {
+		return false
+	}
+	id, err := strconv.ParseUint(dup.Entry, 10, 64)
+	return err == nil && id >= first && id-first < c.Info.Records*uint64(max(c.AutoIncrement, 1))
 }
 
 // pause waits before attempt+1: up to 1 ms after the first, up to 32 ms later.
