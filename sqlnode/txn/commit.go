@@ -298,9 +298,9 @@ func (c *committer) prewriteAll(ctx context.Context) ([]batch, error) {
 		if err := c.prewrite(ctx, batches[0]); err != nil {
 			return nil, err
 		}
-		err = forEach(len(batches)-1, func(i int) error { return c.prewrite(ctx, batches[i+1]) })
+		err = c.s.forEach(len(batches)-1, func(i int) error { return c.prewrite(ctx, batches[i+1]) })
 	} else {
-		err = forEach(len(batches), func(i int) error { return c.prewrite(ctx, batches[i]) })
+		err = c.s.forEach(len(batches), func(i int) error { return c.prewrite(ctx, batches[i]) })
 	}
 	if err != nil {
 		return nil, err
@@ -375,7 +375,7 @@ func (c *committer) prewrite(ctx context.Context, b batch) error {
 			if err != nil {
 				return err
 			}
-			return forEach(len(parts), func(i int) error { return c.prewrite(ctx, parts[i]) })
+			return c.s.forEach(len(parts), func(i int) error { return c.prewrite(ctx, parts[i]) })
 		}
 		if err != nil {
 			c.noteWritten(b) // perhaps

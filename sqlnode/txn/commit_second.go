@@ -28,7 +28,7 @@ func (c *committer) commitAll(ctx context.Context, batches []batch) (uint64, err
 	rest = append(rest, batches[1:]...)
 	if len(rest) > 0 {
 		c.s.background(func(ctx context.Context) {
-			err := forEach(len(rest), func(i int) error { return c.commitSecondary(ctx, rest[i]) })
+			err := c.s.forEach(len(rest), func(i int) error { return c.commitSecondary(ctx, rest[i]) })
 			if err != nil {
 				c.s.log.Warn("commit of secondary keys left to their readers", "txn", c.startTS, "err", err)
 			}
@@ -101,7 +101,7 @@ func (c *committer) commitSecondary(ctx context.Context, b batch) error {
 		if err != nil {
 			return err
 		}
-		return forEach(len(parts), func(i int) error { return c.commitSecondary(ctx, parts[i]) })
+		return c.s.forEach(len(parts), func(i int) error { return c.commitSecondary(ctx, parts[i]) })
 	}
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (c *committer) rollback(ctx context.Context, index []int) error {
 	if err != nil {
 		return err
 	}
-	return forEach(len(batches), func(i int) error {
+	return c.s.forEach(len(batches), func(i int) error {
 		b := batches[i]
 		req := &kvpb.BatchRollbackRequest{StartTs: c.startTS, Keys: c.commitRequest(b, 0).GetCommit().Keys}
 		if len(req.Keys) == 0 {

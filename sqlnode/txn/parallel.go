@@ -10,7 +10,7 @@ const fanOut = 16
 
 // forEach calls fn(0) … fn(n-1), several at once when n > 1, waits for all and
 // joins their errors. fn(0) runs in the calling goroutine.
-func forEach(n int, fn func(i int) error) error {
+func (s *Store) forEach(n int, fn func(i int) error) error {
 	if n == 0 {
 		return nil
 	}
@@ -22,7 +22,9 @@ func forEach(n int, fn func(i int) error) error {
 	var wg sync.WaitGroup
 	for i := 1; i < n; i++ {
 		slots <- struct{}{}
-		wg.Go(func() {
+		wg.Add(1)
+		s.crew.run(func() {
+			defer wg.Done()
 			defer func() { <-slots }()
 			errs[i] = fn(i)
 		})

@@ -152,7 +152,7 @@ func (sn *Snapshot) batchGetOnce(ctx context.Context, keys [][]byte, want []int,
 		return nil, nil, err
 	}
 	var mu sync.Mutex // protects again and errs
-	err = forEach(len(groups), func(g int) error {
+	err = sn.s.forEach(len(groups), func(g int) error {
 		pos := make([]int, len(groups[g].Index))
 		for i, j := range groups[g].Index {
 			pos[i] = want[j]

@@ -75,6 +75,7 @@ type Store struct {
 	life  context.Context
 	kill  context.CancelFunc
 	slots chan struct{} // one token per background task
+	crew  *crew
 	mu    sync.Mutex
 	// closed, once true, keeps tasks from starting. Protected by mu.
 	closed bool
@@ -98,7 +99,7 @@ func newStore(kv kv, pd oracle, o StoreOptions) *Store {
 		kv: kv, pd: pd, log: o.Logger, metrics: newMetrics(o.Registerer),
 		maxTxnBytes: o.MaxTxnBytes, maxEntryBytes: o.MaxEntryBytes,
 		lockTTL: lockTTL, sleep: sleepContext,
-		slots: make(chan struct{}, backgroundTasks),
+		slots: make(chan struct{}, backgroundTasks), crew: newCrew(),
 	}
 	s.life, s.kill = context.WithCancel(context.Background())
 	s.resolver = newResolver(s)
@@ -115,6 +116,7 @@ func (s *Store) Close() {
 	s.tasks.Wait()
 	stop.Stop()
 	s.kill()
+	s.crew.close()
 }
 
 // CurrentTS returns a fresh timestamp.
@@ -154,11 +156,11 @@ func (s *Store) background(fn func(ctx context.Context)) bool {
 	s.mu.Unlock()
 	select {
 	case s.slots <- struct{}{}:
-		go func() {
+		s.crew.run(func() {
 			defer s.tasks.Done()
 			defer func() { <-s.slots }()
 			fn(s.life)
-		}()
+		})
 	default:
 		defer s.tasks.Done()
 		fn(s.life)
