@@ -200,7 +200,7 @@ func (s *Session) runRead(ctx context.Context, c *exec.Context, st *plan.Stateme
 // runInTransaction executes a statement in the open transaction. An error
 // takes back what the statement did; a lost conflict ends the transaction.
 func (s *Session) runInTransaction(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
-	t, err := s.store(ctx)
+	t, err := s.store()
 	if err != nil {
 		return err
 	}

@@ -61,10 +61,12 @@ func (s *Session) openOn(snap *schemaRef, readOnly bool) {
 	snap.release = nil
 }
 
-// store returns the transaction's txn.Txn, beginning it at its first use.
-func (s *Session) store(ctx context.Context) (*txn.Txn, error) {
+// store returns the transaction's txn.Txn, beginning it at its first use. Its start
+// timestamp may arrive in a later statement, so it is asked for in the
+// session's name and not in that of the first, whose context ends with it.
+func (s *Session) store() (*txn.Txn, error) {
 	if s.txn.txn == nil {
-		t, err := s.engine.Store.Begin(ctx, txn.TxnOptions{})
+		t, err := s.engine.Store.Begin(s.life, txn.TxnOptions{})
 		if err != nil {
 			return nil, err
 		}
@@ -134,7 +136,7 @@ func (s *Session) control(ctx context.Context, n ast.StmtNode) error {
 		s.complete(n.CompletionType, readOnly)
 		return nil
 	case *ast.SavepointStmt:
-		return s.savepoint(ctx, n.Name)
+		return s.savepoint(n.Name)
 	case *ast.ReleaseSavepointStmt:
 		i := s.findSavepoint(n.Name)
 		if i < 0 {
@@ -181,14 +183,14 @@ func (s *Session) findSavepoint(name string) int {
 
 // savepoint sets a savepoint; one of the same name is replaced. Outside a
 // transaction it does nothing, as in MySQL.
-func (s *Session) savepoint(ctx context.Context, name string) error {
+func (s *Session) savepoint(name string) error {
 	if s.implicitOpen() {
 		s.openTransaction(s.takeReadOnly())
 	}
 	if !s.txn.open {
 		return nil
 	}
-	t, err := s.store(ctx)
+	t, err := s.store()
 	if err != nil {
 		return err
 	}
