@@ -160,6 +160,8 @@ type Statement struct {
 	PointRead bool
 	// UsesTables says that the statement reads or writes stored tables (it starts a transaction when autocommit is off).
 	UsesTables bool
+	// OwnLimit says that the statement has a LIMIT, which takes precedence over sql_select_limit.
+	OwnLimit bool
 }
 
 // SubqueryKind says what a subquery leaves in its slot.

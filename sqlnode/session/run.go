@@ -77,7 +77,23 @@ func (s *Session) planIn(ctx context.Context, db string, stmt ast.StmtNode, para
 	if err != nil {
 		return nil, s.hideMissing(err, db, stmt)
 	}
-	return optimizer.Optimize(bc, bound)
+	st, err := optimizer.Optimize(bc, bound)
+	if err != nil {
+		return nil, err
+	}
+	st.OwnLimit = hasLimit(stmt)
+	return st, nil
+}
+
+// hasLimit says whether a query has a LIMIT of its own.
+func hasLimit(stmt ast.StmtNode) bool {
+	switch n := stmt.(type) {
+	case *ast.SelectStmt:
+		return n.Limit != nil
+	case *ast.SetOprStmt:
+		return n.Limit != nil
+	}
+	return false
 }
 
 func (s *Session) binderContext(ctx context.Context, snap *catalog.Snapshot) *binder.Context {
@@ -302,7 +318,11 @@ func (s *Session) produce(ctx context.Context, c *exec.Context, st *plan.Stateme
 	if err := w.Columns(st.Output); err != nil {
 		return err
 	}
-	n, err := s.pull(ctx, c, st, w.Rows)
+	limit := s.hot.selectLimit
+	if st.OwnLimit {
+		limit = math.MaxUint64
+	}
+	n, err := s.pull(ctx, c, st, limit, w.Rows)
 	if err != nil {
 		return err
 	}
@@ -311,8 +331,8 @@ func (s *Session) produce(ctx context.Context, c *exec.Context, st *plan.Stateme
 	return s.done(w, Done{})
 }
 
-// pull runs a plan and passes its batches on, up to sql_select_limit rows.
-func (s *Session) pull(ctx context.Context, c *exec.Context, st *plan.Statement, rows func(*chunk.Batch) error) (n uint64, err error) {
+// pull runs a plan and passes its batches on, up to limit rows.
+func (s *Session) pull(ctx context.Context, c *exec.Context, st *plan.Statement, limit uint64, rows func(*chunk.Batch) error) (n uint64, err error) {
 	if err := exec.Prepare(ctx, c, st); err != nil {
 		return 0, err
 	}
@@ -338,11 +358,11 @@ func (s *Session) pull(ctx context.Context, c *exec.Context, st *plan.Statement,
 			return n, s.env.Err
 		}
 		got := uint64(b.NumRows())
-		if got == 0 || n >= s.hot.selectLimit {
+		if got == 0 || n >= limit {
 			return n, nil
 		}
-		if n+got > s.hot.selectLimit {
-			got = s.hot.selectLimit - n
+		if got > limit-n {
+			got = limit - n
 			b.Truncate(int(got))
 		}
 		n += got
@@ -392,7 +412,7 @@ func (s *Session) constant(ctx context.Context, e ast.ExprNode) (types.Value, ty
 	}
 	c.Reader = s.engine.Store.Snapshot(ts)
 	val := types.Null()
-	_, err = s.pull(ctx, c, st, func(b *chunk.Batch) error {
+	_, err = s.pull(ctx, c, st, 1, func(b *chunk.Batch) error {
 		val = b.Cols[0].Value(b.Row(0)).Clone()
 		return nil
 	})

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -257,7 +258,7 @@ func (s *Session) where(ctx context.Context, r *rowSet, cond ast.ExprNode) error
 	defer func() { s.shown = nil }()
 	c := s.execContext(ctx, st, nil, snap)
 	var kept [][]types.Value
-	_, err = s.pull(ctx, c, st, func(b *chunk.Batch) error {
+	_, err = s.pull(ctx, c, st, math.MaxUint64, func(b *chunk.Batch) error {
 		for i := range b.NumRows() {
 			row := b.AppendValues(nil, b.Row(i))
 			for j := range row {
