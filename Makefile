@@ -31,6 +31,15 @@ bench: build
 compat: build
 	CAIRN_BINARY=$(CURDIR)/bin/cairn go test -count=1 -v ./test/compat $(ARGS)
 
+# Fill in the expected results of new scenarios from a MySQL or MariaDB server, then read the diff:
+#   make sqltest-record DSN='root@tcp(127.0.0.1:3306)/' FILES=my_new_scenario
+sqltest-record:
+	go test ./test/sqltest -count=1 -run TestScenarios -rewrite -dsn '$(DSN)' -files '$(FILES)'
+
+# Compare random statements with a reference server: make differential DSN=... REFERENCE=... [ROUNDS=5000]
+differential:
+	go test ./test/differential -count=1 -v -dsn '$(DSN)' -reference '$(REFERENCE)' -rounds $(or $(ROUNDS),2000)
+
 generate:
 	cd tools && go build -o $(TOOLS)/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto github.com/bufbuild/buf/cmd/buf
 	PATH=$(TOOLS):$$PATH buf generate
@@ -41,4 +50,4 @@ fmt:
 clean:
 	rm -rf bin
 
-.PHONY: run build test race lint bench compat generate fmt clean
+.PHONY: run build test race lint bench compat sqltest-record differential generate fmt clean
