@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // named time zones must work on hosts without a database of them
 
 	"github.com/spf13/cobra"
 )
