@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/sqlnode/txn"
@@ -18,16 +20,15 @@ const globalsKey = "global_variables"
 
 // LoadGlobals implements sysvar.Storage.
 func (g globalsStorage) LoadGlobals(ctx context.Context) (map[string]string, error) {
-	t, err := g.store.Begin(ctx, txn.TxnOptions{})
-	if err != nil {
-		return nil, err
-	}
-	defer t.Rollback()
-	return readGlobals(ctx, t)
+	return readGlobals(ctx, g.store.Snapshot(math.MaxUint64))
 }
 
-func readGlobals(ctx context.Context, t *txn.Txn) (map[string]string, error) {
-	raw, err := t.Get(ctx, keys.AppendMeta(nil, globalsKey))
+type getter interface {
+	Get(ctx context.Context, key []byte) ([]byte, error)
+}
+
+func readGlobals(ctx context.Context, r getter) (map[string]string, error) {
+	raw, err := r.Get(ctx, keys.AppendMeta(nil, globalsKey))
 	if errors.Is(err, txn.ErrNotFound) {
 		return map[string]string{}, nil
 	}
@@ -72,4 +73,24 @@ func (g globalsStorage) trySave(ctx context.Context, name, value string) error {
 	}
 	_, err = t.Commit(ctx)
 	return err
+}
+
+// followEvery is how often values set on other SQL nodes are looked for.
+const followEvery = time.Second
+
+// followGlobals keeps the global variables what the last SET GLOBAL of any SQL
+// node made them.
+func (s *Server) followGlobals() {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.life.Done():
+			return
+		case <-tick.C:
+		}
+		if err := s.engine.Globals.Reload(s.life); err != nil && s.life.Err() == nil {
+			s.log.Debug("cannot read global variables; the ones known stay in force", "err", err)
+		}
+	}
 }

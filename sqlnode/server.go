@@ -156,6 +156,7 @@ func (s *Server) Ready(ctx context.Context) error {
 // Serve accepts connections until Close. It returns nil after Close.
 func (s *Server) Serve() error {
 	s.work.Go(s.watchClients)
+	s.work.Go(s.followGlobals)
 	for {
 		nc, err := s.ln.Accept()
 		if err != nil {

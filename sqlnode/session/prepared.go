@@ -110,13 +110,13 @@ func (s *Session) Execute(p *Prepared, vals []types.Value, typs []types.Type, w 
 		if !planned(p.stmt) {
 			return s.command(ctx, p.sql, p.stmt, w)
 		}
-		snap := s.schema()
-		defer snap.done()
-		st, err := s.preparedPlan(ctx, p, typs, snap.Snapshot)
-		if err != nil {
-			return err
-		}
-		return s.run(ctx, st, vals, &snap, w)
+		return s.onSchema(ctx, func(snap *schemaRef) error {
+			st, err := s.preparedPlan(ctx, p, typs, snap.Snapshot)
+			if err != nil {
+				return err
+			}
+			return s.run(ctx, st, vals, snap, w)
+		})
 	}, false)
 }
 
@@ -209,13 +209,13 @@ func (s *Session) textExecute(ctx context.Context, n *ast.ExecuteStmt, w ResultW
 	if !planned(p.stmt) {
 		return s.command(ctx, p.sql, p.stmt, w)
 	}
-	snap := s.schema()
-	defer snap.done()
-	st, err := s.preparedPlan(ctx, p, typs, snap.Snapshot)
-	if err != nil {
-		return err
-	}
-	return s.run(ctx, st, vals, &snap, w)
+	return s.onSchema(ctx, func(snap *schemaRef) error {
+		st, err := s.preparedPlan(ctx, p, typs, snap.Snapshot)
+		if err != nil {
+			return err
+		}
+		return s.run(ctx, st, vals, snap, w)
+	})
 }
 
 func (s *Session) textDeallocate(n *ast.DeallocateStmt) error {

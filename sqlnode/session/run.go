@@ -47,19 +47,36 @@ func (s *Session) planKey(sql, params string, snap *catalog.Snapshot) planKey {
 // planAndRun plans a text statement and runs it. Its plan is kept when the
 // text has been seen before.
 func (s *Session) planAndRun(ctx context.Context, sql string, stmt ast.StmtNode, w ResultWriter) error {
-	snap := s.schema()
-	defer snap.done()
-	st, err := s.plan(ctx, stmt, nil, snap.Snapshot)
-	if err != nil {
-		return err
+	return s.onSchema(ctx, func(snap *schemaRef) error {
+		st, err := s.plan(ctx, stmt, nil, snap.Snapshot)
+		if err != nil {
+			return err
+		}
+		if st.ParamCount > 0 {
+			return sqlerr.New(sqlerr.ErrParse, "You have an error in your SQL syntax; a parameter marker is only allowed in a prepared statement", "?", 1)
+		}
+		if st.Cacheable && s.seen.again(textHash(sql)) {
+			s.engine.plans.put(s.planKey(sql, "", snap.Snapshot), st)
+		}
+		return s.run(ctx, st, nil, snap, w)
+	})
+}
+
+// onSchema runs a statement on the schema of the transaction, or the newest. A
+// table refuses writes for the moment in which a column comes or goes (1412):
+// a statement that is its own transaction then runs again on the next schema.
+func (s *Session) onSchema(ctx context.Context, f func(*schemaRef) error) error {
+	for attempt := 0; ; attempt++ {
+		snap := s.schema()
+		err := f(&snap)
+		snap.done()
+		if err == nil || s.txn.open || attempt >= s.engine.Retries || sqlerr.Code(err) != sqlerr.ErrTableDefChanged {
+			return err
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return err
+		}
 	}
-	if st.ParamCount > 0 {
-		return sqlerr.New(sqlerr.ErrParse, "You have an error in your SQL syntax; a parameter marker is only allowed in a prepared statement", "?", 1)
-	}
-	if st.Cacheable && s.seen.again(textHash(sql)) {
-		s.engine.plans.put(s.planKey(sql, "", snap.Snapshot), st)
-	}
-	return s.run(ctx, st, nil, &snap, w)
 }
 
 // plan binds and optimises a statement for parameters of the given types.

@@ -2,6 +2,7 @@ package sysvar
 
 import (
 	"context"
+	"maps"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,4 +55,31 @@ func TestSessionKeepsWhatGlobalsWereWhenItBegan(t *testing.T) {
 	require.Equal(t, "4", old.Text("div_precision_increment"))
 	require.Equal(t, "6", g.NewValues().Text("div_precision_increment"))
 	require.Equal(t, "4001", old.Text("port"))
+}
+
+// sharedStorage is what two SQL nodes have in common.
+type sharedStorage map[string]string
+
+func (s sharedStorage) LoadGlobals(context.Context) (map[string]string, error) {
+	return maps.Clone(s), nil
+}
+
+func (s sharedStorage) SaveGlobal(_ context.Context, name, value string) error {
+	s[name] = value
+	return nil
+}
+
+func TestReloadSeesWhatOtherNodesSet(t *testing.T) {
+	ctx, storage := context.Background(), sharedStorage{}
+	a, err := NewGlobals(ctx, storage, map[string]string{"port": "1"})
+	require.NoError(t, err)
+	b, err := NewGlobals(ctx, storage, map[string]string{"port": "2"})
+	require.NoError(t, err)
+	v, _ := Lookup("max_connections")
+	require.NoError(t, a.Set(ctx, v, "77"))
+	require.Equal(t, "500", b.Get(v))
+	require.NoError(t, b.Reload(ctx))
+	require.Equal(t, "77", b.Get(v))
+	port, _ := Lookup("port")
+	require.Equal(t, "2", b.Get(port))
 }

@@ -2,6 +2,7 @@ package sysvar
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"sync"
 )
@@ -15,7 +16,11 @@ type Storage interface {
 // Globals holds the global values of one SQL node. It is safe for concurrent use.
 type Globals struct {
 	storage Storage
-	mu      struct {
+	fixed   map[string]string
+	// changing orders Set and Reload, so that what was set is not taken back by
+	// values read before. Taken before mu.
+	changing sync.Mutex
+	mu       struct {
 		sync.RWMutex
 		values map[string]string // only what differs from the default
 	}
@@ -24,23 +29,32 @@ type Globals struct {
 // NewGlobals loads the values set before; fixed gives the values of this
 // process (port, version and the like), which are not persisted.
 func NewGlobals(ctx context.Context, storage Storage, fixed map[string]string) (*Globals, error) {
-	g := &Globals{storage: storage}
-	g.mu.values = map[string]string{}
-	if storage != nil {
-		saved, err := storage.LoadGlobals(ctx)
+	g := &Globals{storage: storage, fixed: fixed}
+	return g, g.Reload(ctx)
+}
+
+// Reload reads the values that any SQL node has set. On an error the ones
+// known stay in force.
+func (g *Globals) Reload(ctx context.Context) error {
+	g.changing.Lock()
+	defer g.changing.Unlock()
+	values := map[string]string{}
+	if g.storage != nil {
+		saved, err := g.storage.LoadGlobals(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for k, v := range saved {
 			if _, known := Lookup(k); known {
-				g.mu.values[k] = v
+				values[k] = v
 			}
 		}
 	}
-	for k, v := range fixed {
-		g.mu.values[k] = v
-	}
-	return g, nil
+	maps.Copy(values, g.fixed)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.mu.values = values
+	return nil
 }
 
 // Get returns the global value of v.
@@ -55,6 +69,8 @@ func (g *Globals) Get(v *Var) string {
 
 // Set stores a normalised value and persists it.
 func (g *Globals) Set(ctx context.Context, v *Var, value string) error {
+	g.changing.Lock()
+	defer g.changing.Unlock()
 	if g.storage != nil {
 		if err := g.storage.SaveGlobal(ctx, v.Name, value); err != nil {
 			return err
