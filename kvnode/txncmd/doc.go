@@ -24,14 +24,21 @@
 // pending one-phase commits and in the region's LockIndex; open the iterator;
 // CheckLease; read. A read takes no latch and writes nothing.
 //
-// # One-phase commit
+// # One-phase and async commit
 //
-// A commit timestamp computed here must lie above every read already served.
+// A commit timestamp computed here must lie above every read already served. So
+// must the smallest commit timestamp that the locks of an async commit name: the
+// transaction commits at the greatest of them, and nobody draws another.
 // The keys are first published in the pending table, then max_ts is read: a
 // reader either raised max_ts before that, or it finds the pending key and waits
-// for the outcome. The table is cleared after the commit is applied. A new
-// leader knows nothing of the reads the old one served, so before the first
-// one-phase commit of a term max_ts is raised to a fresh timestamp of PD.
+// for the outcome. The table is cleared after the commit, or the lock, is applied
+// and stands in the LockIndex. A new leader knows nothing of the reads the old
+// one served, so before the first such commit of a term max_ts is raised to a
+// fresh timestamp of PD.
+//
+// An async commit is decided at the moment the last of its keys is locked, by
+// the locks alone. CheckSecondaryLocks asks whether that moment has come, and sees
+// to it that it never does when a lock is missing.
 //
 // Lock order: latches before pending-table shards; no lock is held while
 // proposing except latches.

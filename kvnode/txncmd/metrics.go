@@ -16,6 +16,8 @@ type metrics struct {
 	locked    prometheus.Counter
 	latchWait prometheus.Counter
 	pendWait  prometheus.Counter
+
+	async, asyncFallback prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -42,7 +44,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		pendWait: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kv_txn_pending_waits_total",
-			Help: "Reads that waited for a one-phase commit in flight.",
+			Help: "Reads that waited for a one-phase or async commit in flight.",
+		}),
+		async: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_async_prewrites_total",
+			Help: "Prewrites that locked with async commit.",
+		}),
+		asyncFallback: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_async_fallbacks_total",
+			Help: "Prewrites asked for async commit that locked for two phases.",
 		}),
 	}
 	m.get = m.commands.WithLabelValues("get")
@@ -51,7 +61,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.prewrite = m.commands.WithLabelValues("prewrite")
 	m.commit = m.commands.WithLabelValues("commit")
 	if reg != nil {
-		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait)
+		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait, m.async, m.asyncFallback)
 	}
 	return m
 }

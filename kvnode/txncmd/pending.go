@@ -11,8 +11,8 @@ import (
 // pendingShards bounds what a range read must look at; a power of two.
 const pendingShards = 64
 
-// pendingTable holds the keys of one-phase commits from before their commit
-// timestamp is computed until they are applied.
+// pendingTable holds the keys of one-phase and async commits from before their
+// (smallest) commit timestamp is computed until the records or locks are applied.
 type pendingTable struct {
 	shards [pendingShards]pendingShard
 }
@@ -25,10 +25,10 @@ type pendingShard struct {
 	_  [64 - 8 - 8 - 8]byte   // one cache line each
 }
 
-// pendingTxn is a one-phase commit in flight.
+// pendingTxn is a one-phase commit or an async-commit prewrite in flight.
 type pendingTxn struct {
 	startTS  uint64
-	commitTS atomic.Uint64 // 0 until computed
+	commitTS atomic.Uint64 // the smallest one it can have; 0 until computed
 	done     chan struct{} // closed when applied or given up
 }
 

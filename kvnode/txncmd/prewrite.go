@@ -15,6 +15,13 @@ const rangeCheckKeys = 12
 // Prewrite locks the keys of a transaction, or commits it at once when
 // try_one_pc is set and nothing stands against it.
 //
+// With use_async_commit the locks name the smallest timestamp the transaction may
+// commit at, and so does the answer. It is 0 when at least one of the keys has, or
+// had before, a lock of an ordinary two-phase commit: then the client has to
+// choose the commit timestamp and commit the primary first. The promise holds in
+// both directions, for whoever finds all keys locked with async commit commits
+// the transaction without asking its client.
+//
 // It is idempotent: keys locked by the transaction already are passed over, and a
 // transaction found committed is answered with its commit timestamp.
 func (e *Executor) Prewrite(ctx context.Context, req *kvpb.PrewriteRequest) *kvpb.PrewriteResponse {
@@ -35,9 +42,14 @@ func (e *Executor) Prewrite(ctx context.Context, req *kvpb.PrewriteRequest) *kvp
 	case ke != nil:
 		resp.Errors = []*kvpb.KeyError{ke}
 	default:
-		resp.OnePcCommitTs = p.commitTS
-		if p.onePC {
+		resp.OnePcCommitTs, resp.MinCommitTs = p.commitTS, p.minCommitTS
+		switch {
+		case p.onePC:
 			e.metrics.onePC.Inc()
+		case resp.MinCommitTs != 0:
+			e.metrics.async.Inc()
+		case req.UseAsyncCommit && p.commitTS == 0:
+			e.metrics.asyncFallback.Inc()
 		}
 	}
 	return resp
@@ -67,6 +79,9 @@ type prewriter struct {
 	own        map[int]*mvcc.Lock // by mutation: locks the transaction holds already
 	errs       []*kvpb.KeyError
 	commitTS   uint64 // not 0: committed, now or before
+
+	async       bool   // new locks are those of an async commit
+	minCommitTS uint64 // the answer to an async commit; 0 = two phases
 }
 
 func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
@@ -100,13 +115,47 @@ func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
 		v.e.metrics.locked.Inc()
 		return p.errs[0], nil
 	}
-	if p.onePC && len(p.own) == 0 && p.chooseCommitTS() {
-		p.writeCommits()
+	if p.onePC = p.onePC && len(p.own) == 0; p.onePC {
+		if p.commitTS = p.publish(); p.commitTS != 0 {
+			p.writeCommits()
+			return nil, nil
+		}
+		p.onePC = false // nor can it be async: the same timestamp is missing
+		p.writeLocks()
 		return nil, nil
 	}
-	p.onePC = false
+	p.chooseMinCommitTS()
 	p.writeLocks()
 	return nil, nil
+}
+
+// chooseMinCommitTS decides whether new locks are those of an async commit, and
+// what the answer is.
+func (p *prewriter) chooseMinCommitTS() {
+	if !p.req.UseAsyncCommit {
+		return
+	}
+	least, missing := uint64(0), false
+	for i, m := range p.req.Mutations {
+		switch l := p.own[i]; {
+		case l == nil:
+			missing = missing || m.GetOp() != kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS
+		case l.Pessimistic():
+			least, missing = max(least, l.MinCommitTS), true
+		case l.UseAsyncCommit:
+			least = max(least, l.MinCommitTS)
+		default: // one of two phases already: so is the rest
+			return
+		}
+	}
+	if !missing {
+		// The locks say it. Only checks: any timestamp will do.
+		p.minCommitTS = max(least, p.req.StartTs+1)
+		return
+	}
+	if ts := p.publish(); ts != 0 {
+		p.async, p.minCommitTS = true, max(least, ts)
+	}
 }
 
 // raiseForChecks counts existence checks as the reads they are.
@@ -263,29 +312,35 @@ func (p *prewriter) checkValue(m *kvpb.Mutation, latest mvcc.Write, found bool) 
 	}}}, nil
 }
 
-// chooseCommitTS publishes the keys and computes the commit timestamp of a
-// one-phase commit. It reports false if there must be two phases.
-func (p *prewriter) chooseCommitTS() bool {
+// publish announces the keys to be written and computes the commit timestamp of
+// a one-phase commit, or the smallest one of an async commit. It returns 0 if
+// there must be two phases.
+func (p *prewriter) publish() uint64 {
 	e := p.v.e
 	if !e.syncMaxTS(p.ctx, p.v.rg) {
-		return false
+		return 0
 	}
 	keys := make([][]byte, 0, len(p.req.Mutations))
-	for _, m := range p.req.Mutations {
-		if m.GetOp() != kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS {
+	for i, m := range p.req.Mutations {
+		if m.GetOp() != kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS && !p.held(i) {
 			keys = append(keys, m.GetKey())
 		}
 	}
 	// Published before max_ts is read: see the package comment.
 	p.v.publish(p.req.StartTs, keys)
-	commitTS := max(e.maxTS.Load(), p.req.StartTs, p.req.MinCommitTs) + 1
-	if limit := p.req.MaxCommitTs; limit != 0 && commitTS > limit || commitTS == 0 {
+	ts := max(e.maxTS.Load(), p.req.StartTs, p.req.MinCommitTs) + 1
+	if limit := p.req.MaxCommitTs; limit != 0 && ts > limit || ts == 0 {
 		p.v.withdraw()
-		return false
+		return 0
 	}
-	p.v.pending.commitTS.Store(commitTS)
-	p.commitTS = commitTS
-	return true
+	p.v.pending.commitTS.Store(ts)
+	return ts
+}
+
+// held reports that mutation i is locked for good: it is not written again.
+func (p *prewriter) held(i int) bool {
+	l := p.own[i]
+	return l != nil && !l.Pessimistic()
 }
 
 func (p *prewriter) writeCommits() {
@@ -311,6 +366,7 @@ func (p *prewriter) writeCommits() {
 	}
 }
 
+// writeLocks locks what is not locked yet.
 func (p *prewriter) writeLocks() {
 	w := &p.v.w
 	for i, m := range p.req.Mutations {
@@ -318,10 +374,16 @@ func (p *prewriter) writeLocks() {
 			StartTS: p.req.StartTs, Primary: p.req.Primary, TTL: p.req.LockTtlMs,
 			TxnSize: p.req.TxnSize, MinCommitTS: p.req.MinCommitTs,
 		}
-		if old := p.own[i]; old != nil {
-			if !old.Pessimistic() {
-				continue
+		if p.held(i) {
+			continue
+		}
+		if p.async {
+			l.UseAsyncCommit, l.MinCommitTS = true, p.minCommitTS
+			if bytes.Equal(m.GetKey(), p.req.Primary) {
+				l.Secondaries = p.req.Secondaries
 			}
+		}
+		if old := p.own[i]; old != nil {
 			l.TTL, l.MinCommitTS = max(l.TTL, old.TTL), max(l.MinCommitTS, old.MinCommitTS)
 		}
 		switch m.GetOp() {

@@ -214,6 +214,7 @@ func (s *script) prewrite(t *testing.T, d *datadriven.TestData) string {
 		TxnSize: 1, MinCommitTs: argTS(d, "min_commit"), MaxCommitTs: argTS(d, "max_commit"),
 		TryOnePc: d.HasArg("one_pc"), IsRetry: d.HasArg("retry"), UseAsyncCommit: d.HasArg("async"),
 		AssertionLevel: kvpb.AssertionLevel_ASSERTION_LEVEL_FAST, ForUpdateTs: argTS(d, "for_update"),
+		Secondaries: argKeys(d, "secondaries"),
 	}
 	req.Primary = req.Mutations[0].Key
 	if p := arg(d, "primary"); p != "" {
@@ -232,6 +233,9 @@ func (s *script) prewrite(t *testing.T, d *datadriven.TestData) string {
 	resp := s.ex.Prewrite(context.Background(), req)
 	if resp.OnePcCommitTs != 0 {
 		return "ok committed at " + showTS(resp.OnePcCommitTs)
+	}
+	if resp.MinCommitTs != 0 {
+		return "ok async min_commit=" + showTS(resp.MinCommitTs)
 	}
 	return outcome(resp.RegionError, resp.Errors...)
 }
@@ -386,7 +390,7 @@ func (s *script) secondary(t *testing.T, d *datadriven.TestData) string {
 func showLocks(list []*kvpb.LockInfo) string {
 	var out strings.Builder
 	for _, l := range list {
-		fmt.Fprintf(&out, "%s start=%s primary=%s min_commit=%s\n", l.Key, showTS(l.StartTs), l.Primary, showTS(l.MinCommitTs))
+		fmt.Fprintf(&out, "%s start=%s primary=%s min_commit=%s%s\n", l.Key, showTS(l.StartTs), l.Primary, showTS(l.MinCommitTs), plain(l))
 	}
 	return out.String()
 }
@@ -566,6 +570,9 @@ func showLock(l *mvcc.Lock) string {
 	if l.UseAsyncCommit {
 		out += " async"
 	}
+	for _, k := range l.Secondaries {
+		out += " secondary=" + string(k)
+	}
 	for _, ts := range l.RollbackTS {
 		out += " rollback=" + showTS(ts)
 	}
@@ -587,4 +594,12 @@ func showWrite(w *mvcc.Write) string {
 		out += " value=" + showValue(w.Value)
 	}
 	return out
+}
+
+// plain marks a lock that names a commit timestamp and is none of an async commit.
+func plain(l *kvpb.LockInfo) string {
+	if l.MinCommitTs != 0 && !l.UseAsyncCommit {
+		return " two phases"
+	}
+	return ""
 }

@@ -30,7 +30,7 @@ type view struct {
 	locks *mvcc.LockIndex
 	rd    mvcc.Reader
 	w     mvcc.Writer // the effects
-	// pending is the one-phase commit in flight, nil for none.
+	// pending is the one-phase or async commit in flight, nil for none.
 	pending     *pendingTxn
 	pendingKeys [][]byte
 }
@@ -116,7 +116,7 @@ func (e *Executor) openReader(ctx context.Context, rg Region) (mvcc.Reader, *kvp
 	}
 }
 
-// publish announces a one-phase commit of keys to readers.
+// publish announces a one-phase or async commit of keys to readers.
 func (v *view) publish(startTS uint64, keys [][]byte) {
 	v.pending = &pendingTxn{startTS: startTS, done: make(chan struct{})}
 	v.pendingKeys = keys

@@ -16,7 +16,7 @@ type backoffKind struct{ base, limit, budget time.Duration }
 
 var (
 	// A reader waits for a lock whose owner is about to commit.
-	backoffReadLock = backoffKind{time.Millisecond, 250 * time.Millisecond, 20 * time.Second}
+	backoffReadLock = backoffKind{500 * time.Microsecond, 250 * time.Millisecond, 20 * time.Second}
 	// A writer waits for a lock.
 	backoffWriteLock = backoffKind{2 * time.Millisecond, 250 * time.Millisecond, 40 * time.Second}
 	// Regions change; new routes are known almost at once.

@@ -75,7 +75,20 @@ type committer struct {
 	// later answer told.
 	maybe bool
 
+	// async: the prewrites ask for async commit. Never changed once they are out.
+	async bool
+	// minCommit is a timestamp drawn after the client asked to commit; 0 = not drawn
+	// yet. What commits in one round commits after it, so that the order of
+	// transactions is the one their clients see.
+	minCommit uint64
+
 	mu sync.Mutex
+	// asyncTS is the greatest timestamp a prewrite with async commit was answered,
+	// plain that one of them was answered with an ordinary lock. Protected by mu.
+	asyncTS uint64
+	plain   bool
+	// refused is why some key will never be locked. Protected by mu.
+	refused error
 	// written lists the keys that may be locked: a prewrite of them succeeded or its
 	// answer was lost. Protected by mu.
 	written []int
@@ -151,17 +164,34 @@ func (c *committer) run(ctx context.Context) (uint64, error) {
 		all = b
 	}
 	if all == nil {
+		c.async = c.asyncPossible()
 		stop := c.keepAlive()
 		defer stop()
-		if all, err = c.prewriteAll(ctx); err != nil {
-			c.cleanUp()
-			return 0, c.unlessMaybe(err)
+		if all, err = c.prewriteAll(ctx); c.commitTS == 0 && err != nil {
+			return 0, c.prewriteFailed(err)
 		}
 	}
-	if c.primary < 0 {
+	switch {
+	case c.primary < 0:
 		return 0, nil
+	case c.commitTS != 0, c.async && !c.plain:
+		return c.commitAsync(all), nil
+	case c.async:
+		c.s.metrics.fallback.Inc()
 	}
 	return c.commitAll(ctx, all)
+}
+
+// drawMinCommit sets c.minCommit.
+func (c *committer) drawMinCommit(ctx context.Context) (err error) {
+	switch {
+	case c.minCommit != 0:
+	case c.auto:
+		c.minCommit = c.startTS
+	default:
+		c.minCommit, err = c.s.CurrentTS(ctx)
+	}
+	return err
 }
 
 // onePhase tries to commit everything with one request. done means committed, in
@@ -169,17 +199,14 @@ func (c *committer) run(ctx context.Context) (uint64, error) {
 // or nil if the keys do not lie in one region any more.
 func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, locked []batch, err error) {
 	begin := time.Now()
-	minCommit := c.startTS
-	if !c.auto {
-		if minCommit, err = c.s.CurrentTS(ctx); err != nil {
-			return false, nil, err
-		}
+	if err := c.drawMinCommit(ctx); err != nil {
+		return false, nil, err
 	}
 	var w LockWait
 	for {
 		req := c.prewriteRequest(batch{g.Region, g.Index})
 		p := req.GetPrewrite()
-		p.TryOnePc, p.MinCommitTs = true, minCommit
+		p.TryOnePc, p.MinCommitTs = true, c.minCommit
 		if err := ctx.Err(); err != nil {
 			return false, nil, c.unlessMaybe(err)
 		}
@@ -255,6 +282,9 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 	} else {
 		p.Primary = c.keys[0]
 	}
+	if c.async {
+		c.askAsync(p, b)
+	}
 	return &call.req
 }
 
@@ -291,19 +321,22 @@ func (c *committer) keyError(ke *kvpb.KeyError) error {
 func (c *committer) prewriteAll(ctx context.Context) ([]batch, error) {
 	begin := time.Now()
 	batches, err := c.split(ctx, nil)
+	if err == nil && c.async {
+		err = c.drawMinCommit(ctx)
+	}
 	if err != nil {
-		return nil, err
+		return nil, c.neverSent(err)
 	}
 	if len(batches) > primaryFirst {
-		if err := c.prewrite(ctx, batches[0]); err != nil {
-			return nil, err
+		if err := c.prewrite(ctx, batches[0], c.maybe); err != nil {
+			return batches, c.neverSent(err)
 		}
-		err = c.s.forEach(len(batches)-1, func(i int) error { return c.prewrite(ctx, batches[i+1]) })
+		err = c.s.forEach(len(batches)-1, func(i int) error { return c.prewrite(ctx, batches[i+1], c.maybe) })
 	} else {
-		err = c.s.forEach(len(batches), func(i int) error { return c.prewrite(ctx, batches[i]) })
+		err = c.s.forEach(len(batches), func(i int) error { return c.prewrite(ctx, batches[i], c.maybe) })
 	}
 	if err != nil {
-		return nil, err
+		return batches, err
 	}
 	c.s.metrics.prewrite.Observe(time.Since(begin).Seconds())
 	return batches, nil
@@ -361,33 +394,42 @@ func (c *committer) batchLen(index []int) int {
 	return len(index)
 }
 
-// prewrite locks one batch, in parts if its region changes.
-func (c *committer) prewrite(ctx context.Context, b batch) error {
+// prewrite locks one batch, in parts if its region changes. maybe: an attempt at
+// it may have been executed.
+func (c *committer) prewrite(ctx context.Context, b batch, maybe bool) error {
 	req := c.prewriteRequest(b)
+	p := req.GetPrewrite()
+	p.IsRetry = maybe
 	var w LockWait
 	for {
 		if err := ctx.Err(); err != nil {
-			return err
+			return c.gaveUp(b, p.IsRetry, err)
 		}
 		resp, err := c.s.kv.Send(ctx, b.region, req)
+		maybe := p.IsRetry || errors.Is(err, kvclient.ErrUndetermined)
 		if errors.Is(err, kvclient.ErrRegionChanged) {
 			parts, err := c.split(ctx, b.index)
 			if err != nil {
-				return err
+				return c.gaveUp(b, maybe, err)
 			}
-			return c.s.forEach(len(parts), func(i int) error { return c.prewrite(ctx, parts[i]) })
+			return c.s.forEach(len(parts), func(i int) error { return c.prewrite(ctx, parts[i], maybe) })
 		}
 		if err != nil {
-			c.noteWritten(b) // perhaps
-			return fmt.Errorf("prewrite region %d: %w", b.region.Meta.GetId(), err)
+			if !c.async { // the client does not tell then whether it was executed
+				maybe = true
+			}
+			return c.gaveUp(b, maybe, fmt.Errorf("prewrite region %d: %w", b.region.Meta.GetId(), err))
 		}
-		errs := resp.GetPrewrite().GetErrors()
-		if len(errs) == 0 {
-			c.noteWritten(b)
+		got := resp.GetPrewrite()
+		if len(got.GetErrors()) == 0 {
+			c.notePrewritten(b, got)
 			return nil
 		}
-		if err := c.prewriteErrors(ctx, &w, c.startTS, errs); err != nil {
+		if err := c.lasting(got.GetErrors()); err != nil {
 			return err
+		}
+		if err := c.prewriteErrors(ctx, &w, c.startTS, got.GetErrors()); err != nil {
+			return c.gaveUp(b, p.IsRetry, err)
 		}
 	}
 }

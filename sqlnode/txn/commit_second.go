@@ -27,12 +27,7 @@ func (c *committer) commitAll(ctx context.Context, batches []batch) (uint64, err
 	c.s.resolver.remember(c.startTS, c.commitTS)
 	rest = append(rest, batches[1:]...)
 	if len(rest) > 0 {
-		c.s.background(func(ctx context.Context) {
-			err := c.s.forEach(len(rest), func(i int) error { return c.commitSecondary(ctx, rest[i]) })
-			if err != nil {
-				c.s.log.Warn("commit of secondary keys left to their readers", "txn", c.startTS, "err", err)
-			}
-		})
+		c.commitInBackground(rest)
 	}
 	return c.commitTS, nil
 }

@@ -122,6 +122,7 @@ func TestTwoPhaseCommitAcrossRegions(t *testing.T) {
 
 func TestReaderBetweenPhasesIsNotOverwritten(t *testing.T) {
 	s, kv, _ := newTestStore(t)
+	s.noAsync = true
 	kv.st.Split([]byte("m"))
 	commitPairs(t, s, "a=0", "z=0")
 	s.tasks.Wait()
@@ -402,16 +403,16 @@ func TestNoDeadlockOfTwoCommits(t *testing.T) {
 		c := newCommitter(tx, startTS)
 		batches, err := c.split(t.Context(), nil)
 		require.NoError(t, err)
-		require.NoError(t, c.prewrite(t.Context(), batches[i]))
+		require.NoError(t, c.prewrite(t.Context(), batches[i], false))
 		cs, prewritten = append(cs, c), append(prewritten, batches[1-i])
 	}
 	var conflict *WriteConflictError
-	require.ErrorAs(t, cs[1].prewrite(t.Context(), prewritten[1]), &conflict)
+	require.ErrorAs(t, cs[1].prewrite(t.Context(), prewritten[1], false), &conflict)
 	require.Equal(t, cs[0].startTS, conflict.ConflictStartTS)
 	cs[1].cleanUp()
 	// The older one waits for the clean-up, and then finds its rollback record, which
 	// counts as a newer version.
-	require.ErrorAs(t, cs[0].prewrite(t.Context(), prewritten[0]), &conflict)
+	require.ErrorAs(t, cs[0].prewrite(t.Context(), prewritten[0], false), &conflict)
 	require.Equal(t, cs[1].startTS, conflict.ConflictCommitTS)
 	cs[0].cleanUp()
 	s.tasks.Wait()

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,8 @@ type fakeKV struct {
 	before func(req *kvpb.Request)
 	sent   atomic.Int64
 	lost   atomic.Int64
+	asyncs atomic.Int64 // prewrites that locked with async commit
+	checks atomic.Int64 // questions for secondary locks
 }
 
 func newFakeKV(t testing.TB, ts *fakeTSO) *fakeKV {
@@ -39,7 +42,14 @@ func newFakeKV(t testing.TB, ts *fakeTSO) *fakeKV {
 			t.Error(err)
 		}
 	})
-	return &fakeKV{st: st, ex: txncmd.New(txncmd.Options{Regions: st, TS: ts.TS})}
+	f := &fakeKV{st: st}
+	f.ex = txncmd.New(txncmd.Options{Regions: st, TS: func(ctx context.Context) (uint64, error) {
+		if f.chance(2) { // no commit in one round then
+			return 0, errors.New("pd is away")
+		}
+		return ts.TS(ctx)
+	}})
+	return f
 }
 
 func (f *fakeKV) chance(n int) bool {
@@ -88,7 +98,7 @@ func (f *fakeKV) Get(ctx context.Context, req *kvpb.GetRequest) (*kvpb.GetRespon
 
 // deciding tells whether req could commit a transaction.
 func deciding(req *kvpb.Request) bool {
-	return req.GetCommit() != nil || req.GetPrewrite().GetTryOnePc()
+	return req.GetCommit() != nil || req.GetPrewrite().GetTryOnePc() || req.GetPrewrite().GetUseAsyncCommit()
 }
 
 func (f *fakeKV) Send(ctx context.Context, r kvclient.Region, req *kvpb.Request) (*kvpb.Response, error) {
@@ -99,10 +109,13 @@ func (f *fakeKV) Send(ctx context.Context, r kvclient.Region, req *kvpb.Request)
 	address(r, req)
 	for {
 		resp := f.ex.Execute(ctx, req)
+		f.count(req, resp)
 		rerr := regionError(resp)
 		switch {
 		case rerr.GetEpochNotMatch() != nil, rerr.GetRegionNotFound() != nil:
 			return nil, kvclient.ErrRegionChanged
+		case rerr.GetStaleCommand() != nil: // an election: not executed
+			continue
 		case rerr.GetDeadlineExceeded() != nil:
 			return nil, ctx.Err()
 		case rerr != nil:
@@ -121,6 +134,15 @@ func (f *fakeKV) Send(ctx context.Context, r kvclient.Region, req *kvpb.Request)
 			}
 			return nil, &kvclient.SendError{MaybeExecuted: true, Err: context.DeadlineExceeded}
 		}
+	}
+}
+
+func (f *fakeKV) count(req *kvpb.Request, resp *kvpb.Response) {
+	if resp.GetPrewrite().GetMinCommitTs() != 0 {
+		f.asyncs.Add(1)
+	}
+	if req.GetCheckSecondaryLocks() != nil {
+		f.checks.Add(1)
 	}
 }
 
@@ -146,6 +168,8 @@ func address(r kvclient.Region, req *kvpb.Request) {
 		fill(&c.BatchRollback.Context)
 	case *kvpb.Request_CheckTxnStatus:
 		fill(&c.CheckTxnStatus.Context)
+	case *kvpb.Request_CheckSecondaryLocks:
+		fill(&c.CheckSecondaryLocks.Context)
 	case *kvpb.Request_ResolveLock:
 		fill(&c.ResolveLock.Context)
 	case *kvpb.Request_TxnHeartBeat:
@@ -169,6 +193,8 @@ func regionError(resp *kvpb.Response) *kvpb.RegionError {
 		return c.BatchRollback.GetRegionError()
 	case *kvpb.Response_CheckTxnStatus:
 		return c.CheckTxnStatus.GetRegionError()
+	case *kvpb.Response_CheckSecondaryLocks:
+		return c.CheckSecondaryLocks.GetRegionError()
 	case *kvpb.Response_ResolveLock:
 		return c.ResolveLock.GetRegionError()
 	case *kvpb.Response_TxnHeartBeat:

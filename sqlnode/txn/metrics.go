@@ -8,6 +8,9 @@ type metrics struct {
 	commit    prometheus.Observer
 	onePCTime prometheus.Observer
 	onePC     prometheus.Counter
+	async     prometheus.Counter
+	fallback  prometheus.Counter
+	recovered prometheus.Counter
 	conflicts prometheus.Counter
 	resolved  prometheus.Counter
 	undeterm  prometheus.Counter
@@ -24,6 +27,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		onePC: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_sql_txn_one_pc_total",
 			Help: "Transactions committed in one phase.",
+		}),
+		async: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_sql_txn_async_commits_total",
+			Help: "Transactions of several regions committed by their prewrites.",
+		}),
+		fallback: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_sql_txn_async_fallbacks_total",
+			Help: "Transactions that asked for async commit and got two phases.",
+		}),
+		recovered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_sql_txn_async_recovered_total",
+			Help: "Async commits of silent clients decided by their locks.",
 		}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_sql_txn_conflicts_total",
@@ -47,7 +62,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.commit = m.phase.WithLabelValues("commit")
 	m.onePCTime = m.phase.WithLabelValues("one_pc")
 	if reg != nil {
-		reg.MustRegister(m.phase, m.onePC, m.conflicts, m.resolved, m.undeterm, m.tsoWait)
+		reg.MustRegister(m.phase, m.onePC, m.async, m.fallback, m.recovered, m.conflicts, m.resolved, m.undeterm, m.tsoWait)
 	}
 	return m
 }

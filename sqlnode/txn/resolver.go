@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -54,6 +55,9 @@ func newResolver(s *Store) *resolver {
 // When the primary shows no trace of the transaction its lock may still be on the
 // way: the owner counts as alive, and the caller waits and tries its own request
 // again. Asking the primary again instead would miss that the lock is gone.
+//
+// The primary of an async commit cannot answer alone. While its lock lives it is
+// waited for; afterwards all locks together tell.
 func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint64) (txnStatus, error) {
 	r.mu.Lock()
 	commitTS, ok := r.settled[lock.GetStartTs()]
@@ -65,31 +69,47 @@ func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint6
 	if err != nil {
 		return txnStatus{}, err
 	}
+	st, primary, err := r.askPrimary(ctx, lock, caller, now, false)
+	if err != nil || primary == nil || !primary.GetUseAsyncCommit() {
+		return st, err
+	}
+	if timeLeft(primary, now) > 0 {
+		// It commits at or after what its primary's lock says.
+		st.pushed = caller != 0 && caller != math.MaxUint64 && primary.GetMinCommitTs() > caller
+		return st, nil
+	}
+	return r.recoverAsync(ctx, primary, caller, now)
+}
+
+// askPrimary is one question to the primary of lock; primary is its lock while
+// the owner is alive. sync treats an async commit as one of two phases.
+func (r *resolver) askPrimary(ctx context.Context, lock *kvpb.LockInfo, caller, now uint64, sync bool) (st txnStatus, primary *kvpb.LockInfo, err error) {
 	resp, err := r.s.sendKey(ctx, lock.GetPrimary(), &kvpb.Request{Cmd: &kvpb.Request_CheckTxnStatus{
 		CheckTxnStatus: &kvpb.CheckTxnStatusRequest{
 			Primary: lock.GetPrimary(), LockTs: lock.GetStartTs(), CallerStartTs: caller, CurrentTs: now,
 			RollbackIfNotExist: timeLeft(lock, now) <= 0,
+			ForceSyncCommit:    sync,
 			VerifyIsPrimary:    true,
 		}}})
 	if err != nil {
-		return txnStatus{}, err
+		return txnStatus{}, nil, err
 	}
 	got := resp.GetCheckTxnStatus()
 	if ke := got.GetError(); ke != nil {
 		if ke.GetTxnNotFound() != nil {
-			return txnStatus{alive: true, left: max(0, timeLeft(lock, now))}, nil
+			return txnStatus{alive: true, left: max(0, timeLeft(lock, now))}, nil, nil
 		}
-		return txnStatus{}, keyError(ke, caller)
+		return txnStatus{}, nil, keyError(ke, caller)
 	}
 	if primary := got.GetLock(); primary != nil {
 		return txnStatus{
 			alive:  true,
 			pushed: got.GetAction() == kvpb.TxnAction_TXN_ACTION_MIN_COMMIT_TS_PUSHED,
 			left:   max(0, timeLeft(primary, now)),
-		}, nil
+		}, primary, nil
 	}
 	r.remember(lock.GetStartTs(), got.GetCommitTs())
-	return txnStatus{commitTS: got.GetCommitTs()}, nil
+	return txnStatus{commitTS: got.GetCommitTs()}, nil, nil
 }
 
 func (r *resolver) remember(startTS, commitTS uint64) {

@@ -4,21 +4,36 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/proto/kvpb"
 )
 
+var siSeeds = flag.Int("si.seeds", 0, "run TestSnapshotIsolation with this many more seeds")
+
 // TestSnapshotIsolation runs clients against a KV tier that loses answers,
-// repeats requests and splits regions, records what they saw, and then checks
-// every read against a model that knows the order of commits: reads are those of
-// the snapshot, no update is lost, transactions are atomic.
+// repeats requests, splits regions and holds elections. They commit in one phase, in two, or with
+// async commit, on several nodes, and some die at any point of it, so that
+// others have to find out what became of their transactions. What they saw is
+// recorded and every read checked against a model that knows the order of commits:
+// reads are those of the snapshot, no update is lost, transactions are atomic,
+// and what was acknowledged is what happened.
 func TestSnapshotIsolation(t *testing.T) {
-	for _, seed := range []uint64{1, 2, 3, uint64(time.Now().UnixNano())} {
+	seeds := []uint64{1, 2, 3, uint64(time.Now().UnixNano())}
+	for i := range *siSeeds {
+		seeds = append(seeds, uint64(i+4))
+	}
+	for _, seed := range seeds {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runHistory(t, seed) })
 	}
 }
@@ -26,7 +41,7 @@ func TestSnapshotIsolation(t *testing.T) {
 const (
 	siKeys    = 24
 	siClients = 6
-	siTxns    = 60
+	siTxns    = 120
 )
 
 func siKey(i int) []byte { return fmt.Appendf(nil, "k%02d", i) }
@@ -53,7 +68,12 @@ func (r *record) String() string {
 
 func runHistory(t *testing.T, seed uint64) {
 	s, kv, tso := newTestStore(t)
+	nodes := []*Store{s, nodeOf(t, kv, tso, true), nodeOf(t, kv, tso, false)}
 	kv.faults = rand.New(rand.NewPCG(seed, 1))
+	kv.st.OnPropose = func(*kvpb.Region) (*kvpb.RegionError, bool) {
+		runtime.Gosched() // let others in while a commit is on its way
+		return nil, true
+	}
 	splits := rand.New(rand.NewPCG(seed, 2))
 	var mu sync.Mutex
 	var history []*record
@@ -62,11 +82,18 @@ func runHistory(t *testing.T, seed uint64) {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(seed, uint64(c)+10))
 			for n := range siTxns {
-				r := runRandomTxn(t, s, rnd, c, n)
+				node := nodes[rnd.IntN(len(nodes))]
+				if rnd.IntN(8) == 0 {
+					node = mortalNode(t, kv, tso, rnd)
+				}
+				r := runRandomTxn(t, node, rnd, c, n)
 				mu.Lock()
 				history = append(history, r)
 				if splits.IntN(20) == 0 {
 					kv.st.Split(siKey(splits.IntN(siKeys)))
+				}
+				if splits.IntN(10) == 0 {
+					kv.st.NewTerm()
 				}
 				mu.Unlock()
 			}
@@ -76,8 +103,13 @@ func runHistory(t *testing.T, seed uint64) {
 	kv.mu.Lock()
 	kv.faults = nil
 	kv.mu.Unlock()
+	for _, n := range nodes {
+		n.tasks.Wait()
+	}
+	recoverAll(t, s, kv, tso)
 	settleUnknown(t, s, history)
 	checkHistory(t, history)
+	checkOutcomes(t, s, history)
 	checkFinal(t, s, tso, history)
 	committed := 0
 	for _, r := range history {
@@ -85,9 +117,104 @@ func runHistory(t *testing.T, seed uint64) {
 			committed++
 		}
 	}
-	t.Logf("%d of %d transactions committed, %d requests, %d answers lost", committed, len(history), kv.sent.Load(), kv.lost.Load())
+	t.Logf("%d of %d transactions committed, %d async prewrites, %d recoveries, %d requests, %d answers lost",
+		committed, len(history), kv.asyncs.Load(), kv.checks.Load(), kv.sent.Load(), kv.lost.Load())
 	if committed < len(history)/10 {
 		t.Errorf("only %d of %d transactions committed", committed, len(history))
+	}
+}
+
+// nodeOf is another SQL node on the KV tier.
+func nodeOf(t *testing.T, kv kv, tso *fakeTSO, noAsync bool) *Store {
+	s := newStore(kv, tso, StoreOptions{DisableAsyncCommit: noAsync})
+	s.sleep = func(ctx context.Context, d time.Duration) error {
+		tso.pass(d)
+		return ctx.Err()
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// mortalNode is a node that dies after a few writing requests.
+func mortalNode(t *testing.T, kv *fakeKV, tso *fakeTSO, rnd *rand.Rand) *Store {
+	m := &mortalKV{fakeKV: kv, lastWord: rnd.IntN(3)}
+	m.left.Store(int64(rnd.IntN(5)))
+	return nodeOf(t, m, tso, rnd.IntN(4) == 0)
+}
+
+// mortalKV is what a node sees that is cut off: a few writing requests come
+// through, and then none.
+type mortalKV struct {
+	*fakeKV
+	left atomic.Int64
+	// lastWord is what becomes of the first request after that: 0 refused, 1 lost
+	// on the way, 2 executed with its answer lost.
+	lastWord int
+}
+
+func (f *mortalKV) Send(ctx context.Context, r kvclient.Region, req *kvpb.Request) (*kvpb.Response, error) {
+	if req.GetPrewrite() == nil && req.GetCommit() == nil && req.GetBatchRollback() == nil && req.GetTxnHeartBeat() == nil {
+		return f.fakeKV.Send(ctx, r, req)
+	}
+	left := f.left.Add(-1)
+	switch {
+	case left >= 0:
+		return f.fakeKV.Send(ctx, r, req)
+	case left < -1 || f.lastWord == 0:
+		return nil, &kvclient.SendError{Err: errors.New("cut off")}
+	}
+	if f.lastWord == 2 {
+		if resp, err := f.fakeKV.Send(ctx, r, req); err != nil {
+			return resp, err
+		}
+	}
+	if deciding(req) {
+		return nil, kvclient.ErrUndetermined
+	}
+	return nil, &kvclient.SendError{MaybeExecuted: true, Err: context.DeadlineExceeded}
+}
+
+// recoverAll settles what dead nodes left locked.
+func recoverAll(t *testing.T, s *Store, kv *fakeKV, tso *fakeTSO) {
+	t.Helper()
+	for try := 0; locksIn(t, kv) > 0; try++ {
+		if try == 20 {
+			t.Fatalf("%d locks are left", locksIn(t, kv))
+		}
+		tso.pass(time.Minute)
+		sn := s.Snapshot(begin(t, s).StartTS())
+		sc := sn.Scan(t.Context(), nil, nil, ScanOptions{})
+		for {
+			if _, err := sc.NextBlock(t.Context()); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.tasks.Wait()
+	}
+}
+
+// checkOutcomes compares what clients were told with the records in the store.
+func checkOutcomes(t *testing.T, s *Store, history []*record) {
+	t.Helper()
+	stored := make(map[uint64]map[string]uint64) // by start: key → commit
+	for _, v := range versionsOf(t, s) {
+		if stored[v.startTS] == nil {
+			stored[v.startTS] = make(map[string]uint64)
+		}
+		stored[v.startTS][v.key] = v.commitTS
+	}
+	for _, r := range history {
+		for k := range r.writes {
+			got := stored[r.startTS][string(siKey(k))]
+			switch {
+			case r.commitTS != 0 && r.leaves(k) && got != r.commitTS:
+				t.Errorf("key %d is committed at %d: %v", k, got, r)
+			case r.commitTS == 0 && got != 0:
+				t.Errorf("key %d is committed at %d though the client was told %v: %v", k, got, r.err, r)
+			}
+		}
 	}
 }
 

@@ -49,6 +49,8 @@ type StoreOptions struct {
 	MaxTxnBytes int
 	// MaxEntryBytes bounds one key and its value; 0 = 6 MiB, what fits a log entry.
 	MaxEntryBytes int
+	// DisableAsyncCommit makes transactions of several regions commit in two phases.
+	DisableAsyncCommit bool
 	// Logger receives what goes wrong in the background. Nil discards it.
 	Logger *slog.Logger
 	// Registerer receives the metrics. Nil means none.
@@ -65,6 +67,7 @@ type Store struct {
 	resolver      *resolver
 	maxTxnBytes   int
 	maxEntryBytes int
+	noAsync       bool
 
 	// lockTTL is the shortest life of a lock; tests shorten it.
 	lockTTL time.Duration
@@ -97,7 +100,7 @@ func newStore(kv kv, pd oracle, o StoreOptions) *Store {
 	}
 	s := &Store{
 		kv: kv, pd: pd, log: o.Logger, metrics: newMetrics(o.Registerer),
-		maxTxnBytes: o.MaxTxnBytes, maxEntryBytes: o.MaxEntryBytes,
+		maxTxnBytes: o.MaxTxnBytes, maxEntryBytes: o.MaxEntryBytes, noAsync: o.DisableAsyncCommit,
 		lockTTL: lockTTL, sleep: sleepContext,
 		slots: make(chan struct{}, backgroundTasks), crew: newCrew(),
 	}
