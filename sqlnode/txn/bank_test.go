@@ -22,7 +22,8 @@ const (
 func account(i int) []byte { return fmt.Appendf(nil, "acc%02d", i) }
 
 // TestBank moves money between accounts in several regions while readers sum
-// everything up: the sum never changes, under lost answers and splits.
+// everything up: the sum never changes, under lost answers, splits and elections,
+// however the nodes commit, and though some die in the middle of it.
 func TestBank(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -35,17 +36,25 @@ func TestBank(t *testing.T) {
 	require.NoError(t, err)
 	kv.st.Split(account(4))
 	kv.faults = rand.New(rand.NewPCG(seed, 0))
+	nodes := []*Store{s, nodeOf(t, kv, tso, true), nodeOf(t, kv, tso, false)}
 	var wg sync.WaitGroup
 	for c := range 4 {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(seed, uint64(c+1)))
 			for range 60 {
-				transfer(s, rnd)
+				if rnd.IntN(20) == 0 {
+					kv.st.NewTerm()
+				}
+				node := nodes[rnd.IntN(len(nodes))]
+				if rnd.IntN(6) == 0 {
+					node = mortalNode(t, kv, tso, rnd)
+				}
+				transfer(node, rnd)
 			}
 		})
 		wg.Go(func() {
-			for range 30 {
-				if sum, err := total(s); err == nil && sum != accounts*deposit {
+			for i := range 30 {
+				if sum, err := total(nodes[i%len(nodes)]); err == nil && sum != accounts*deposit {
 					t.Errorf("sum is %d", sum)
 				}
 			}
