@@ -143,3 +143,19 @@ func TestPrivilegesOfAStatement(t *testing.T) {
 	require.Equal(t, "ok\n", root.do("REVOKE SELECT ON d.t FROM u"))
 	require.Contains(t, u.do("SELECT * FROM t"), "error 1142", "a plan in the cache does not outlive the grant")
 }
+
+func TestSnapshotIsTakenWhenAskedFor(t *testing.T) {
+	e := newEngine(t)
+	a, b := connect(t, e, 1), connect(t, e, 2)
+	for _, sql := range []string{"CREATE DATABASE d", "USE d", "CREATE TABLE t (v INT PRIMARY KEY)"} {
+		a.do(sql)
+	}
+	b.do("USE d")
+	a.do("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+	b.do("INSERT INTO t VALUES (1)")
+	require.NotContains(t, a.do("SELECT COUNT(*) FROM t"), "1")
+	a.do("ROLLBACK")
+	a.do("START TRANSACTION")
+	b.do("INSERT INTO t VALUES (2)")
+	require.Contains(t, a.do("SELECT COUNT(*) FROM t"), "2")
+}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
@@ -159,7 +160,18 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 		return err
 	}
 	s.openTransaction(s.takeReadOnly() || n.ReadOnly)
-	return nil
+	if !strings.Contains(strings.ToUpper(n.OriginalText()), "CONSISTENT") {
+		return nil // the snapshot is that of the first read
+	}
+	// WITH CONSISTENT SNAPSHOT, which the parser accepts and does not keep.
+	t, err := s.store(ctx)
+	if err == nil && t.StartTS() == 0 {
+		err = errors.New("no timestamp for the snapshot")
+	}
+	if err != nil {
+		s.rollback()
+	}
+	return err
 }
 
 // complete handles AND CHAIN and RELEASE.
