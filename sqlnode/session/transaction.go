@@ -164,7 +164,7 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 		return nil // the snapshot is that of the first read
 	}
 	// WITH CONSISTENT SNAPSHOT, which the parser accepts and does not keep.
-	t, err := s.store(ctx)
+	t, err := s.store()
 	if err == nil && t.StartTS() == 0 {
 		err = errors.New("no timestamp for the snapshot")
 	}
