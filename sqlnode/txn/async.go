@@ -126,6 +126,7 @@ func (c *committer) prewriteFailed(err error) error {
 		}
 		return err
 	}
+	c.s.resolver.remember(c.startTS, 0)
 	c.cleanUp()
 	return err
 }
@@ -138,16 +139,24 @@ func (c *committer) commitAsync(batches []batch) uint64 {
 	}
 	c.s.metrics.async.Inc()
 	c.s.resolver.remember(c.startTS, c.commitTS)
+	if c.land != nil {
+		c.land()
+	}
 	c.commitInBackground(batches)
 	return c.commitTS
 }
 
 // commitInBackground commits batches of a transaction that is committed.
 func (c *committer) commitInBackground(batches []batch) {
-	c.s.background(func(ctx context.Context) {
+	finished := c.s.resolver.finishing(c.startTS)
+	started := c.s.background(func(ctx context.Context) {
+		defer finished()
 		err := c.s.forEach(len(batches), func(i int) error { return c.commitSecondary(ctx, batches[i]) })
 		if err != nil {
 			c.s.log.Warn("commit of keys left to their readers", "txn", c.startTS, "err", err)
 		}
 	})
+	if !started {
+		finished()
+	}
 }

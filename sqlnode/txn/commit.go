@@ -81,6 +81,8 @@ type committer struct {
 	// yet. What commits in one round commits after it, so that the order of
 	// transactions is the one their clients see.
 	minCommit uint64
+	// land tells waiting readers that an async commit is decided; see takeOff.
+	land func()
 
 	mu sync.Mutex
 	// asyncTS is the greatest timestamp a prewrite with async commit was answered,
@@ -164,7 +166,10 @@ func (c *committer) run(ctx context.Context) (uint64, error) {
 		all = b
 	}
 	if all == nil {
-		c.async = c.asyncPossible()
+		if c.async = c.asyncPossible(); c.async {
+			c.land = c.s.resolver.takeOff(c.startTS)
+			defer c.land()
+		}
 		stop := c.keepAlive()
 		defer stop()
 		if all, err = c.prewriteAll(ctx); c.commitTS == 0 && err != nil {
@@ -300,7 +305,7 @@ func (c *committer) prewriteErrors(ctx context.Context, w *LockWait, holding uin
 		}
 		locks = append(locks, lock)
 	}
-	return c.s.resolver.settleForWrite(ctx, w, holding, locks)
+	return c.s.resolver.settleForWrite(ctx, w, c.startTS, holding, locks)
 }
 
 // keyError is the package's keyError with what only the transaction knows.

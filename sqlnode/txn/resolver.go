@@ -16,6 +16,9 @@ import (
 const (
 	// settledTxns is how many finished transactions a resolver remembers.
 	settledTxns = 2048
+	// flightWait is how long a reader waits for an async commit of its own node before
+	// it asks the primary like everybody else.
+	flightWait = 20 * time.Millisecond
 	// bigTxnKeys: from here on all locks of a transaction in a region are settled
 	// at once instead of the one that was met.
 	bigTxnKeys = 16
@@ -40,12 +43,21 @@ type resolver struct {
 	settled map[uint64]uint64
 	order   []uint64
 	next    int
+	// flying are the async commits of this node that are not decided yet; the
+	// channels are closed when they are. Protected by mu.
+	flying map[uint64]chan struct{}
+	// finish are the transactions whose locks this node commits in the background.
+	// Protected by mu.
+	finish map[uint64]struct{}
 	// busy holds what settleLater has in hand. Protected by mu.
 	busy map[string]struct{}
 }
 
 func newResolver(s *Store) *resolver {
-	return &resolver{s: s, settled: make(map[uint64]uint64), busy: make(map[string]struct{})}
+	return &resolver{
+		s: s, settled: make(map[uint64]uint64), flying: make(map[uint64]chan struct{}),
+		finish: make(map[uint64]struct{}), busy: make(map[string]struct{}),
+	}
 }
 
 // status asks the primary of lock what became of its transaction. A read names
@@ -59,11 +71,9 @@ func newResolver(s *Store) *resolver {
 // The primary of an async commit cannot answer alone. While its lock lives it is
 // waited for; afterwards all locks together tell.
 func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint64) (txnStatus, error) {
-	r.mu.Lock()
-	commitTS, ok := r.settled[lock.GetStartTs()]
-	r.mu.Unlock()
-	if ok {
-		return txnStatus{commitTS: commitTS}, nil
+	commitTS, ok, err := r.known(ctx, lock.GetStartTs(), caller != 0)
+	if ok || err != nil {
+		return txnStatus{commitTS: commitTS}, err
 	}
 	now, err := r.s.CurrentTS(ctx)
 	if err != nil {
@@ -79,6 +89,56 @@ func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint6
 		return st, nil
 	}
 	return r.recoverAsync(ctx, primary, caller, now)
+}
+
+// known returns what this node knows of a transaction without asking. If it is
+// being committed here, and wait is set, that is waited for a moment.
+func (r *resolver) known(ctx context.Context, startTS uint64, wait bool) (commitTS uint64, ok bool, err error) {
+	r.mu.Lock()
+	commitTS, ok = r.settled[startTS]
+	decided := r.flying[startTS]
+	r.mu.Unlock()
+	if ok || decided == nil || !wait {
+		return commitTS, ok, nil
+	}
+	patience := time.NewTimer(flightWait)
+	defer patience.Stop()
+	select {
+	case <-decided:
+		return r.known(ctx, startTS, false)
+	case <-patience.C:
+		return 0, false, nil
+	case <-ctx.Done():
+		return 0, false, ctx.Err()
+	}
+}
+
+// takeOff announces an async commit of this node; land says that it is decided, or
+// that nobody here will know. land may be called again.
+func (r *resolver) takeOff(startTS uint64) (land func()) {
+	decided := make(chan struct{})
+	r.mu.Lock()
+	r.flying[startTS] = decided
+	r.mu.Unlock()
+	return sync.OnceFunc(func() {
+		r.mu.Lock()
+		delete(r.flying, startTS)
+		r.mu.Unlock()
+		close(decided)
+	})
+}
+
+// finishing keeps settleLater away from the locks of a transaction while this
+// node commits them itself.
+func (r *resolver) finishing(startTS uint64) (finished func()) {
+	r.mu.Lock()
+	r.finish[startTS] = struct{}{}
+	r.mu.Unlock()
+	return func() {
+		r.mu.Lock()
+		delete(r.finish, startTS)
+		r.mu.Unlock()
+	}
 }
 
 // askPrimary is one question to the primary of lock; primary is its lock while
@@ -182,9 +242,12 @@ func (r *resolver) settleLater(lock *kvpb.LockInfo, st txnStatus) {
 	}
 	r.mu.Lock()
 	_, running := r.busy[id]
-	r.busy[id] = struct{}{}
+	_, finishing := r.finish[lock.GetStartTs()]
+	if !finishing {
+		r.busy[id] = struct{}{}
+	}
 	r.mu.Unlock()
-	if running {
+	if running || finishing {
 		return
 	}
 	started := r.s.background(func(ctx context.Context) {
@@ -212,7 +275,10 @@ func (r *resolver) forget(id string) {
 // their locks expire. It loses little, for a living owner that commits does so
 // after the writer's snapshot and makes it conflict anyway. A writer that holds
 // nothing names 0.
-func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, holding uint64, locks []*kvpb.LockInfo) error {
+//
+// startTS is the writer's. Where the owner committed after it, the writer conflicts
+// whether the lock is gone or not.
+func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, holding uint64, locks []*kvpb.LockInfo) error {
 	var alive *kvpb.LockInfo
 	var wait time.Duration
 	var big []uint64 // transactions whose locks around here were settled all at once
@@ -233,6 +299,13 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, holding uint
 			}
 			alive, wait = lock, max(wait, st.left)
 			continue
+		}
+		if st.commitTS > startTS {
+			r.settleLater(lock, st)
+			return &WriteConflictError{
+				StartTS: startTS, ConflictStartTS: lock.GetStartTs(), ConflictCommitTS: st.commitTS, Key: lock.GetKey(),
+				Reason: kvpb.ConflictReason_CONFLICT_REASON_OPTIMISTIC,
+			}
 		}
 		if err := r.settle(ctx, lock, st); err != nil {
 			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
