@@ -1,6 +1,6 @@
 // Package txn is the client side of a transaction: snapshot reads, a write
-// buffer with savepoints, the commit in one or two phases, and the settling of
-// locks other transactions left behind.
+// buffer with savepoints, the commit, and the settling of locks other transactions
+// left behind.
 //
 // # What is promised
 //
@@ -16,11 +16,29 @@
 //     prewrite that commits by itself (one-phase commit), and that is all.
 //  2. Otherwise every batch is prewritten; the primary's region goes first when
 //     there are many. A failure rolls the written batches back in the background.
-//  3. A commit timestamp is drawn and the primary's batch is committed: from here
-//     on the transaction is committed, and Commit returns.
-//  4. The other batches are committed by the Store in the background. Who meets
-//     their locks before that asks the primary and settles them.
+//  3. Few and short keys ask for async commit: each lock names the smallest timestamp
+//     the transaction may commit at, and the primary's lock all other keys. When
+//     all prewrites have succeeded it is committed, at the greatest of these, and
+//     Commit returns.
+//  4. Without async commit, or where one prewrite could not promise a timestamp,
+//     one is drawn now and the primary's batch is committed: from here on the
+//     transaction is committed, and Commit returns.
+//  5. What is still locked is committed by the Store in the background. Who meets
+//     the locks before that asks the primary and settles them. Readers of the same
+//     node know better and read through them.
 //
-// If the answer of step 1 or 3 is lost for good the result is ErrUndetermined:
-// the transaction may or may not be committed, and nobody here guesses.
+// # Locks of silent clients
+//
+// The primary tells what became of a transaction of two phases; one whose time
+// to live is over is rolled back by the question. An async commit is told by all
+// its locks: if every key has one it is committed, and if one has none, that key is
+// barred for good and the transaction is rolled back. Either way, everybody who
+// asks comes to the same answer as the client, had it lived.
+//
+// # Results nobody knows
+//
+// If the answer of step 1 or 4 is lost for good the result is ErrUndetermined:
+// the transaction may or may not be committed, and nobody here guesses. The same
+// goes for a prewrite of an async commit, unless another key is certain never to
+// be locked: see async.go.
 package txn

@@ -69,6 +69,7 @@ func (r *record) String() string {
 func runHistory(t *testing.T, seed uint64) {
 	s, kv, tso := newTestStore(t)
 	nodes := []*Store{s, nodeOf(t, kv, tso, true), nodeOf(t, kv, tso, false)}
+	order := &realTime{t: t, tso: tso}
 	kv.faults = rand.New(rand.NewPCG(seed, 1))
 	kv.st.OnPropose = func(*kvpb.Region) (*kvpb.RegionError, bool) {
 		runtime.Gosched() // let others in while a commit is on its way
@@ -86,7 +87,7 @@ func runHistory(t *testing.T, seed uint64) {
 				if rnd.IntN(8) == 0 {
 					node = mortalNode(t, kv, tso, rnd)
 				}
-				r := runRandomTxn(t, node, rnd, c, n)
+				r := runRandomTxn(order, node, rnd, c, n)
 				mu.Lock()
 				history = append(history, r)
 				if splits.IntN(20) == 0 {
@@ -221,15 +222,46 @@ func checkOutcomes(t *testing.T, s *Store, history []*record) {
 // valueOf tells client, transaction and key of a write apart.
 func valueOf(c, n, key int) uint64 { return uint64(c+1)<<40 | uint64(n+1)<<16 | uint64(key+1) }
 
-func runRandomTxn(t *testing.T, s *Store, rnd *rand.Rand, c, n int) *record {
+// realTime checks that the order of timestamps agrees with the order of events
+// that do not overlap.
+type realTime struct {
+	t     *testing.T
+	tso   *fakeTSO
+	acked atomic.Uint64 // the greatest commit timestamp acknowledged
+}
+
+// began checks the start of a transaction that began when acked had this value.
+func (o *realTime) began(startTS, acked uint64) {
+	if startTS < acked {
+		o.t.Errorf("started at %d after a commit at %d was acknowledged", startTS, acked)
+	}
+}
+
+// committed checks a commit that was asked for when the oracle stood at asked.
+func (o *realTime) committed(commitTS, asked uint64) {
+	if commitTS <= asked {
+		o.t.Errorf("committed at %d, before a read at %d that began earlier", commitTS, asked)
+	}
+	for {
+		acked := o.acked.Load()
+		if acked >= commitTS || o.acked.CompareAndSwap(acked, commitTS) {
+			return
+		}
+	}
+}
+
+func runRandomTxn(order *realTime, s *Store, rnd *rand.Rand, c, n int) *record {
+	t := order.t
 	ctx := context.Background()
 	r := &record{client: c, n: n, reads: map[int]uint64{}, writes: map[int]uint64{}, inserted: map[int]bool{}}
+	acked := order.acked.Load()
 	tx, err := s.Begin(ctx, TxnOptions{})
 	if err != nil {
 		t.Error(err)
 		return r
 	}
 	r.startTS = tx.StartTS()
+	order.began(r.startTS, acked)
 	for range 1 + rnd.IntN(6) {
 		if err := randomOp(ctx, tx, rnd, r); err != nil {
 			r.err = err
@@ -237,7 +269,10 @@ func runRandomTxn(t *testing.T, s *Store, rnd *rand.Rand, c, n int) *record {
 			return r
 		}
 	}
-	r.commitTS, r.err = tx.Commit(ctx)
+	asked := order.tso.next.Load()
+	if r.commitTS, r.err = tx.Commit(ctx); r.commitTS != 0 {
+		order.committed(r.commitTS, asked)
+	}
 	r.unknown = errors.Is(r.err, ErrUndetermined)
 	return r
 }
