@@ -25,7 +25,7 @@ import (
 
 const (
 	defaultCacheBytes    = 256 << 20
-	defaultMemTableBytes = 64 << 20
+	defaultMemTableBytes = 32 << 20
 )
 
 // Options of Open. The zero value of a field means its default.
@@ -37,7 +37,7 @@ type Options struct {
 	// CacheBytes bounds the block cache, which lives on the Go heap. 0 means 256 MiB.
 	CacheBytes int64
 	// MemTableBytes is the size at which a memtable is flushed; Pebble starts
-	// with 256 KiB and doubles up to it, so an idle database stays small. 0 means 64 MiB.
+	// with 256 KiB and doubles up to it, so an idle database stays small. 0 means 32 MiB.
 	MemTableBytes int64
 	// Lock is the lock of Dir when the caller has taken it already. Nil means Open takes it.
 	Lock *pebble.Lock
@@ -222,8 +222,10 @@ func (d *DB) Close() error {
 	if d.reg != nil {
 		d.reg.Unregister(d.coll)
 	}
-	if err := d.p.Close(); err != nil {
-		return fmt.Errorf("engine: close: %w", err)
+	// What is in tables need not be read from the WAL by the next Open.
+	err := d.Flush()
+	if cerr := d.p.Close(); err == nil && cerr != nil {
+		err = fmt.Errorf("engine: close: %w", cerr)
 	}
-	return nil
+	return err
 }

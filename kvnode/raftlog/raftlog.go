@@ -164,7 +164,12 @@ func (d *DB) Close() error {
 		d.reg.Unregister(d.coll)
 		d.metrics.unregister(d.reg)
 	}
-	if err := d.p.Close(); err != nil {
+	// What is in tables need not be read from the WAL by the next Open.
+	err := d.p.Flush()
+	if cerr := d.p.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
 		return fmt.Errorf("raftlog: close: %w", err)
 	}
 	return nil
