@@ -17,7 +17,6 @@ type result struct {
 	types   []types.Type
 	defs    []wire.Column
 	convert *charset.Charset // character_set_results, nil for none
-	batch   *chunk.Batch     // converted rows
 }
 
 func (r *result) begin(c *conn, bin bool) {

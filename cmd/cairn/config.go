@@ -223,12 +223,4 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// advertised is the address others use.
-func (c *config) advertised() string {
-	if c.Advertise != "" {
-		return c.Advertise
-	}
-	return c.Listen
-}
-
 func (c *config) sub(name string) string { return filepath.Join(c.DataDir, name) }

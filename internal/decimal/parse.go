@@ -48,10 +48,9 @@ type parser struct {
 	neg  bool
 	seen bool // a digit, be it zero
 	w    words
-	n    int // significant digits in w
-	drop int // integer digits that did not fit in w
-	frac int // digits of w after the point
-	next byte
+	n    int  // significant digits in w
+	drop int  // integer digits that did not fit in w
+	frac int  // digits of w after the point
 	lost bool // a non-zero digit was dropped
 	exp  int
 }

@@ -27,7 +27,7 @@ func DateOfDay(n int) (t Time, ok bool) {
 	}
 	y, m, d := time.Unix(int64(n-daysToEpoch)*86400, 0).UTC().Date()
 	if n < 366 { // package time has a leap year 0, MySQL has none
-		y, m, d = time.Unix(int64(n+365-daysToEpoch)*86400, 0).UTC().Date()
+		_, m, d = time.Unix(int64(n+365-daysToEpoch)*86400, 0).UTC().Date()
 		y = 0
 	}
 	return MakeDate(y, int(m), d), true

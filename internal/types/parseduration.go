@@ -101,7 +101,7 @@ func (p *timeParser) duration() (days, hour, minute, second int, ok bool) {
 			return 0, v / 10000, v / 100 % 100, v % 100, true
 		}
 		days = min(v, 99_999)
-		v, n = p.number(limitDigits)
+		v, _ = p.number(limitDigits)
 	} else if p.peek() != ':' {
 		return 0, v / 10000, v / 100 % 100, v % 100, true
 	}

@@ -164,8 +164,6 @@ func insertRows(t *catalog.Table, rows ...[]any) *plan.Insert {
 // def stands for the keyword DEFAULT.
 var def = new(int)
 
-func rows(rs ...[]any) [][]any { return rs }
-
 func row(vs ...any) []any { return vs }
 
 // show prints rows for comparison.

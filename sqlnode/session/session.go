@@ -15,7 +15,6 @@ package session
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -327,13 +326,4 @@ func mustVar(name string) *sysvar.Var {
 		panic("session: no system variable " + name)
 	}
 	return v
-}
-
-// account splits "user@host pattern".
-func account(id string) (user, host string) {
-	i := strings.LastIndexByte(id, '@')
-	if i < 0 {
-		return id, "%"
-	}
-	return id[:i], id[i+1:]
 }

@@ -37,11 +37,11 @@ type Source struct {
 
 // Process is a row of PROCESSLIST.
 type Process struct {
-	ID                     uint64
-	User, Host, DB         string
-	Command, State, Info   string
-	Seconds                int64
-	HasDB, HasInfo, Hidden bool
+	ID                   uint64
+	User, Host, DB       string
+	Command, State, Info string
+	Seconds              int64
+	HasDB, HasInfo       bool
 }
 
 // Grant is one privilege of an account, for the privilege views. DB and Table
@@ -180,12 +180,4 @@ func yesNo(b bool) string {
 		return "YES"
 	}
 	return "NO"
-}
-
-// optional is NULL for the empty string.
-func optional(s string) types.Value {
-	if s == "" {
-		return null()
-	}
-	return str(s)
 }
