@@ -46,7 +46,7 @@ var floors = map[string][][]string{
 		{"vexec"},
 	},
 	"kvnode/": {
-		{"engine", "raftlog", "kvclient"},
+		{"engine", "raftlog", "kvclient", "rafttransport"},
 		{"mvcc"},
 		{"txncmd", "replica", "cop", "gc"},
 		{"store", "kvrpc"},

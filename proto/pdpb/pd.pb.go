@@ -94,6 +94,55 @@ func (Error_Code) EnumDescriptor() ([]byte, []int) {
 	return file_pdpb_pd_proto_rawDescGZIP(), []int{0, 0}
 }
 
+type ChangePeer_Type int32
+
+const (
+	ChangePeer_ADD_VOTER   ChangePeer_Type = 0 // or promote a learner
+	ChangePeer_ADD_LEARNER ChangePeer_Type = 1 // or demote a voter
+	ChangePeer_REMOVE      ChangePeer_Type = 2
+)
+
+// Enum value maps for ChangePeer_Type.
+var (
+	ChangePeer_Type_name = map[int32]string{
+		0: "ADD_VOTER",
+		1: "ADD_LEARNER",
+		2: "REMOVE",
+	}
+	ChangePeer_Type_value = map[string]int32{
+		"ADD_VOTER":   0,
+		"ADD_LEARNER": 1,
+		"REMOVE":      2,
+	}
+)
+
+func (x ChangePeer_Type) Enum() *ChangePeer_Type {
+	p := new(ChangePeer_Type)
+	*p = x
+	return p
+}
+
+func (x ChangePeer_Type) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangePeer_Type) Descriptor() protoreflect.EnumDescriptor {
+	return file_pdpb_pd_proto_enumTypes[1].Descriptor()
+}
+
+func (ChangePeer_Type) Type() protoreflect.EnumType {
+	return &file_pdpb_pd_proto_enumTypes[1]
+}
+
+func (x ChangePeer_Type) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangePeer_Type.Descriptor instead.
+func (ChangePeer_Type) EnumDescriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{26, 0}
+}
+
 type Error struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          Error_Code             `protobuf:"varint,1,opt,name=code,proto3,enum=cairn.pd.v1.Error_Code" json:"code,omitempty"`
@@ -1102,8 +1151,20 @@ type StoreStats struct {
 	RegionCount    uint32                 `protobuf:"varint,5,opt,name=region_count,json=regionCount,proto3" json:"region_count,omitempty"`
 	LeaderCount    uint32                 `protobuf:"varint,6,opt,name=leader_count,json=leaderCount,proto3" json:"leader_count,omitempty"`
 	StartTimeUnix  int64                  `protobuf:"varint,7,opt,name=start_time_unix,json=startTimeUnix,proto3" json:"start_time_unix,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Since the last report.
+	WrittenBytes       uint64 `protobuf:"varint,8,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
+	WrittenKeys        uint64 `protobuf:"varint,9,opt,name=written_keys,json=writtenKeys,proto3" json:"written_keys,omitempty"`
+	ReadBytes          uint64 `protobuf:"varint,10,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	ReadKeys           uint64 `protobuf:"varint,11,opt,name=read_keys,json=readKeys,proto3" json:"read_keys,omitempty"`
+	SendingSnapshots   uint32 `protobuf:"varint,12,opt,name=sending_snapshots,json=sendingSnapshots,proto3" json:"sending_snapshots,omitempty"`
+	ReceivingSnapshots uint32 `protobuf:"varint,13,opt,name=receiving_snapshots,json=receivingSnapshots,proto3" json:"receiving_snapshots,omitempty"`
+	IntervalMs         uint32 `protobuf:"varint,14,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"` // what "since the last report" spans
+	// The store gives its leaders away: its disk is slow, or it is about to stop.
+	EvictLeaders  bool   `protobuf:"varint,15,opt,name=evict_leaders,json=evictLeaders,proto3" json:"evict_leaders,omitempty"`
+	EvictReason   string `protobuf:"bytes,16,opt,name=evict_reason,json=evictReason,proto3" json:"evict_reason,omitempty"`
+	DiskFull      bool   `protobuf:"varint,17,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoreStats) Reset() {
@@ -1185,6 +1246,76 @@ func (x *StoreStats) GetStartTimeUnix() int64 {
 	return 0
 }
 
+func (x *StoreStats) GetWrittenBytes() uint64 {
+	if x != nil {
+		return x.WrittenBytes
+	}
+	return 0
+}
+
+func (x *StoreStats) GetWrittenKeys() uint64 {
+	if x != nil {
+		return x.WrittenKeys
+	}
+	return 0
+}
+
+func (x *StoreStats) GetReadBytes() uint64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *StoreStats) GetReadKeys() uint64 {
+	if x != nil {
+		return x.ReadKeys
+	}
+	return 0
+}
+
+func (x *StoreStats) GetSendingSnapshots() uint32 {
+	if x != nil {
+		return x.SendingSnapshots
+	}
+	return 0
+}
+
+func (x *StoreStats) GetReceivingSnapshots() uint32 {
+	if x != nil {
+		return x.ReceivingSnapshots
+	}
+	return 0
+}
+
+func (x *StoreStats) GetIntervalMs() uint32 {
+	if x != nil {
+		return x.IntervalMs
+	}
+	return 0
+}
+
+func (x *StoreStats) GetEvictLeaders() bool {
+	if x != nil {
+		return x.EvictLeaders
+	}
+	return false
+}
+
+func (x *StoreStats) GetEvictReason() string {
+	if x != nil {
+		return x.EvictReason
+	}
+	return ""
+}
+
+func (x *StoreStats) GetDiskFull() bool {
+	if x != nil {
+		return x.DiskFull
+	}
+	return false
+}
+
 type StoreHeartbeatRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
@@ -1240,6 +1371,7 @@ func (x *StoreHeartbeatRequest) GetStats() *StoreStats {
 type StoreHeartbeatResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	State         kvpb.StoreState        `protobuf:"varint,2,opt,name=state,proto3,enum=cairn.kv.v1.StoreState" json:"state,omitempty"` // as PD sees the store
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1281,6 +1413,13 @@ func (x *StoreHeartbeatResponse) GetHeader() *Header {
 	return nil
 }
 
+func (x *StoreHeartbeatResponse) GetState() kvpb.StoreState {
+	if x != nil {
+		return x.State
+	}
+	return kvpb.StoreState(0)
+}
+
 // RegionHeartbeatRequest is sent by a region's leader, on change and periodically.
 type RegionHeartbeatRequest struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -1290,10 +1429,18 @@ type RegionHeartbeatRequest struct {
 	Term             uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	ApproximateBytes uint64                 `protobuf:"varint,5,opt,name=approximate_bytes,json=approximateBytes,proto3" json:"approximate_bytes,omitempty"`
 	ApproximateKeys  uint64                 `protobuf:"varint,6,opt,name=approximate_keys,json=approximateKeys,proto3" json:"approximate_keys,omitempty"`
-	WrittenBytes     uint64                 `protobuf:"varint,7,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
-	ReadBytes        uint64                 `protobuf:"varint,8,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Since the last report.
+	WrittenBytes uint64 `protobuf:"varint,7,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
+	ReadBytes    uint64 `protobuf:"varint,8,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	WrittenKeys  uint64 `protobuf:"varint,9,opt,name=written_keys,json=writtenKeys,proto3" json:"written_keys,omitempty"`
+	ReadKeys     uint64 `protobuf:"varint,10,opt,name=read_keys,json=readKeys,proto3" json:"read_keys,omitempty"`
+	Queries      uint64 `protobuf:"varint,11,opt,name=queries,proto3" json:"queries,omitempty"`
+	IntervalMs   uint32 `protobuf:"varint,12,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"` // what "since the last report" spans
+	// Peers that lag so far that they do not count as replicas yet.
+	PendingPeers  []*kvpb.Peer `protobuf:"bytes,13,rep,name=pending_peers,json=pendingPeers,proto3" json:"pending_peers,omitempty"`
+	DownPeers     []*DownPeer  `protobuf:"bytes,14,rep,name=down_peers,json=downPeers,proto3" json:"down_peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegionHeartbeatRequest) Reset() {
@@ -1382,17 +1529,122 @@ func (x *RegionHeartbeatRequest) GetReadBytes() uint64 {
 	return 0
 }
 
-type RegionHeartbeatResponse struct {
+func (x *RegionHeartbeatRequest) GetWrittenKeys() uint64 {
+	if x != nil {
+		return x.WrittenKeys
+	}
+	return 0
+}
+
+func (x *RegionHeartbeatRequest) GetReadKeys() uint64 {
+	if x != nil {
+		return x.ReadKeys
+	}
+	return 0
+}
+
+func (x *RegionHeartbeatRequest) GetQueries() uint64 {
+	if x != nil {
+		return x.Queries
+	}
+	return 0
+}
+
+func (x *RegionHeartbeatRequest) GetIntervalMs() uint32 {
+	if x != nil {
+		return x.IntervalMs
+	}
+	return 0
+}
+
+func (x *RegionHeartbeatRequest) GetPendingPeers() []*kvpb.Peer {
+	if x != nil {
+		return x.PendingPeers
+	}
+	return nil
+}
+
+func (x *RegionHeartbeatRequest) GetDownPeers() []*DownPeer {
+	if x != nil {
+		return x.DownPeers
+	}
+	return nil
+}
+
+type DownPeer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
-	RegionId      uint64                 `protobuf:"varint,2,opt,name=region_id,json=regionId,proto3" json:"region_id,omitempty"`
+	Peer          *kvpb.Peer             `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	DownSeconds   uint32                 `protobuf:"varint,2,opt,name=down_seconds,json=downSeconds,proto3" json:"down_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DownPeer) Reset() {
+	*x = DownPeer{}
+	mi := &file_pdpb_pd_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DownPeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DownPeer) ProtoMessage() {}
+
+func (x *DownPeer) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DownPeer.ProtoReflect.Descriptor instead.
+func (*DownPeer) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DownPeer) GetPeer() *kvpb.Peer {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *DownPeer) GetDownSeconds() uint32 {
+	if x != nil {
+		return x.DownSeconds
+	}
+	return 0
+}
+
+// RegionHeartbeatResponse is sent when PD wants something of the region's leader;
+// one step at a time. The leader does it, or does not; the next report tells.
+type RegionHeartbeatResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Header     *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	RegionId   uint64                 `protobuf:"varint,2,opt,name=region_id,json=regionId,proto3" json:"region_id,omitempty"`
+	Epoch      *kvpb.RegionEpoch      `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`                             // the step is meant for this epoch only
+	TargetPeer *kvpb.Peer             `protobuf:"bytes,4,opt,name=target_peer,json=targetPeer,proto3" json:"target_peer,omitempty"` // the leader it is meant for
+	// Types that are valid to be assigned to Step:
+	//
+	//	*RegionHeartbeatResponse_ChangePeers
+	//	*RegionHeartbeatResponse_TransferLeader
+	//	*RegionHeartbeatResponse_Split
+	//	*RegionHeartbeatResponse_Merge
+	Step          isRegionHeartbeatResponse_Step `protobuf_oneof:"step"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegionHeartbeatResponse) Reset() {
 	*x = RegionHeartbeatResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[23]
+	mi := &file_pdpb_pd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1656,7 @@ func (x *RegionHeartbeatResponse) String() string {
 func (*RegionHeartbeatResponse) ProtoMessage() {}
 
 func (x *RegionHeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[23]
+	mi := &file_pdpb_pd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1669,7 @@ func (x *RegionHeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegionHeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*RegionHeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{23}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RegionHeartbeatResponse) GetHeader() *Header {
@@ -1434,6 +1686,324 @@ func (x *RegionHeartbeatResponse) GetRegionId() uint64 {
 	return 0
 }
 
+func (x *RegionHeartbeatResponse) GetEpoch() *kvpb.RegionEpoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *RegionHeartbeatResponse) GetTargetPeer() *kvpb.Peer {
+	if x != nil {
+		return x.TargetPeer
+	}
+	return nil
+}
+
+func (x *RegionHeartbeatResponse) GetStep() isRegionHeartbeatResponse_Step {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *RegionHeartbeatResponse) GetChangePeers() *ChangePeersStep {
+	if x != nil {
+		if x, ok := x.Step.(*RegionHeartbeatResponse_ChangePeers); ok {
+			return x.ChangePeers
+		}
+	}
+	return nil
+}
+
+func (x *RegionHeartbeatResponse) GetTransferLeader() *TransferLeaderStep {
+	if x != nil {
+		if x, ok := x.Step.(*RegionHeartbeatResponse_TransferLeader); ok {
+			return x.TransferLeader
+		}
+	}
+	return nil
+}
+
+func (x *RegionHeartbeatResponse) GetSplit() *SplitStep {
+	if x != nil {
+		if x, ok := x.Step.(*RegionHeartbeatResponse_Split); ok {
+			return x.Split
+		}
+	}
+	return nil
+}
+
+func (x *RegionHeartbeatResponse) GetMerge() *MergeStep {
+	if x != nil {
+		if x, ok := x.Step.(*RegionHeartbeatResponse_Merge); ok {
+			return x.Merge
+		}
+	}
+	return nil
+}
+
+type isRegionHeartbeatResponse_Step interface {
+	isRegionHeartbeatResponse_Step()
+}
+
+type RegionHeartbeatResponse_ChangePeers struct {
+	ChangePeers *ChangePeersStep `protobuf:"bytes,5,opt,name=change_peers,json=changePeers,proto3,oneof"`
+}
+
+type RegionHeartbeatResponse_TransferLeader struct {
+	TransferLeader *TransferLeaderStep `protobuf:"bytes,6,opt,name=transfer_leader,json=transferLeader,proto3,oneof"`
+}
+
+type RegionHeartbeatResponse_Split struct {
+	Split *SplitStep `protobuf:"bytes,7,opt,name=split,proto3,oneof"`
+}
+
+type RegionHeartbeatResponse_Merge struct {
+	Merge *MergeStep `protobuf:"bytes,8,opt,name=merge,proto3,oneof"`
+}
+
+func (*RegionHeartbeatResponse_ChangePeers) isRegionHeartbeatResponse_Step() {}
+
+func (*RegionHeartbeatResponse_TransferLeader) isRegionHeartbeatResponse_Step() {}
+
+func (*RegionHeartbeatResponse_Split) isRegionHeartbeatResponse_Step() {}
+
+func (*RegionHeartbeatResponse_Merge) isRegionHeartbeatResponse_Step() {}
+
+// ChangePeersStep: one change is made at once, several enter a joint
+// configuration, none leaves it.
+type ChangePeersStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*ChangePeer          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePeersStep) Reset() {
+	*x = ChangePeersStep{}
+	mi := &file_pdpb_pd_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePeersStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePeersStep) ProtoMessage() {}
+
+func (x *ChangePeersStep) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePeersStep.ProtoReflect.Descriptor instead.
+func (*ChangePeersStep) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ChangePeersStep) GetChanges() []*ChangePeer {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type ChangePeer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          ChangePeer_Type        `protobuf:"varint,1,opt,name=type,proto3,enum=cairn.pd.v1.ChangePeer_Type" json:"type,omitempty"`
+	Peer          *kvpb.Peer             `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePeer) Reset() {
+	*x = ChangePeer{}
+	mi := &file_pdpb_pd_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePeer) ProtoMessage() {}
+
+func (x *ChangePeer) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePeer.ProtoReflect.Descriptor instead.
+func (*ChangePeer) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ChangePeer) GetType() ChangePeer_Type {
+	if x != nil {
+		return x.Type
+	}
+	return ChangePeer_ADD_VOTER
+}
+
+func (x *ChangePeer) GetPeer() *kvpb.Peer {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+// TransferLeaderStep: any one of the peers, best first.
+type TransferLeaderStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*kvpb.Peer           `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderStep) Reset() {
+	*x = TransferLeaderStep{}
+	mi := &file_pdpb_pd_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderStep) ProtoMessage() {}
+
+func (x *TransferLeaderStep) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderStep.ProtoReflect.Descriptor instead.
+func (*TransferLeaderStep) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TransferLeaderStep) GetPeers() []*kvpb.Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// SplitStep: at the keys, or, without any, in the middle.
+type SplitStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          [][]byte               `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitStep) Reset() {
+	*x = SplitStep{}
+	mi := &file_pdpb_pd_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitStep) ProtoMessage() {}
+
+func (x *SplitStep) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitStep.ProtoReflect.Descriptor instead.
+func (*SplitStep) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SplitStep) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// MergeStep: into the target, a neighbour with replicas on the same stores.
+type MergeStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *kvpb.Region           `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeStep) Reset() {
+	*x = MergeStep{}
+	mi := &file_pdpb_pd_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeStep) ProtoMessage() {}
+
+func (x *MergeStep) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeStep.ProtoReflect.Descriptor instead.
+func (*MergeStep) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *MergeStep) GetTarget() *kvpb.Region {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
 // GetRegionRequest finds the region that contains key (or, with before, the one
 // that ends at or contains the greatest key less than key), or by id when id is not 0.
 type GetRegionRequest struct {
@@ -1448,7 +2018,7 @@ type GetRegionRequest struct {
 
 func (x *GetRegionRequest) Reset() {
 	*x = GetRegionRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[24]
+	mi := &file_pdpb_pd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +2030,7 @@ func (x *GetRegionRequest) String() string {
 func (*GetRegionRequest) ProtoMessage() {}
 
 func (x *GetRegionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[24]
+	mi := &file_pdpb_pd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +2043,7 @@ func (x *GetRegionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRegionRequest.ProtoReflect.Descriptor instead.
 func (*GetRegionRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{24}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetRegionRequest) GetHeader() *Header {
@@ -1515,7 +2085,7 @@ type GetRegionResponse struct {
 
 func (x *GetRegionResponse) Reset() {
 	*x = GetRegionResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[25]
+	mi := &file_pdpb_pd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +2097,7 @@ func (x *GetRegionResponse) String() string {
 func (*GetRegionResponse) ProtoMessage() {}
 
 func (x *GetRegionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[25]
+	mi := &file_pdpb_pd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +2110,7 @@ func (x *GetRegionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRegionResponse.ProtoReflect.Descriptor instead.
 func (*GetRegionResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{25}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetRegionResponse) GetHeader() *Header {
@@ -1576,7 +2146,7 @@ type ScanRegionsRequest struct {
 
 func (x *ScanRegionsRequest) Reset() {
 	*x = ScanRegionsRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[26]
+	mi := &file_pdpb_pd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +2158,7 @@ func (x *ScanRegionsRequest) String() string {
 func (*ScanRegionsRequest) ProtoMessage() {}
 
 func (x *ScanRegionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[26]
+	mi := &file_pdpb_pd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +2171,7 @@ func (x *ScanRegionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRegionsRequest.ProtoReflect.Descriptor instead.
 func (*ScanRegionsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{26}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ScanRegionsRequest) GetHeader() *Header {
@@ -1642,7 +2212,7 @@ type ScanRegionsResponse struct {
 
 func (x *ScanRegionsResponse) Reset() {
 	*x = ScanRegionsResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[27]
+	mi := &file_pdpb_pd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +2224,7 @@ func (x *ScanRegionsResponse) String() string {
 func (*ScanRegionsResponse) ProtoMessage() {}
 
 func (x *ScanRegionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[27]
+	mi := &file_pdpb_pd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +2237,7 @@ func (x *ScanRegionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRegionsResponse.ProtoReflect.Descriptor instead.
 func (*ScanRegionsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{27}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ScanRegionsResponse) GetHeader() *Header {
@@ -1695,7 +2265,7 @@ type AskSplitRequest struct {
 
 func (x *AskSplitRequest) Reset() {
 	*x = AskSplitRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[28]
+	mi := &file_pdpb_pd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +2277,7 @@ func (x *AskSplitRequest) String() string {
 func (*AskSplitRequest) ProtoMessage() {}
 
 func (x *AskSplitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[28]
+	mi := &file_pdpb_pd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +2290,7 @@ func (x *AskSplitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskSplitRequest.ProtoReflect.Descriptor instead.
 func (*AskSplitRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{28}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AskSplitRequest) GetHeader() *Header {
@@ -1754,7 +2324,7 @@ type SplitID struct {
 
 func (x *SplitID) Reset() {
 	*x = SplitID{}
-	mi := &file_pdpb_pd_proto_msgTypes[29]
+	mi := &file_pdpb_pd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +2336,7 @@ func (x *SplitID) String() string {
 func (*SplitID) ProtoMessage() {}
 
 func (x *SplitID) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[29]
+	mi := &file_pdpb_pd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +2349,7 @@ func (x *SplitID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitID.ProtoReflect.Descriptor instead.
 func (*SplitID) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{29}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SplitID) GetRegionId() uint64 {
@@ -1806,7 +2376,7 @@ type AskSplitResponse struct {
 
 func (x *AskSplitResponse) Reset() {
 	*x = AskSplitResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[30]
+	mi := &file_pdpb_pd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +2388,7 @@ func (x *AskSplitResponse) String() string {
 func (*AskSplitResponse) ProtoMessage() {}
 
 func (x *AskSplitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[30]
+	mi := &file_pdpb_pd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2401,7 @@ func (x *AskSplitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskSplitResponse.ProtoReflect.Descriptor instead.
 func (*AskSplitResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{30}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AskSplitResponse) GetHeader() *Header {
@@ -1857,7 +2427,7 @@ type GetSafePointRequest struct {
 
 func (x *GetSafePointRequest) Reset() {
 	*x = GetSafePointRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[31]
+	mi := &file_pdpb_pd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2439,7 @@ func (x *GetSafePointRequest) String() string {
 func (*GetSafePointRequest) ProtoMessage() {}
 
 func (x *GetSafePointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[31]
+	mi := &file_pdpb_pd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2452,7 @@ func (x *GetSafePointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSafePointRequest.ProtoReflect.Descriptor instead.
 func (*GetSafePointRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{31}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetSafePointRequest) GetHeader() *Header {
@@ -1902,7 +2472,7 @@ type GetSafePointResponse struct {
 
 func (x *GetSafePointResponse) Reset() {
 	*x = GetSafePointResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[32]
+	mi := &file_pdpb_pd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2484,7 @@ func (x *GetSafePointResponse) String() string {
 func (*GetSafePointResponse) ProtoMessage() {}
 
 func (x *GetSafePointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[32]
+	mi := &file_pdpb_pd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2497,7 @@ func (x *GetSafePointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSafePointResponse.ProtoReflect.Descriptor instead.
 func (*GetSafePointResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{32}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetSafePointResponse) GetHeader() *Header {
@@ -1954,7 +2524,7 @@ type UpdateSafePointRequest struct {
 
 func (x *UpdateSafePointRequest) Reset() {
 	*x = UpdateSafePointRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[33]
+	mi := &file_pdpb_pd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2536,7 @@ func (x *UpdateSafePointRequest) String() string {
 func (*UpdateSafePointRequest) ProtoMessage() {}
 
 func (x *UpdateSafePointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[33]
+	mi := &file_pdpb_pd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2549,7 @@ func (x *UpdateSafePointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSafePointRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSafePointRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{33}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UpdateSafePointRequest) GetHeader() *Header {
@@ -2006,7 +2576,7 @@ type UpdateSafePointResponse struct {
 
 func (x *UpdateSafePointResponse) Reset() {
 	*x = UpdateSafePointResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[34]
+	mi := &file_pdpb_pd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2588,7 @@ func (x *UpdateSafePointResponse) String() string {
 func (*UpdateSafePointResponse) ProtoMessage() {}
 
 func (x *UpdateSafePointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[34]
+	mi := &file_pdpb_pd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2601,7 @@ func (x *UpdateSafePointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSafePointResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSafePointResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{34}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UpdateSafePointResponse) GetHeader() *Header {
@@ -2124,7 +2694,7 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\"l\n" +
 	"\x11GetStoresResponse\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12*\n" +
-	"\x06stores\x18\x02 \x03(\v2\x12.cairn.kv.v1.StoreR\x06stores\"\x84\x02\n" +
+	"\x06stores\x18\x02 \x03(\v2\x12.cairn.kv.v1.StoreR\x06stores\"\xec\x04\n" +
 	"\n" +
 	"StoreStats\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\x04R\astoreId\x12%\n" +
@@ -2134,12 +2704,26 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"used_bytes\x18\x04 \x01(\x04R\tusedBytes\x12!\n" +
 	"\fregion_count\x18\x05 \x01(\rR\vregionCount\x12!\n" +
 	"\fleader_count\x18\x06 \x01(\rR\vleaderCount\x12&\n" +
-	"\x0fstart_time_unix\x18\a \x01(\x03R\rstartTimeUnix\"s\n" +
+	"\x0fstart_time_unix\x18\a \x01(\x03R\rstartTimeUnix\x12#\n" +
+	"\rwritten_bytes\x18\b \x01(\x04R\fwrittenBytes\x12!\n" +
+	"\fwritten_keys\x18\t \x01(\x04R\vwrittenKeys\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\n" +
+	" \x01(\x04R\treadBytes\x12\x1b\n" +
+	"\tread_keys\x18\v \x01(\x04R\breadKeys\x12+\n" +
+	"\x11sending_snapshots\x18\f \x01(\rR\x10sendingSnapshots\x12/\n" +
+	"\x13receiving_snapshots\x18\r \x01(\rR\x12receivingSnapshots\x12\x1f\n" +
+	"\vinterval_ms\x18\x0e \x01(\rR\n" +
+	"intervalMs\x12#\n" +
+	"\revict_leaders\x18\x0f \x01(\bR\fevictLeaders\x12!\n" +
+	"\fevict_reason\x18\x10 \x01(\tR\vevictReason\x12\x1b\n" +
+	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\"s\n" +
 	"\x15StoreHeartbeatRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12-\n" +
-	"\x05stats\x18\x02 \x01(\v2\x17.cairn.pd.v1.StoreStatsR\x05stats\"E\n" +
+	"\x05stats\x18\x02 \x01(\v2\x17.cairn.pd.v1.StoreStatsR\x05stats\"t\n" +
 	"\x16StoreHeartbeatResponse\x12+\n" +
-	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\"\xcd\x02\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12-\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x17.cairn.kv.v1.StoreStateR\x05state\"\xb6\x04\n" +
 	"\x16RegionHeartbeatRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12+\n" +
 	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x12)\n" +
@@ -2149,10 +2733,47 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\x10approximate_keys\x18\x06 \x01(\x04R\x0fapproximateKeys\x12#\n" +
 	"\rwritten_bytes\x18\a \x01(\x04R\fwrittenBytes\x12\x1d\n" +
 	"\n" +
-	"read_bytes\x18\b \x01(\x04R\treadBytes\"c\n" +
+	"read_bytes\x18\b \x01(\x04R\treadBytes\x12!\n" +
+	"\fwritten_keys\x18\t \x01(\x04R\vwrittenKeys\x12\x1b\n" +
+	"\tread_keys\x18\n" +
+	" \x01(\x04R\breadKeys\x12\x18\n" +
+	"\aqueries\x18\v \x01(\x04R\aqueries\x12\x1f\n" +
+	"\vinterval_ms\x18\f \x01(\rR\n" +
+	"intervalMs\x126\n" +
+	"\rpending_peers\x18\r \x03(\v2\x11.cairn.kv.v1.PeerR\fpendingPeers\x124\n" +
+	"\n" +
+	"down_peers\x18\x0e \x03(\v2\x15.cairn.pd.v1.DownPeerR\tdownPeers\"T\n" +
+	"\bDownPeer\x12%\n" +
+	"\x04peer\x18\x01 \x01(\v2\x11.cairn.kv.v1.PeerR\x04peer\x12!\n" +
+	"\fdown_seconds\x18\x02 \x01(\rR\vdownSeconds\"\xbe\x03\n" +
 	"\x17RegionHeartbeatResponse\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1b\n" +
-	"\tregion_id\x18\x02 \x01(\x04R\bregionId\"\x86\x01\n" +
+	"\tregion_id\x18\x02 \x01(\x04R\bregionId\x12.\n" +
+	"\x05epoch\x18\x03 \x01(\v2\x18.cairn.kv.v1.RegionEpochR\x05epoch\x122\n" +
+	"\vtarget_peer\x18\x04 \x01(\v2\x11.cairn.kv.v1.PeerR\n" +
+	"targetPeer\x12A\n" +
+	"\fchange_peers\x18\x05 \x01(\v2\x1c.cairn.pd.v1.ChangePeersStepH\x00R\vchangePeers\x12J\n" +
+	"\x0ftransfer_leader\x18\x06 \x01(\v2\x1f.cairn.pd.v1.TransferLeaderStepH\x00R\x0etransferLeader\x12.\n" +
+	"\x05split\x18\a \x01(\v2\x16.cairn.pd.v1.SplitStepH\x00R\x05split\x12.\n" +
+	"\x05merge\x18\b \x01(\v2\x16.cairn.pd.v1.MergeStepH\x00R\x05mergeB\x06\n" +
+	"\x04step\"D\n" +
+	"\x0fChangePeersStep\x121\n" +
+	"\achanges\x18\x01 \x03(\v2\x17.cairn.pd.v1.ChangePeerR\achanges\"\x99\x01\n" +
+	"\n" +
+	"ChangePeer\x120\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1c.cairn.pd.v1.ChangePeer.TypeR\x04type\x12%\n" +
+	"\x04peer\x18\x02 \x01(\v2\x11.cairn.kv.v1.PeerR\x04peer\"2\n" +
+	"\x04Type\x12\r\n" +
+	"\tADD_VOTER\x10\x00\x12\x0f\n" +
+	"\vADD_LEARNER\x10\x01\x12\n" +
+	"\n" +
+	"\x06REMOVE\x10\x02\"=\n" +
+	"\x12TransferLeaderStep\x12'\n" +
+	"\x05peers\x18\x01 \x03(\v2\x11.cairn.kv.v1.PeerR\x05peers\"\x1f\n" +
+	"\tSplitStep\x12\x12\n" +
+	"\x04keys\x18\x01 \x03(\fR\x04keys\"8\n" +
+	"\tMergeStep\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.cairn.kv.v1.RegionR\x06target\"\x86\x01\n" +
 	"\x10GetRegionRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
@@ -2225,132 +2846,156 @@ func file_pdpb_pd_proto_rawDescGZIP() []byte {
 	return file_pdpb_pd_proto_rawDescData
 }
 
-var file_pdpb_pd_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pdpb_pd_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_pdpb_pd_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_pdpb_pd_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_pdpb_pd_proto_goTypes = []any{
 	(Error_Code)(0),                 // 0: cairn.pd.v1.Error.Code
-	(*Error)(nil),                   // 1: cairn.pd.v1.Error
-	(*Header)(nil),                  // 2: cairn.pd.v1.Header
-	(*TimestampRequest)(nil),        // 3: cairn.pd.v1.TimestampRequest
-	(*TimestampResponse)(nil),       // 4: cairn.pd.v1.TimestampResponse
-	(*Member)(nil),                  // 5: cairn.pd.v1.Member
-	(*GetMembersRequest)(nil),       // 6: cairn.pd.v1.GetMembersRequest
-	(*GetMembersResponse)(nil),      // 7: cairn.pd.v1.GetMembersResponse
-	(*BootstrapRequest)(nil),        // 8: cairn.pd.v1.BootstrapRequest
-	(*BootstrapResponse)(nil),       // 9: cairn.pd.v1.BootstrapResponse
-	(*IsBootstrappedRequest)(nil),   // 10: cairn.pd.v1.IsBootstrappedRequest
-	(*IsBootstrappedResponse)(nil),  // 11: cairn.pd.v1.IsBootstrappedResponse
-	(*AllocIDsRequest)(nil),         // 12: cairn.pd.v1.AllocIDsRequest
-	(*AllocIDsResponse)(nil),        // 13: cairn.pd.v1.AllocIDsResponse
-	(*PutStoreRequest)(nil),         // 14: cairn.pd.v1.PutStoreRequest
-	(*PutStoreResponse)(nil),        // 15: cairn.pd.v1.PutStoreResponse
-	(*GetStoreRequest)(nil),         // 16: cairn.pd.v1.GetStoreRequest
-	(*GetStoreResponse)(nil),        // 17: cairn.pd.v1.GetStoreResponse
-	(*GetStoresRequest)(nil),        // 18: cairn.pd.v1.GetStoresRequest
-	(*GetStoresResponse)(nil),       // 19: cairn.pd.v1.GetStoresResponse
-	(*StoreStats)(nil),              // 20: cairn.pd.v1.StoreStats
-	(*StoreHeartbeatRequest)(nil),   // 21: cairn.pd.v1.StoreHeartbeatRequest
-	(*StoreHeartbeatResponse)(nil),  // 22: cairn.pd.v1.StoreHeartbeatResponse
-	(*RegionHeartbeatRequest)(nil),  // 23: cairn.pd.v1.RegionHeartbeatRequest
-	(*RegionHeartbeatResponse)(nil), // 24: cairn.pd.v1.RegionHeartbeatResponse
-	(*GetRegionRequest)(nil),        // 25: cairn.pd.v1.GetRegionRequest
-	(*GetRegionResponse)(nil),       // 26: cairn.pd.v1.GetRegionResponse
-	(*ScanRegionsRequest)(nil),      // 27: cairn.pd.v1.ScanRegionsRequest
-	(*ScanRegionsResponse)(nil),     // 28: cairn.pd.v1.ScanRegionsResponse
-	(*AskSplitRequest)(nil),         // 29: cairn.pd.v1.AskSplitRequest
-	(*SplitID)(nil),                 // 30: cairn.pd.v1.SplitID
-	(*AskSplitResponse)(nil),        // 31: cairn.pd.v1.AskSplitResponse
-	(*GetSafePointRequest)(nil),     // 32: cairn.pd.v1.GetSafePointRequest
-	(*GetSafePointResponse)(nil),    // 33: cairn.pd.v1.GetSafePointResponse
-	(*UpdateSafePointRequest)(nil),  // 34: cairn.pd.v1.UpdateSafePointRequest
-	(*UpdateSafePointResponse)(nil), // 35: cairn.pd.v1.UpdateSafePointResponse
-	(*kvpb.Store)(nil),              // 36: cairn.kv.v1.Store
-	(*kvpb.Region)(nil),             // 37: cairn.kv.v1.Region
-	(*kvpb.Peer)(nil),               // 38: cairn.kv.v1.Peer
+	(ChangePeer_Type)(0),            // 1: cairn.pd.v1.ChangePeer.Type
+	(*Error)(nil),                   // 2: cairn.pd.v1.Error
+	(*Header)(nil),                  // 3: cairn.pd.v1.Header
+	(*TimestampRequest)(nil),        // 4: cairn.pd.v1.TimestampRequest
+	(*TimestampResponse)(nil),       // 5: cairn.pd.v1.TimestampResponse
+	(*Member)(nil),                  // 6: cairn.pd.v1.Member
+	(*GetMembersRequest)(nil),       // 7: cairn.pd.v1.GetMembersRequest
+	(*GetMembersResponse)(nil),      // 8: cairn.pd.v1.GetMembersResponse
+	(*BootstrapRequest)(nil),        // 9: cairn.pd.v1.BootstrapRequest
+	(*BootstrapResponse)(nil),       // 10: cairn.pd.v1.BootstrapResponse
+	(*IsBootstrappedRequest)(nil),   // 11: cairn.pd.v1.IsBootstrappedRequest
+	(*IsBootstrappedResponse)(nil),  // 12: cairn.pd.v1.IsBootstrappedResponse
+	(*AllocIDsRequest)(nil),         // 13: cairn.pd.v1.AllocIDsRequest
+	(*AllocIDsResponse)(nil),        // 14: cairn.pd.v1.AllocIDsResponse
+	(*PutStoreRequest)(nil),         // 15: cairn.pd.v1.PutStoreRequest
+	(*PutStoreResponse)(nil),        // 16: cairn.pd.v1.PutStoreResponse
+	(*GetStoreRequest)(nil),         // 17: cairn.pd.v1.GetStoreRequest
+	(*GetStoreResponse)(nil),        // 18: cairn.pd.v1.GetStoreResponse
+	(*GetStoresRequest)(nil),        // 19: cairn.pd.v1.GetStoresRequest
+	(*GetStoresResponse)(nil),       // 20: cairn.pd.v1.GetStoresResponse
+	(*StoreStats)(nil),              // 21: cairn.pd.v1.StoreStats
+	(*StoreHeartbeatRequest)(nil),   // 22: cairn.pd.v1.StoreHeartbeatRequest
+	(*StoreHeartbeatResponse)(nil),  // 23: cairn.pd.v1.StoreHeartbeatResponse
+	(*RegionHeartbeatRequest)(nil),  // 24: cairn.pd.v1.RegionHeartbeatRequest
+	(*DownPeer)(nil),                // 25: cairn.pd.v1.DownPeer
+	(*RegionHeartbeatResponse)(nil), // 26: cairn.pd.v1.RegionHeartbeatResponse
+	(*ChangePeersStep)(nil),         // 27: cairn.pd.v1.ChangePeersStep
+	(*ChangePeer)(nil),              // 28: cairn.pd.v1.ChangePeer
+	(*TransferLeaderStep)(nil),      // 29: cairn.pd.v1.TransferLeaderStep
+	(*SplitStep)(nil),               // 30: cairn.pd.v1.SplitStep
+	(*MergeStep)(nil),               // 31: cairn.pd.v1.MergeStep
+	(*GetRegionRequest)(nil),        // 32: cairn.pd.v1.GetRegionRequest
+	(*GetRegionResponse)(nil),       // 33: cairn.pd.v1.GetRegionResponse
+	(*ScanRegionsRequest)(nil),      // 34: cairn.pd.v1.ScanRegionsRequest
+	(*ScanRegionsResponse)(nil),     // 35: cairn.pd.v1.ScanRegionsResponse
+	(*AskSplitRequest)(nil),         // 36: cairn.pd.v1.AskSplitRequest
+	(*SplitID)(nil),                 // 37: cairn.pd.v1.SplitID
+	(*AskSplitResponse)(nil),        // 38: cairn.pd.v1.AskSplitResponse
+	(*GetSafePointRequest)(nil),     // 39: cairn.pd.v1.GetSafePointRequest
+	(*GetSafePointResponse)(nil),    // 40: cairn.pd.v1.GetSafePointResponse
+	(*UpdateSafePointRequest)(nil),  // 41: cairn.pd.v1.UpdateSafePointRequest
+	(*UpdateSafePointResponse)(nil), // 42: cairn.pd.v1.UpdateSafePointResponse
+	(*kvpb.Store)(nil),              // 43: cairn.kv.v1.Store
+	(*kvpb.Region)(nil),             // 44: cairn.kv.v1.Region
+	(kvpb.StoreState)(0),            // 45: cairn.kv.v1.StoreState
+	(*kvpb.Peer)(nil),               // 46: cairn.kv.v1.Peer
+	(*kvpb.RegionEpoch)(nil),        // 47: cairn.kv.v1.RegionEpoch
 }
 var file_pdpb_pd_proto_depIdxs = []int32{
 	0,  // 0: cairn.pd.v1.Error.code:type_name -> cairn.pd.v1.Error.Code
-	1,  // 1: cairn.pd.v1.Header.error:type_name -> cairn.pd.v1.Error
-	2,  // 2: cairn.pd.v1.TimestampRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 3: cairn.pd.v1.TimestampResponse.header:type_name -> cairn.pd.v1.Header
-	2,  // 4: cairn.pd.v1.GetMembersRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 5: cairn.pd.v1.GetMembersResponse.header:type_name -> cairn.pd.v1.Header
-	5,  // 6: cairn.pd.v1.GetMembersResponse.members:type_name -> cairn.pd.v1.Member
-	5,  // 7: cairn.pd.v1.GetMembersResponse.leader:type_name -> cairn.pd.v1.Member
-	2,  // 8: cairn.pd.v1.BootstrapRequest.header:type_name -> cairn.pd.v1.Header
-	36, // 9: cairn.pd.v1.BootstrapRequest.store:type_name -> cairn.kv.v1.Store
-	37, // 10: cairn.pd.v1.BootstrapRequest.region:type_name -> cairn.kv.v1.Region
-	2,  // 11: cairn.pd.v1.BootstrapResponse.header:type_name -> cairn.pd.v1.Header
-	2,  // 12: cairn.pd.v1.IsBootstrappedRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 13: cairn.pd.v1.IsBootstrappedResponse.header:type_name -> cairn.pd.v1.Header
-	2,  // 14: cairn.pd.v1.AllocIDsRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 15: cairn.pd.v1.AllocIDsResponse.header:type_name -> cairn.pd.v1.Header
-	2,  // 16: cairn.pd.v1.PutStoreRequest.header:type_name -> cairn.pd.v1.Header
-	36, // 17: cairn.pd.v1.PutStoreRequest.store:type_name -> cairn.kv.v1.Store
-	2,  // 18: cairn.pd.v1.PutStoreResponse.header:type_name -> cairn.pd.v1.Header
-	2,  // 19: cairn.pd.v1.GetStoreRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 20: cairn.pd.v1.GetStoreResponse.header:type_name -> cairn.pd.v1.Header
-	36, // 21: cairn.pd.v1.GetStoreResponse.store:type_name -> cairn.kv.v1.Store
-	2,  // 22: cairn.pd.v1.GetStoresRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 23: cairn.pd.v1.GetStoresResponse.header:type_name -> cairn.pd.v1.Header
-	36, // 24: cairn.pd.v1.GetStoresResponse.stores:type_name -> cairn.kv.v1.Store
-	2,  // 25: cairn.pd.v1.StoreHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
-	20, // 26: cairn.pd.v1.StoreHeartbeatRequest.stats:type_name -> cairn.pd.v1.StoreStats
-	2,  // 27: cairn.pd.v1.StoreHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
-	2,  // 28: cairn.pd.v1.RegionHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
-	37, // 29: cairn.pd.v1.RegionHeartbeatRequest.region:type_name -> cairn.kv.v1.Region
-	38, // 30: cairn.pd.v1.RegionHeartbeatRequest.leader:type_name -> cairn.kv.v1.Peer
-	2,  // 31: cairn.pd.v1.RegionHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
-	2,  // 32: cairn.pd.v1.GetRegionRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 33: cairn.pd.v1.GetRegionResponse.header:type_name -> cairn.pd.v1.Header
-	37, // 34: cairn.pd.v1.GetRegionResponse.region:type_name -> cairn.kv.v1.Region
-	38, // 35: cairn.pd.v1.GetRegionResponse.leader:type_name -> cairn.kv.v1.Peer
-	2,  // 36: cairn.pd.v1.ScanRegionsRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 37: cairn.pd.v1.ScanRegionsResponse.header:type_name -> cairn.pd.v1.Header
-	26, // 38: cairn.pd.v1.ScanRegionsResponse.regions:type_name -> cairn.pd.v1.GetRegionResponse
-	2,  // 39: cairn.pd.v1.AskSplitRequest.header:type_name -> cairn.pd.v1.Header
-	37, // 40: cairn.pd.v1.AskSplitRequest.region:type_name -> cairn.kv.v1.Region
-	2,  // 41: cairn.pd.v1.AskSplitResponse.header:type_name -> cairn.pd.v1.Header
-	30, // 42: cairn.pd.v1.AskSplitResponse.ids:type_name -> cairn.pd.v1.SplitID
-	2,  // 43: cairn.pd.v1.GetSafePointRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 44: cairn.pd.v1.GetSafePointResponse.header:type_name -> cairn.pd.v1.Header
-	2,  // 45: cairn.pd.v1.UpdateSafePointRequest.header:type_name -> cairn.pd.v1.Header
-	2,  // 46: cairn.pd.v1.UpdateSafePointResponse.header:type_name -> cairn.pd.v1.Header
-	3,  // 47: cairn.pd.v1.PD.Timestamps:input_type -> cairn.pd.v1.TimestampRequest
-	6,  // 48: cairn.pd.v1.PD.GetMembers:input_type -> cairn.pd.v1.GetMembersRequest
-	8,  // 49: cairn.pd.v1.PD.Bootstrap:input_type -> cairn.pd.v1.BootstrapRequest
-	10, // 50: cairn.pd.v1.PD.IsBootstrapped:input_type -> cairn.pd.v1.IsBootstrappedRequest
-	12, // 51: cairn.pd.v1.PD.AllocIDs:input_type -> cairn.pd.v1.AllocIDsRequest
-	14, // 52: cairn.pd.v1.PD.PutStore:input_type -> cairn.pd.v1.PutStoreRequest
-	16, // 53: cairn.pd.v1.PD.GetStore:input_type -> cairn.pd.v1.GetStoreRequest
-	18, // 54: cairn.pd.v1.PD.GetStores:input_type -> cairn.pd.v1.GetStoresRequest
-	21, // 55: cairn.pd.v1.PD.StoreHeartbeat:input_type -> cairn.pd.v1.StoreHeartbeatRequest
-	23, // 56: cairn.pd.v1.PD.RegionHeartbeat:input_type -> cairn.pd.v1.RegionHeartbeatRequest
-	25, // 57: cairn.pd.v1.PD.GetRegion:input_type -> cairn.pd.v1.GetRegionRequest
-	27, // 58: cairn.pd.v1.PD.ScanRegions:input_type -> cairn.pd.v1.ScanRegionsRequest
-	29, // 59: cairn.pd.v1.PD.AskSplit:input_type -> cairn.pd.v1.AskSplitRequest
-	32, // 60: cairn.pd.v1.PD.GetSafePoint:input_type -> cairn.pd.v1.GetSafePointRequest
-	34, // 61: cairn.pd.v1.PD.UpdateSafePoint:input_type -> cairn.pd.v1.UpdateSafePointRequest
-	4,  // 62: cairn.pd.v1.PD.Timestamps:output_type -> cairn.pd.v1.TimestampResponse
-	7,  // 63: cairn.pd.v1.PD.GetMembers:output_type -> cairn.pd.v1.GetMembersResponse
-	9,  // 64: cairn.pd.v1.PD.Bootstrap:output_type -> cairn.pd.v1.BootstrapResponse
-	11, // 65: cairn.pd.v1.PD.IsBootstrapped:output_type -> cairn.pd.v1.IsBootstrappedResponse
-	13, // 66: cairn.pd.v1.PD.AllocIDs:output_type -> cairn.pd.v1.AllocIDsResponse
-	15, // 67: cairn.pd.v1.PD.PutStore:output_type -> cairn.pd.v1.PutStoreResponse
-	17, // 68: cairn.pd.v1.PD.GetStore:output_type -> cairn.pd.v1.GetStoreResponse
-	19, // 69: cairn.pd.v1.PD.GetStores:output_type -> cairn.pd.v1.GetStoresResponse
-	22, // 70: cairn.pd.v1.PD.StoreHeartbeat:output_type -> cairn.pd.v1.StoreHeartbeatResponse
-	24, // 71: cairn.pd.v1.PD.RegionHeartbeat:output_type -> cairn.pd.v1.RegionHeartbeatResponse
-	26, // 72: cairn.pd.v1.PD.GetRegion:output_type -> cairn.pd.v1.GetRegionResponse
-	28, // 73: cairn.pd.v1.PD.ScanRegions:output_type -> cairn.pd.v1.ScanRegionsResponse
-	31, // 74: cairn.pd.v1.PD.AskSplit:output_type -> cairn.pd.v1.AskSplitResponse
-	33, // 75: cairn.pd.v1.PD.GetSafePoint:output_type -> cairn.pd.v1.GetSafePointResponse
-	35, // 76: cairn.pd.v1.PD.UpdateSafePoint:output_type -> cairn.pd.v1.UpdateSafePointResponse
-	62, // [62:77] is the sub-list for method output_type
-	47, // [47:62] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	2,  // 1: cairn.pd.v1.Header.error:type_name -> cairn.pd.v1.Error
+	3,  // 2: cairn.pd.v1.TimestampRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 3: cairn.pd.v1.TimestampResponse.header:type_name -> cairn.pd.v1.Header
+	3,  // 4: cairn.pd.v1.GetMembersRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 5: cairn.pd.v1.GetMembersResponse.header:type_name -> cairn.pd.v1.Header
+	6,  // 6: cairn.pd.v1.GetMembersResponse.members:type_name -> cairn.pd.v1.Member
+	6,  // 7: cairn.pd.v1.GetMembersResponse.leader:type_name -> cairn.pd.v1.Member
+	3,  // 8: cairn.pd.v1.BootstrapRequest.header:type_name -> cairn.pd.v1.Header
+	43, // 9: cairn.pd.v1.BootstrapRequest.store:type_name -> cairn.kv.v1.Store
+	44, // 10: cairn.pd.v1.BootstrapRequest.region:type_name -> cairn.kv.v1.Region
+	3,  // 11: cairn.pd.v1.BootstrapResponse.header:type_name -> cairn.pd.v1.Header
+	3,  // 12: cairn.pd.v1.IsBootstrappedRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 13: cairn.pd.v1.IsBootstrappedResponse.header:type_name -> cairn.pd.v1.Header
+	3,  // 14: cairn.pd.v1.AllocIDsRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 15: cairn.pd.v1.AllocIDsResponse.header:type_name -> cairn.pd.v1.Header
+	3,  // 16: cairn.pd.v1.PutStoreRequest.header:type_name -> cairn.pd.v1.Header
+	43, // 17: cairn.pd.v1.PutStoreRequest.store:type_name -> cairn.kv.v1.Store
+	3,  // 18: cairn.pd.v1.PutStoreResponse.header:type_name -> cairn.pd.v1.Header
+	3,  // 19: cairn.pd.v1.GetStoreRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 20: cairn.pd.v1.GetStoreResponse.header:type_name -> cairn.pd.v1.Header
+	43, // 21: cairn.pd.v1.GetStoreResponse.store:type_name -> cairn.kv.v1.Store
+	3,  // 22: cairn.pd.v1.GetStoresRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 23: cairn.pd.v1.GetStoresResponse.header:type_name -> cairn.pd.v1.Header
+	43, // 24: cairn.pd.v1.GetStoresResponse.stores:type_name -> cairn.kv.v1.Store
+	3,  // 25: cairn.pd.v1.StoreHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
+	21, // 26: cairn.pd.v1.StoreHeartbeatRequest.stats:type_name -> cairn.pd.v1.StoreStats
+	3,  // 27: cairn.pd.v1.StoreHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
+	45, // 28: cairn.pd.v1.StoreHeartbeatResponse.state:type_name -> cairn.kv.v1.StoreState
+	3,  // 29: cairn.pd.v1.RegionHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
+	44, // 30: cairn.pd.v1.RegionHeartbeatRequest.region:type_name -> cairn.kv.v1.Region
+	46, // 31: cairn.pd.v1.RegionHeartbeatRequest.leader:type_name -> cairn.kv.v1.Peer
+	46, // 32: cairn.pd.v1.RegionHeartbeatRequest.pending_peers:type_name -> cairn.kv.v1.Peer
+	25, // 33: cairn.pd.v1.RegionHeartbeatRequest.down_peers:type_name -> cairn.pd.v1.DownPeer
+	46, // 34: cairn.pd.v1.DownPeer.peer:type_name -> cairn.kv.v1.Peer
+	3,  // 35: cairn.pd.v1.RegionHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
+	47, // 36: cairn.pd.v1.RegionHeartbeatResponse.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	46, // 37: cairn.pd.v1.RegionHeartbeatResponse.target_peer:type_name -> cairn.kv.v1.Peer
+	27, // 38: cairn.pd.v1.RegionHeartbeatResponse.change_peers:type_name -> cairn.pd.v1.ChangePeersStep
+	29, // 39: cairn.pd.v1.RegionHeartbeatResponse.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderStep
+	30, // 40: cairn.pd.v1.RegionHeartbeatResponse.split:type_name -> cairn.pd.v1.SplitStep
+	31, // 41: cairn.pd.v1.RegionHeartbeatResponse.merge:type_name -> cairn.pd.v1.MergeStep
+	28, // 42: cairn.pd.v1.ChangePeersStep.changes:type_name -> cairn.pd.v1.ChangePeer
+	1,  // 43: cairn.pd.v1.ChangePeer.type:type_name -> cairn.pd.v1.ChangePeer.Type
+	46, // 44: cairn.pd.v1.ChangePeer.peer:type_name -> cairn.kv.v1.Peer
+	46, // 45: cairn.pd.v1.TransferLeaderStep.peers:type_name -> cairn.kv.v1.Peer
+	44, // 46: cairn.pd.v1.MergeStep.target:type_name -> cairn.kv.v1.Region
+	3,  // 47: cairn.pd.v1.GetRegionRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 48: cairn.pd.v1.GetRegionResponse.header:type_name -> cairn.pd.v1.Header
+	44, // 49: cairn.pd.v1.GetRegionResponse.region:type_name -> cairn.kv.v1.Region
+	46, // 50: cairn.pd.v1.GetRegionResponse.leader:type_name -> cairn.kv.v1.Peer
+	3,  // 51: cairn.pd.v1.ScanRegionsRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 52: cairn.pd.v1.ScanRegionsResponse.header:type_name -> cairn.pd.v1.Header
+	33, // 53: cairn.pd.v1.ScanRegionsResponse.regions:type_name -> cairn.pd.v1.GetRegionResponse
+	3,  // 54: cairn.pd.v1.AskSplitRequest.header:type_name -> cairn.pd.v1.Header
+	44, // 55: cairn.pd.v1.AskSplitRequest.region:type_name -> cairn.kv.v1.Region
+	3,  // 56: cairn.pd.v1.AskSplitResponse.header:type_name -> cairn.pd.v1.Header
+	37, // 57: cairn.pd.v1.AskSplitResponse.ids:type_name -> cairn.pd.v1.SplitID
+	3,  // 58: cairn.pd.v1.GetSafePointRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 59: cairn.pd.v1.GetSafePointResponse.header:type_name -> cairn.pd.v1.Header
+	3,  // 60: cairn.pd.v1.UpdateSafePointRequest.header:type_name -> cairn.pd.v1.Header
+	3,  // 61: cairn.pd.v1.UpdateSafePointResponse.header:type_name -> cairn.pd.v1.Header
+	4,  // 62: cairn.pd.v1.PD.Timestamps:input_type -> cairn.pd.v1.TimestampRequest
+	7,  // 63: cairn.pd.v1.PD.GetMembers:input_type -> cairn.pd.v1.GetMembersRequest
+	9,  // 64: cairn.pd.v1.PD.Bootstrap:input_type -> cairn.pd.v1.BootstrapRequest
+	11, // 65: cairn.pd.v1.PD.IsBootstrapped:input_type -> cairn.pd.v1.IsBootstrappedRequest
+	13, // 66: cairn.pd.v1.PD.AllocIDs:input_type -> cairn.pd.v1.AllocIDsRequest
+	15, // 67: cairn.pd.v1.PD.PutStore:input_type -> cairn.pd.v1.PutStoreRequest
+	17, // 68: cairn.pd.v1.PD.GetStore:input_type -> cairn.pd.v1.GetStoreRequest
+	19, // 69: cairn.pd.v1.PD.GetStores:input_type -> cairn.pd.v1.GetStoresRequest
+	22, // 70: cairn.pd.v1.PD.StoreHeartbeat:input_type -> cairn.pd.v1.StoreHeartbeatRequest
+	24, // 71: cairn.pd.v1.PD.RegionHeartbeat:input_type -> cairn.pd.v1.RegionHeartbeatRequest
+	32, // 72: cairn.pd.v1.PD.GetRegion:input_type -> cairn.pd.v1.GetRegionRequest
+	34, // 73: cairn.pd.v1.PD.ScanRegions:input_type -> cairn.pd.v1.ScanRegionsRequest
+	36, // 74: cairn.pd.v1.PD.AskSplit:input_type -> cairn.pd.v1.AskSplitRequest
+	39, // 75: cairn.pd.v1.PD.GetSafePoint:input_type -> cairn.pd.v1.GetSafePointRequest
+	41, // 76: cairn.pd.v1.PD.UpdateSafePoint:input_type -> cairn.pd.v1.UpdateSafePointRequest
+	5,  // 77: cairn.pd.v1.PD.Timestamps:output_type -> cairn.pd.v1.TimestampResponse
+	8,  // 78: cairn.pd.v1.PD.GetMembers:output_type -> cairn.pd.v1.GetMembersResponse
+	10, // 79: cairn.pd.v1.PD.Bootstrap:output_type -> cairn.pd.v1.BootstrapResponse
+	12, // 80: cairn.pd.v1.PD.IsBootstrapped:output_type -> cairn.pd.v1.IsBootstrappedResponse
+	14, // 81: cairn.pd.v1.PD.AllocIDs:output_type -> cairn.pd.v1.AllocIDsResponse
+	16, // 82: cairn.pd.v1.PD.PutStore:output_type -> cairn.pd.v1.PutStoreResponse
+	18, // 83: cairn.pd.v1.PD.GetStore:output_type -> cairn.pd.v1.GetStoreResponse
+	20, // 84: cairn.pd.v1.PD.GetStores:output_type -> cairn.pd.v1.GetStoresResponse
+	23, // 85: cairn.pd.v1.PD.StoreHeartbeat:output_type -> cairn.pd.v1.StoreHeartbeatResponse
+	26, // 86: cairn.pd.v1.PD.RegionHeartbeat:output_type -> cairn.pd.v1.RegionHeartbeatResponse
+	33, // 87: cairn.pd.v1.PD.GetRegion:output_type -> cairn.pd.v1.GetRegionResponse
+	35, // 88: cairn.pd.v1.PD.ScanRegions:output_type -> cairn.pd.v1.ScanRegionsResponse
+	38, // 89: cairn.pd.v1.PD.AskSplit:output_type -> cairn.pd.v1.AskSplitResponse
+	40, // 90: cairn.pd.v1.PD.GetSafePoint:output_type -> cairn.pd.v1.GetSafePointResponse
+	42, // 91: cairn.pd.v1.PD.UpdateSafePoint:output_type -> cairn.pd.v1.UpdateSafePointResponse
+	77, // [77:92] is the sub-list for method output_type
+	62, // [62:77] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_pdpb_pd_proto_init() }
@@ -2358,13 +3003,19 @@ func file_pdpb_pd_proto_init() {
 	if File_pdpb_pd_proto != nil {
 		return
 	}
+	file_pdpb_pd_proto_msgTypes[24].OneofWrappers = []any{
+		(*RegionHeartbeatResponse_ChangePeers)(nil),
+		(*RegionHeartbeatResponse_TransferLeader)(nil),
+		(*RegionHeartbeatResponse_Split)(nil),
+		(*RegionHeartbeatResponse_Merge)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpb_pd_proto_rawDesc), len(file_pdpb_pd_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   35,
+			NumEnums:      2,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,8 @@ type ReplicaState int32
 const (
 	ReplicaState_REPLICA_STATE_NORMAL    ReplicaState = 0
 	ReplicaState_REPLICA_STATE_TOMBSTONE ReplicaState = 1
+	// PrepareMerge is applied: the region takes no reads and no writes.
+	ReplicaState_REPLICA_STATE_MERGING ReplicaState = 2
 )
 
 // Enum value maps for ReplicaState.
@@ -36,10 +38,12 @@ var (
 	ReplicaState_name = map[int32]string{
 		0: "REPLICA_STATE_NORMAL",
 		1: "REPLICA_STATE_TOMBSTONE",
+		2: "REPLICA_STATE_MERGING",
 	}
 	ReplicaState_value = map[string]int32{
 		"REPLICA_STATE_NORMAL":    0,
 		"REPLICA_STATE_TOMBSTONE": 1,
+		"REPLICA_STATE_MERGING":   2,
 	}
 )
 
@@ -68,6 +72,55 @@ func (x ReplicaState) Number() protoreflect.EnumNumber {
 // Deprecated: Use ReplicaState.Descriptor instead.
 func (ReplicaState) EnumDescriptor() ([]byte, []int) {
 	return file_replpb_repl_proto_rawDescGZIP(), []int{0}
+}
+
+type PeerChangeType int32
+
+const (
+	PeerChangeType_PEER_CHANGE_TYPE_ADD_VOTER   PeerChangeType = 0 // or promote a learner
+	PeerChangeType_PEER_CHANGE_TYPE_ADD_LEARNER PeerChangeType = 1 // or demote a voter
+	PeerChangeType_PEER_CHANGE_TYPE_REMOVE      PeerChangeType = 2
+)
+
+// Enum value maps for PeerChangeType.
+var (
+	PeerChangeType_name = map[int32]string{
+		0: "PEER_CHANGE_TYPE_ADD_VOTER",
+		1: "PEER_CHANGE_TYPE_ADD_LEARNER",
+		2: "PEER_CHANGE_TYPE_REMOVE",
+	}
+	PeerChangeType_value = map[string]int32{
+		"PEER_CHANGE_TYPE_ADD_VOTER":   0,
+		"PEER_CHANGE_TYPE_ADD_LEARNER": 1,
+		"PEER_CHANGE_TYPE_REMOVE":      2,
+	}
+)
+
+func (x PeerChangeType) Enum() *PeerChangeType {
+	p := new(PeerChangeType)
+	*p = x
+	return p
+}
+
+func (x PeerChangeType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PeerChangeType) Descriptor() protoreflect.EnumDescriptor {
+	return file_replpb_repl_proto_enumTypes[1].Descriptor()
+}
+
+func (PeerChangeType) Type() protoreflect.EnumType {
+	return &file_replpb_repl_proto_enumTypes[1]
+}
+
+func (x PeerChangeType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PeerChangeType.Descriptor instead.
+func (PeerChangeType) EnumDescriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{1}
 }
 
 // StoreIdent is written once, when a data directory becomes a store.
@@ -125,9 +178,16 @@ func (x *StoreIdent) GetStoreId() uint64 {
 
 // RegionState is the replica's durable description of its region.
 type RegionState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	State         ReplicaState           `protobuf:"varint,1,opt,name=state,proto3,enum=cairn.repl.v1.ReplicaState" json:"state,omitempty"`
-	Region        *kvpb.Region           `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	State  ReplicaState           `protobuf:"varint,1,opt,name=state,proto3,enum=cairn.repl.v1.ReplicaState" json:"state,omitempty"`
+	Region *kvpb.Region           `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// The merge under way, in state MERGING.
+	Merge *PrepareMerge `protobuf:"bytes,3,opt,name=merge,proto3" json:"merge,omitempty"`
+	// Log index of that PrepareMerge.
+	MergeIndex uint64 `protobuf:"varint,4,opt,name=merge_index,json=mergeIndex,proto3" json:"merge_index,omitempty"`
+	// Of a tombstone: the id of the replica that was here. A replica with this or a
+	// smaller id never comes back.
+	RemovedPeerId uint64 `protobuf:"varint,5,opt,name=removed_peer_id,json=removedPeerId,proto3" json:"removed_peer_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +234,27 @@ func (x *RegionState) GetRegion() *kvpb.Region {
 		return x.Region
 	}
 	return nil
+}
+
+func (x *RegionState) GetMerge() *PrepareMerge {
+	if x != nil {
+		return x.Merge
+	}
+	return nil
+}
+
+func (x *RegionState) GetMergeIndex() uint64 {
+	if x != nil {
+		return x.MergeIndex
+	}
+	return 0
+}
+
+func (x *RegionState) GetRemovedPeerId() uint64 {
+	if x != nil {
+		return x.RemovedPeerId
+	}
+	return 0
 }
 
 // ApplyState says how far the state machine is; written in the batch of the data it describes.
@@ -236,6 +317,11 @@ type AdminCommand struct {
 	// Types that are valid to be assigned to Cmd:
 	//
 	//	*AdminCommand_Split
+	//	*AdminCommand_ChangePeers
+	//	*AdminCommand_PrepareMerge
+	//	*AdminCommand_CommitMerge
+	//	*AdminCommand_RollbackMerge
+	//	*AdminCommand_ComputeHash
 	Cmd           isAdminCommand_Cmd `protobuf_oneof:"cmd"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -294,6 +380,51 @@ func (x *AdminCommand) GetSplit() *Split {
 	return nil
 }
 
+func (x *AdminCommand) GetChangePeers() *ChangePeers {
+	if x != nil {
+		if x, ok := x.Cmd.(*AdminCommand_ChangePeers); ok {
+			return x.ChangePeers
+		}
+	}
+	return nil
+}
+
+func (x *AdminCommand) GetPrepareMerge() *PrepareMerge {
+	if x != nil {
+		if x, ok := x.Cmd.(*AdminCommand_PrepareMerge); ok {
+			return x.PrepareMerge
+		}
+	}
+	return nil
+}
+
+func (x *AdminCommand) GetCommitMerge() *CommitMerge {
+	if x != nil {
+		if x, ok := x.Cmd.(*AdminCommand_CommitMerge); ok {
+			return x.CommitMerge
+		}
+	}
+	return nil
+}
+
+func (x *AdminCommand) GetRollbackMerge() *RollbackMerge {
+	if x != nil {
+		if x, ok := x.Cmd.(*AdminCommand_RollbackMerge); ok {
+			return x.RollbackMerge
+		}
+	}
+	return nil
+}
+
+func (x *AdminCommand) GetComputeHash() *ComputeHash {
+	if x != nil {
+		if x, ok := x.Cmd.(*AdminCommand_ComputeHash); ok {
+			return x.ComputeHash
+		}
+	}
+	return nil
+}
+
 type isAdminCommand_Cmd interface {
 	isAdminCommand_Cmd()
 }
@@ -302,7 +433,472 @@ type AdminCommand_Split struct {
 	Split *Split `protobuf:"bytes,2,opt,name=split,proto3,oneof"`
 }
 
+type AdminCommand_ChangePeers struct {
+	ChangePeers *ChangePeers `protobuf:"bytes,3,opt,name=change_peers,json=changePeers,proto3,oneof"` // in the context of a Raft configuration change
+}
+
+type AdminCommand_PrepareMerge struct {
+	PrepareMerge *PrepareMerge `protobuf:"bytes,4,opt,name=prepare_merge,json=prepareMerge,proto3,oneof"`
+}
+
+type AdminCommand_CommitMerge struct {
+	CommitMerge *CommitMerge `protobuf:"bytes,5,opt,name=commit_merge,json=commitMerge,proto3,oneof"`
+}
+
+type AdminCommand_RollbackMerge struct {
+	RollbackMerge *RollbackMerge `protobuf:"bytes,6,opt,name=rollback_merge,json=rollbackMerge,proto3,oneof"`
+}
+
+type AdminCommand_ComputeHash struct {
+	ComputeHash *ComputeHash `protobuf:"bytes,7,opt,name=compute_hash,json=computeHash,proto3,oneof"`
+}
+
 func (*AdminCommand_Split) isAdminCommand_Cmd() {}
+
+func (*AdminCommand_ChangePeers) isAdminCommand_Cmd() {}
+
+func (*AdminCommand_PrepareMerge) isAdminCommand_Cmd() {}
+
+func (*AdminCommand_CommitMerge) isAdminCommand_Cmd() {}
+
+func (*AdminCommand_RollbackMerge) isAdminCommand_Cmd() {}
+
+func (*AdminCommand_ComputeHash) isAdminCommand_Cmd() {}
+
+// ChangePeers changes the membership. One change that needs no joint
+// configuration is made at once; several enter a joint configuration, which an
+// empty ChangePeers leaves.
+type ChangePeers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*PeerChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePeers) Reset() {
+	*x = ChangePeers{}
+	mi := &file_replpb_repl_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePeers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePeers) ProtoMessage() {}
+
+func (x *ChangePeers) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePeers.ProtoReflect.Descriptor instead.
+func (*ChangePeers) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ChangePeers) GetChanges() []*PeerChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type PeerChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          PeerChangeType         `protobuf:"varint,1,opt,name=type,proto3,enum=cairn.repl.v1.PeerChangeType" json:"type,omitempty"`
+	Peer          *kvpb.Peer             `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerChange) Reset() {
+	*x = PeerChange{}
+	mi := &file_replpb_repl_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerChange) ProtoMessage() {}
+
+func (x *PeerChange) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerChange.ProtoReflect.Descriptor instead.
+func (*PeerChange) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PeerChange) GetType() PeerChangeType {
+	if x != nil {
+		return x.Type
+	}
+	return PeerChangeType_PEER_CHANGE_TYPE_ADD_VOTER
+}
+
+func (x *PeerChange) GetPeer() *kvpb.Peer {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+// PrepareMerge freezes the region that is about to be merged into target.
+type PrepareMerge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *kvpb.Region           `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`                      // as it was known; its epoch must still hold at CommitMerge
+	MinIndex      uint64                 `protobuf:"varint,2,opt,name=min_index,json=minIndex,proto3" json:"min_index,omitempty"` // all replicas of the source have at least this much of its log
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareMerge) Reset() {
+	*x = PrepareMerge{}
+	mi := &file_replpb_repl_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareMerge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareMerge) ProtoMessage() {}
+
+func (x *PrepareMerge) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareMerge.ProtoReflect.Descriptor instead.
+func (*PrepareMerge) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PrepareMerge) GetTarget() *kvpb.Region {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *PrepareMerge) GetMinIndex() uint64 {
+	if x != nil {
+		return x.MinIndex
+	}
+	return 0
+}
+
+// CommitMerge, a command of the target, takes the source's range over.
+type CommitMerge struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Source      *kvpb.Region           `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`                               // as PrepareMerge left it
+	SourceIndex uint64                 `protobuf:"varint,2,opt,name=source_index,json=sourceIndex,proto3" json:"source_index,omitempty"` // of PrepareMerge in the source's log
+	SourceTerm  uint64                 `protobuf:"varint,3,opt,name=source_term,json=sourceTerm,proto3" json:"source_term,omitempty"`
+	// The source's entries after min_index up to source_index, for replicas that
+	// have not applied them.
+	Entries       []*LogEntry `protobuf:"bytes,4,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitMerge) Reset() {
+	*x = CommitMerge{}
+	mi := &file_replpb_repl_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitMerge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitMerge) ProtoMessage() {}
+
+func (x *CommitMerge) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitMerge.ProtoReflect.Descriptor instead.
+func (*CommitMerge) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CommitMerge) GetSource() *kvpb.Region {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *CommitMerge) GetSourceIndex() uint64 {
+	if x != nil {
+		return x.SourceIndex
+	}
+	return 0
+}
+
+func (x *CommitMerge) GetSourceTerm() uint64 {
+	if x != nil {
+		return x.SourceTerm
+	}
+	return 0
+}
+
+func (x *CommitMerge) GetEntries() []*LogEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type LogEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Type          uint32                 `protobuf:"varint,3,opt,name=type,proto3" json:"type,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogEntry) Reset() {
+	*x = LogEntry{}
+	mi := &file_replpb_repl_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogEntry) ProtoMessage() {}
+
+func (x *LogEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
+func (*LogEntry) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LogEntry) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *LogEntry) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *LogEntry) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *LogEntry) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// RollbackMerge gives the source of a merge its normal life back.
+type RollbackMerge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MergeIndex    uint64                 `protobuf:"varint,1,opt,name=merge_index,json=mergeIndex,proto3" json:"merge_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackMerge) Reset() {
+	*x = RollbackMerge{}
+	mi := &file_replpb_repl_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackMerge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackMerge) ProtoMessage() {}
+
+func (x *RollbackMerge) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackMerge.ProtoReflect.Descriptor instead.
+func (*RollbackMerge) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RollbackMerge) GetMergeIndex() uint64 {
+	if x != nil {
+		return x.MergeIndex
+	}
+	return 0
+}
+
+// ComputeHash makes every replica hash its data as it is at this entry.
+type ComputeHash struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComputeHash) Reset() {
+	*x = ComputeHash{}
+	mi := &file_replpb_repl_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComputeHash) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComputeHash) ProtoMessage() {}
+
+func (x *ComputeHash) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComputeHash.ProtoReflect.Descriptor instead.
+func (*ComputeHash) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{10}
+}
+
+// SnapshotMeta is the data of a Raft snapshot: what the state files that go with
+// it contain.
+type SnapshotMeta struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         *RegionState           `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	AppliedIndex  uint64                 `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	AppliedTerm   uint64                 `protobuf:"varint,3,opt,name=applied_term,json=appliedTerm,proto3" json:"applied_term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotMeta) Reset() {
+	*x = SnapshotMeta{}
+	mi := &file_replpb_repl_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotMeta) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotMeta) ProtoMessage() {}
+
+func (x *SnapshotMeta) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotMeta.ProtoReflect.Descriptor instead.
+func (*SnapshotMeta) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SnapshotMeta) GetState() *RegionState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *SnapshotMeta) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *SnapshotMeta) GetAppliedTerm() uint64 {
+	if x != nil {
+		return x.AppliedTerm
+	}
+	return 0
+}
 
 // Split cuts the region at each key; the original region keeps the rightmost part.
 type Split struct {
@@ -314,7 +910,7 @@ type Split struct {
 
 func (x *Split) Reset() {
 	*x = Split{}
-	mi := &file_replpb_repl_proto_msgTypes[4]
+	mi := &file_replpb_repl_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +922,7 @@ func (x *Split) String() string {
 func (*Split) ProtoMessage() {}
 
 func (x *Split) ProtoReflect() protoreflect.Message {
-	mi := &file_replpb_repl_proto_msgTypes[4]
+	mi := &file_replpb_repl_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +935,7 @@ func (x *Split) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Split.ProtoReflect.Descriptor instead.
 func (*Split) Descriptor() ([]byte, []int) {
-	return file_replpb_repl_proto_rawDescGZIP(), []int{4}
+	return file_replpb_repl_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Split) GetParts() []*SplitPart {
@@ -360,7 +956,7 @@ type SplitPart struct {
 
 func (x *SplitPart) Reset() {
 	*x = SplitPart{}
-	mi := &file_replpb_repl_proto_msgTypes[5]
+	mi := &file_replpb_repl_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +968,7 @@ func (x *SplitPart) String() string {
 func (*SplitPart) ProtoMessage() {}
 
 func (x *SplitPart) ProtoReflect() protoreflect.Message {
-	mi := &file_replpb_repl_proto_msgTypes[5]
+	mi := &file_replpb_repl_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +981,7 @@ func (x *SplitPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitPart.ProtoReflect.Descriptor instead.
 func (*SplitPart) Descriptor() ([]byte, []int) {
-	return file_replpb_repl_proto_rawDescGZIP(), []int{5}
+	return file_replpb_repl_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SplitPart) GetSplitKey() []byte {
@@ -418,27 +1014,69 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"StoreIdent\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x19\n" +
-	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"m\n" +
+	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"\xe9\x01\n" +
 	"\vRegionState\x121\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1b.cairn.repl.v1.ReplicaStateR\x05state\x12+\n" +
-	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\"T\n" +
+	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x121\n" +
+	"\x05merge\x18\x03 \x01(\v2\x1b.cairn.repl.v1.PrepareMergeR\x05merge\x12\x1f\n" +
+	"\vmerge_index\x18\x04 \x01(\x04R\n" +
+	"mergeIndex\x12&\n" +
+	"\x0fremoved_peer_id\x18\x05 \x01(\x04R\rremovedPeerId\"T\n" +
 	"\n" +
 	"ApplyState\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +
-	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\"s\n" +
+	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\"\xc1\x03\n" +
 	"\fAdminCommand\x12.\n" +
 	"\x05epoch\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionEpochR\x05epoch\x12,\n" +
-	"\x05split\x18\x02 \x01(\v2\x14.cairn.repl.v1.SplitH\x00R\x05splitB\x05\n" +
-	"\x03cmd\"7\n" +
+	"\x05split\x18\x02 \x01(\v2\x14.cairn.repl.v1.SplitH\x00R\x05split\x12?\n" +
+	"\fchange_peers\x18\x03 \x01(\v2\x1a.cairn.repl.v1.ChangePeersH\x00R\vchangePeers\x12B\n" +
+	"\rprepare_merge\x18\x04 \x01(\v2\x1b.cairn.repl.v1.PrepareMergeH\x00R\fprepareMerge\x12?\n" +
+	"\fcommit_merge\x18\x05 \x01(\v2\x1a.cairn.repl.v1.CommitMergeH\x00R\vcommitMerge\x12E\n" +
+	"\x0erollback_merge\x18\x06 \x01(\v2\x1c.cairn.repl.v1.RollbackMergeH\x00R\rrollbackMerge\x12?\n" +
+	"\fcompute_hash\x18\a \x01(\v2\x1a.cairn.repl.v1.ComputeHashH\x00R\vcomputeHashB\x05\n" +
+	"\x03cmd\"B\n" +
+	"\vChangePeers\x123\n" +
+	"\achanges\x18\x01 \x03(\v2\x19.cairn.repl.v1.PeerChangeR\achanges\"f\n" +
+	"\n" +
+	"PeerChange\x121\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1d.cairn.repl.v1.PeerChangeTypeR\x04type\x12%\n" +
+	"\x04peer\x18\x02 \x01(\v2\x11.cairn.kv.v1.PeerR\x04peer\"X\n" +
+	"\fPrepareMerge\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.cairn.kv.v1.RegionR\x06target\x12\x1b\n" +
+	"\tmin_index\x18\x02 \x01(\x04R\bminIndex\"\xb1\x01\n" +
+	"\vCommitMerge\x12+\n" +
+	"\x06source\x18\x01 \x01(\v2\x13.cairn.kv.v1.RegionR\x06source\x12!\n" +
+	"\fsource_index\x18\x02 \x01(\x04R\vsourceIndex\x12\x1f\n" +
+	"\vsource_term\x18\x03 \x01(\x04R\n" +
+	"sourceTerm\x121\n" +
+	"\aentries\x18\x04 \x03(\v2\x17.cairn.repl.v1.LogEntryR\aentries\"\\\n" +
+	"\bLogEntry\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\rR\x04type\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"0\n" +
+	"\rRollbackMerge\x12\x1f\n" +
+	"\vmerge_index\x18\x01 \x01(\x04R\n" +
+	"mergeIndex\"\r\n" +
+	"\vComputeHash\"\x88\x01\n" +
+	"\fSnapshotMeta\x120\n" +
+	"\x05state\x18\x01 \x01(\v2\x1a.cairn.repl.v1.RegionStateR\x05state\x12#\n" +
+	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12!\n" +
+	"\fapplied_term\x18\x03 \x01(\x04R\vappliedTerm\"7\n" +
 	"\x05Split\x12.\n" +
 	"\x05parts\x18\x01 \x03(\v2\x18.cairn.repl.v1.SplitPartR\x05parts\"`\n" +
 	"\tSplitPart\x12\x1b\n" +
 	"\tsplit_key\x18\x01 \x01(\fR\bsplitKey\x12\x1b\n" +
 	"\tregion_id\x18\x02 \x01(\x04R\bregionId\x12\x19\n" +
-	"\bpeer_ids\x18\x03 \x03(\x04R\apeerIds*E\n" +
+	"\bpeer_ids\x18\x03 \x03(\x04R\apeerIds*`\n" +
 	"\fReplicaState\x12\x18\n" +
 	"\x14REPLICA_STATE_NORMAL\x10\x00\x12\x1b\n" +
-	"\x17REPLICA_STATE_TOMBSTONE\x10\x01B'Z%github.com/cairndb/cairn/proto/replpbb\x06proto3"
+	"\x17REPLICA_STATE_TOMBSTONE\x10\x01\x12\x19\n" +
+	"\x15REPLICA_STATE_MERGING\x10\x02*o\n" +
+	"\x0ePeerChangeType\x12\x1e\n" +
+	"\x1aPEER_CHANGE_TYPE_ADD_VOTER\x10\x00\x12 \n" +
+	"\x1cPEER_CHANGE_TYPE_ADD_LEARNER\x10\x01\x12\x1b\n" +
+	"\x17PEER_CHANGE_TYPE_REMOVE\x10\x02B'Z%github.com/cairndb/cairn/proto/replpbb\x06proto3"
 
 var (
 	file_replpb_repl_proto_rawDescOnce sync.Once
@@ -452,30 +1090,53 @@ func file_replpb_repl_proto_rawDescGZIP() []byte {
 	return file_replpb_repl_proto_rawDescData
 }
 
-var file_replpb_repl_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_replpb_repl_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_replpb_repl_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_replpb_repl_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_replpb_repl_proto_goTypes = []any{
 	(ReplicaState)(0),        // 0: cairn.repl.v1.ReplicaState
-	(*StoreIdent)(nil),       // 1: cairn.repl.v1.StoreIdent
-	(*RegionState)(nil),      // 2: cairn.repl.v1.RegionState
-	(*ApplyState)(nil),       // 3: cairn.repl.v1.ApplyState
-	(*AdminCommand)(nil),     // 4: cairn.repl.v1.AdminCommand
-	(*Split)(nil),            // 5: cairn.repl.v1.Split
-	(*SplitPart)(nil),        // 6: cairn.repl.v1.SplitPart
-	(*kvpb.Region)(nil),      // 7: cairn.kv.v1.Region
-	(*kvpb.RegionEpoch)(nil), // 8: cairn.kv.v1.RegionEpoch
+	(PeerChangeType)(0),      // 1: cairn.repl.v1.PeerChangeType
+	(*StoreIdent)(nil),       // 2: cairn.repl.v1.StoreIdent
+	(*RegionState)(nil),      // 3: cairn.repl.v1.RegionState
+	(*ApplyState)(nil),       // 4: cairn.repl.v1.ApplyState
+	(*AdminCommand)(nil),     // 5: cairn.repl.v1.AdminCommand
+	(*ChangePeers)(nil),      // 6: cairn.repl.v1.ChangePeers
+	(*PeerChange)(nil),       // 7: cairn.repl.v1.PeerChange
+	(*PrepareMerge)(nil),     // 8: cairn.repl.v1.PrepareMerge
+	(*CommitMerge)(nil),      // 9: cairn.repl.v1.CommitMerge
+	(*LogEntry)(nil),         // 10: cairn.repl.v1.LogEntry
+	(*RollbackMerge)(nil),    // 11: cairn.repl.v1.RollbackMerge
+	(*ComputeHash)(nil),      // 12: cairn.repl.v1.ComputeHash
+	(*SnapshotMeta)(nil),     // 13: cairn.repl.v1.SnapshotMeta
+	(*Split)(nil),            // 14: cairn.repl.v1.Split
+	(*SplitPart)(nil),        // 15: cairn.repl.v1.SplitPart
+	(*kvpb.Region)(nil),      // 16: cairn.kv.v1.Region
+	(*kvpb.RegionEpoch)(nil), // 17: cairn.kv.v1.RegionEpoch
+	(*kvpb.Peer)(nil),        // 18: cairn.kv.v1.Peer
 }
 var file_replpb_repl_proto_depIdxs = []int32{
-	0, // 0: cairn.repl.v1.RegionState.state:type_name -> cairn.repl.v1.ReplicaState
-	7, // 1: cairn.repl.v1.RegionState.region:type_name -> cairn.kv.v1.Region
-	8, // 2: cairn.repl.v1.AdminCommand.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	5, // 3: cairn.repl.v1.AdminCommand.split:type_name -> cairn.repl.v1.Split
-	6, // 4: cairn.repl.v1.Split.parts:type_name -> cairn.repl.v1.SplitPart
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	0,  // 0: cairn.repl.v1.RegionState.state:type_name -> cairn.repl.v1.ReplicaState
+	16, // 1: cairn.repl.v1.RegionState.region:type_name -> cairn.kv.v1.Region
+	8,  // 2: cairn.repl.v1.RegionState.merge:type_name -> cairn.repl.v1.PrepareMerge
+	17, // 3: cairn.repl.v1.AdminCommand.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	14, // 4: cairn.repl.v1.AdminCommand.split:type_name -> cairn.repl.v1.Split
+	6,  // 5: cairn.repl.v1.AdminCommand.change_peers:type_name -> cairn.repl.v1.ChangePeers
+	8,  // 6: cairn.repl.v1.AdminCommand.prepare_merge:type_name -> cairn.repl.v1.PrepareMerge
+	9,  // 7: cairn.repl.v1.AdminCommand.commit_merge:type_name -> cairn.repl.v1.CommitMerge
+	11, // 8: cairn.repl.v1.AdminCommand.rollback_merge:type_name -> cairn.repl.v1.RollbackMerge
+	12, // 9: cairn.repl.v1.AdminCommand.compute_hash:type_name -> cairn.repl.v1.ComputeHash
+	7,  // 10: cairn.repl.v1.ChangePeers.changes:type_name -> cairn.repl.v1.PeerChange
+	1,  // 11: cairn.repl.v1.PeerChange.type:type_name -> cairn.repl.v1.PeerChangeType
+	18, // 12: cairn.repl.v1.PeerChange.peer:type_name -> cairn.kv.v1.Peer
+	16, // 13: cairn.repl.v1.PrepareMerge.target:type_name -> cairn.kv.v1.Region
+	16, // 14: cairn.repl.v1.CommitMerge.source:type_name -> cairn.kv.v1.Region
+	10, // 15: cairn.repl.v1.CommitMerge.entries:type_name -> cairn.repl.v1.LogEntry
+	3,  // 16: cairn.repl.v1.SnapshotMeta.state:type_name -> cairn.repl.v1.RegionState
+	15, // 17: cairn.repl.v1.Split.parts:type_name -> cairn.repl.v1.SplitPart
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_replpb_repl_proto_init() }
@@ -485,14 +1146,19 @@ func file_replpb_repl_proto_init() {
 	}
 	file_replpb_repl_proto_msgTypes[3].OneofWrappers = []any{
 		(*AdminCommand_Split)(nil),
+		(*AdminCommand_ChangePeers)(nil),
+		(*AdminCommand_PrepareMerge)(nil),
+		(*AdminCommand_CommitMerge)(nil),
+		(*AdminCommand_RollbackMerge)(nil),
+		(*AdminCommand_ComputeHash)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replpb_repl_proto_rawDesc), len(file_replpb_repl_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   6,
+			NumEnums:      2,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
