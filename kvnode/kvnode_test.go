@@ -64,7 +64,9 @@ func (p *onePD) GetRegion(context.Context, []byte) (*kvpb.Region, *kvpb.Peer, er
 	defer p.mu.Unlock()
 	return p.region, p.region.GetPeers()[0], nil
 }
-func (p *onePD) StoreHeartbeat(context.Context, *pdpb.StoreStats) error { return nil }
+func (p *onePD) StoreHeartbeat(context.Context, *pdpb.StoreStats) (*pdpb.StoreHeartbeatResponse, error) {
+	return &pdpb.StoreHeartbeatResponse{}, nil
+}
 func (p *onePD) RegionHeartbeat(context.Context, *pdpb.RegionHeartbeatRequest) error {
 	return nil
 }

@@ -92,7 +92,9 @@ func (p *fakePD) AskSplit(_ context.Context, region *kvpb.Region, n int) ([]*pdp
 	return ids, p.fail["AskSplit"]
 }
 
-func (p *fakePD) StoreHeartbeat(context.Context, *pdpb.StoreStats) error { return nil }
+func (p *fakePD) StoreHeartbeat(context.Context, *pdpb.StoreStats) (*pdpb.StoreHeartbeatResponse, error) {
+	return &pdpb.StoreHeartbeatResponse{}, nil
+}
 
 func (p *fakePD) RegionHeartbeat(_ context.Context, req *pdpb.RegionHeartbeatRequest) error {
 	p.mu.Lock()

@@ -89,7 +89,8 @@ func (p *reporter) reportStore() {
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, reportTimeout)
 	defer cancel()
-	p.sent("store", p.s.o.PD.StoreHeartbeat(ctx, stats))
+	_, err := p.s.o.PD.StoreHeartbeat(ctx, stats)
+	p.sent("store", err)
 }
 
 // size estimates the bytes of a region on disk, 0 when that fails.

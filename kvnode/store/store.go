@@ -48,7 +48,7 @@ type PD interface {
 	PutStore(ctx context.Context, store *kvpb.Store) error
 	GetRegionByID(ctx context.Context, id uint64) (*kvpb.Region, *kvpb.Peer, error)
 	AskSplit(ctx context.Context, region *kvpb.Region, n int) ([]*pdpb.SplitID, error)
-	StoreHeartbeat(ctx context.Context, stats *pdpb.StoreStats) error
+	StoreHeartbeat(ctx context.Context, stats *pdpb.StoreStats) (*pdpb.StoreHeartbeatResponse, error)
 	RegionHeartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest) error
 }
 
@@ -86,7 +86,7 @@ type Options struct {
 	// TrimInterval is how often logs are truncated. 0 means 2 s.
 	TrimInterval time.Duration
 	// StoreHeartbeat and RegionHeartbeat are how often PD hears of the store and
-	// of every region led here. 0 means 5 s and 30 s.
+	// of every region led here. 0 means 1 s and 30 s.
 	StoreHeartbeat, RegionHeartbeat time.Duration
 
 	// CacheBytes, MemTableBytes: see engine.Options.
@@ -115,7 +115,7 @@ func (o *Options) setDefaults() error {
 		value time.Duration
 	}{
 		{&o.Tick, 100 * time.Millisecond}, {&o.TrimInterval, 2 * time.Second},
-		{&o.StoreHeartbeat, 5 * time.Second}, {&o.RegionHeartbeat, 30 * time.Second},
+		{&o.StoreHeartbeat, time.Second}, {&o.RegionHeartbeat, 30 * time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

@@ -3,7 +3,9 @@ package pdclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,7 +31,8 @@ const (
 // transport is what differs between a PD in this process and one behind gRPC.
 type transport interface {
 	timestamp(ctx context.Context, clusterID uint64) Future
-	heartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest) error
+	// heartbeat sends or queues a report; steps, now and later, go to deliver.
+	heartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest, deliver deliverStep) error
 	// local returns the handler in this process, nil if PD is elsewhere.
 	local() Handler
 	// leader returns a connection to the leading PD.
@@ -43,6 +46,20 @@ type transport interface {
 type client struct {
 	t         transport
 	clusterID uint64
+	onStep    atomic.Pointer[func(*pdpb.RegionHeartbeatResponse)]
+}
+
+// deliverStep hands a step to the store; false when there is nobody to take it,
+// now or later.
+type deliverStep = func(*pdpb.RegionHeartbeatResponse) bool
+
+func (c *client) deliver(resp *pdpb.RegionHeartbeatResponse) bool {
+	fn := c.onStep.Load()
+	if fn == nil {
+		return false
+	}
+	(*fn)(resp)
+	return true
 }
 
 // answer is any response message.
@@ -87,13 +104,22 @@ func retry(ctx context.Context, budget time.Duration, f func() error) error {
 		if err == nil || !retryable(err) {
 			return err
 		}
-		if time.Since(began) > budget {
+		if time.Since(began) > budget && !errors.Is(err, ErrNotReplicated) {
 			return err
 		}
 		if cerr := sleep(ctx, wait/2+rand.N(wait/2)); cerr != nil {
-			return cerr
+			return waited(cerr, err)
 		}
 	}
+}
+
+// waited is the error of a wait that the context ended. A cluster that is not ready
+// for use is worth a word: waiting longer may be of no use.
+func waited(ended, last error) error {
+	if errors.Is(last, ErrNotReplicated) {
+		return fmt.Errorf("%w: %w", ended, last)
+	}
+	return ended
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -112,7 +138,7 @@ func retryable(err error) bool {
 	if err == nil {
 		return false
 	}
-	if errors.Is(err, ErrNotLeader) || errors.Is(err, errUnreachable) {
+	if errors.Is(err, ErrNotLeader) || errors.Is(err, errUnreachable) || errors.Is(err, ErrNotReplicated) {
 		return true
 	}
 	switch status.Code(err) {
@@ -187,14 +213,19 @@ func (c *client) PutStore(ctx context.Context, store *kvpb.Store) error {
 	return err
 }
 
-func (c *client) StoreHeartbeat(ctx context.Context, stats *pdpb.StoreStats) error {
-	_, err := call(ctx, c, &pdpb.StoreHeartbeatRequest{Header: c.header(), Stats: stats}, Handler.StoreHeartbeat, pdpb.PDClient.StoreHeartbeat)
-	return err
+func (c *client) StoreHeartbeat(ctx context.Context, stats *pdpb.StoreStats) (*pdpb.StoreHeartbeatResponse, error) {
+	resp, err := call(ctx, c, &pdpb.StoreHeartbeatRequest{Header: c.header(), Stats: stats}, Handler.StoreHeartbeat, pdpb.PDClient.StoreHeartbeat)
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
+
+func (c *client) OnRegionStep(fn func(*pdpb.RegionHeartbeatResponse)) { c.onStep.Store(&fn) }
 
 func (c *client) RegionHeartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest) error {
 	req.Header = c.header()
-	return c.t.heartbeat(ctx, req)
+	return c.t.heartbeat(ctx, req, c.deliver)
 }
 
 func (c *client) AllocIDs(ctx context.Context, n int) (uint64, error) {

@@ -38,6 +38,11 @@ var (
 	ErrClusterMismatch = errors.New("pd: cluster id mismatch")
 	// ErrInvalid: the request makes no sense; a bug of the caller.
 	ErrInvalid = errors.New("pd: invalid request")
+	// ErrNotReplicated: the cluster is young and its first region does not have its
+	// replicas yet, so there are no timestamps. Asked again until the context ends.
+	ErrNotReplicated = errors.New("pd: cluster not replicated yet")
+	// ErrRefused: what was asked for cannot be done now; the message says why.
+	ErrRefused = errors.New("pd: refused")
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("pd: client closed")
 )
@@ -68,6 +73,8 @@ var sentinels = map[pdpb.Error_Code]error{
 	pdpb.Error_STALE_EPOCH:          ErrStaleEpoch,
 	pdpb.Error_CLUSTER_MISMATCH:     ErrClusterMismatch,
 	pdpb.Error_INVALID:              ErrInvalid,
+	pdpb.Error_NOT_REPLICATED:       ErrNotReplicated,
+	pdpb.Error_REFUSED:              ErrRefused,
 }
 
 // headerError turns the error of an answer's header into a Go error.
@@ -111,7 +118,14 @@ type Client interface {
 	GetStores(ctx context.Context) ([]*kvpb.Store, error)
 	// PutStore registers a store or updates its address, labels and version.
 	PutStore(ctx context.Context, store *kvpb.Store) error
-	StoreHeartbeat(ctx context.Context, stats *pdpb.StoreStats) error
+	// StoreHeartbeat reports a store, at least every few seconds: after 5 s of
+	// silence nothing is moved to it any more.
+	StoreHeartbeat(ctx context.Context, stats *pdpb.StoreStats) (*pdpb.StoreHeartbeatResponse, error)
+	// OnRegionStep says who gets what PD wants of the regions reported through this
+	// client. Called once, before the first report. fn is called from any goroutine,
+	// perhaps from within RegionHeartbeat, and must not block. A step is delivered
+	// again with each report until a report shows that it was done.
+	OnRegionStep(fn func(*pdpb.RegionHeartbeatResponse))
 	// RegionHeartbeat queues the report of a region's leader and returns. The
 	// request belongs to the client from here on. A later report of the same
 	// region may replace one still queued. Losing one is harmless: reports repeat.
@@ -131,6 +145,8 @@ type Client interface {
 	// UpdateSafePoint raises the safe point and returns the one now in force,
 	// which may be greater than ts: it never goes back.
 	UpdateSafePoint(ctx context.Context, ts uint64) (uint64, error)
+
+	Admin
 
 	// ClusterID identifies the cluster; never 0 once the client exists.
 	ClusterID() uint64

@@ -37,6 +37,8 @@ type fakeCluster struct {
 	next      atomic.Uint64
 	requests  atomic.Int64
 	hold      atomic.Pointer[chan struct{}] // timestamps wait for it
+	young     atomic.Bool                   // timestamps are refused
+	step      atomic.Bool                   // reports are answered with a step
 	mu        sync.Mutex
 	beats     []*pdpb.RegionHeartbeatRequest
 	listeners map[string]*bufconn.Listener
@@ -74,6 +76,9 @@ func (f *fakePD) Timestamps(st grpc.BidiStreamingServer[pdpb.TimestampRequest, p
 			<-*hold
 		}
 		resp := &pdpb.TimestampResponse{Header: f.header(), Count: req.Count}
+		if f.cluster.young.Load() {
+			resp.Header.Error = &pdpb.Error{Code: pdpb.Error_NOT_REPLICATED}
+		}
 		if resp.Header.Error == nil {
 			resp.Last = f.cluster.next.Add(uint64(req.Count))
 		}
@@ -95,7 +100,11 @@ func (f *fakePD) RegionHeartbeat(st grpc.BidiStreamingServer[pdpb.RegionHeartbea
 			f.cluster.beats = append(f.cluster.beats, req)
 			f.cluster.mu.Unlock()
 		}
-		if err := st.Send(&pdpb.RegionHeartbeatResponse{Header: h}); err != nil {
+		resp := &pdpb.RegionHeartbeatResponse{Header: h, RegionId: req.GetRegion().GetId()}
+		if f.cluster.step.Load() {
+			resp.Step = &pdpb.RegionHeartbeatResponse_Split{Split: &pdpb.SplitStep{}}
+		}
+		if err := st.Send(resp); err != nil {
 			return err
 		}
 	}
@@ -202,13 +211,13 @@ func TestHeartbeatsKeepTheLatestOfEachRegion(t *testing.T) {
 	b := newHeartbeats(beats.r)
 	for term := range uint64(3) {
 		for id := range uint64(2) {
-			require.NoError(t, b.put(&pdpb.RegionHeartbeatRequest{Region: &kvpb.Region{Id: id + 1}, Term: term}))
+			require.NoError(t, b.put(&pdpb.RegionHeartbeatRequest{Region: &kvpb.Region{Id: id + 1}, Term: term}, nil))
 		}
 	}
 	list := b.take()
 	require.Len(t, list, 2)
 	require.EqualValues(t, 2, list[0].Term)
-	require.NoError(t, b.put(&pdpb.RegionHeartbeatRequest{Region: &kvpb.Region{Id: 1}, Term: 9}))
+	require.NoError(t, b.put(&pdpb.RegionHeartbeatRequest{Region: &kvpb.Region{Id: 1}, Term: 9}, nil))
 	b.putBack(list)
 	list = b.take()
 	require.Len(t, list, 2)
@@ -239,7 +248,7 @@ func TestErrorsMatchTheirSentinels(t *testing.T) {
 	for code, want := range sentinels {
 		err := headerError(&pdpb.Header{Error: &pdpb.Error{Code: code, Message: "x"}})
 		require.ErrorIs(t, fmt.Errorf("wrapped: %w", err), want)
-		require.Equal(t, code == pdpb.Error_NOT_LEADER, retryable(err))
+		require.Equal(t, code == pdpb.Error_NOT_LEADER || code == pdpb.Error_NOT_REPLICATED, retryable(err))
 	}
 	require.NoError(t, headerError(nil))
 	require.NoError(t, headerError(&pdpb.Header{}))

@@ -24,12 +24,15 @@ type Handler interface {
 	GetStore(ctx context.Context, req *pdpb.GetStoreRequest) *pdpb.GetStoreResponse
 	GetStores(ctx context.Context, req *pdpb.GetStoresRequest) *pdpb.GetStoresResponse
 	StoreHeartbeat(ctx context.Context, req *pdpb.StoreHeartbeatRequest) *pdpb.StoreHeartbeatResponse
-	RegionHeartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest) *pdpb.RegionHeartbeatResponse
+	// RegionHeartbeat answers a report, perhaps with a step. Later steps for the
+	// regions of the same store go to deliver, until it returns false.
+	RegionHeartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest, deliver func(*pdpb.RegionHeartbeatResponse) bool) *pdpb.RegionHeartbeatResponse
 	GetRegion(ctx context.Context, req *pdpb.GetRegionRequest) *pdpb.GetRegionResponse
 	ScanRegions(ctx context.Context, req *pdpb.ScanRegionsRequest) *pdpb.ScanRegionsResponse
 	AskSplit(ctx context.Context, req *pdpb.AskSplitRequest) *pdpb.AskSplitResponse
 	GetSafePoint(ctx context.Context, req *pdpb.GetSafePointRequest) *pdpb.GetSafePointResponse
 	UpdateSafePoint(ctx context.Context, req *pdpb.UpdateSafePointRequest) *pdpb.UpdateSafePointResponse
+	adminHandler
 }
 
 // Direct returns a client that calls a PD of this process, which has started.
@@ -55,8 +58,15 @@ func (t directTransport) timestamp(ctx context.Context, clusterID uint64) Future
 	return Future{ts: last, err: err}
 }
 
-func (t directTransport) heartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest) error {
-	return headerError(t.h.RegionHeartbeat(ctx, req).GetHeader())
+func (t directTransport) heartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest, deliver deliverStep) error {
+	resp := t.h.RegionHeartbeat(ctx, req, deliver)
+	if err := headerError(resp.GetHeader()); err != nil {
+		return err
+	}
+	if resp.Step != nil {
+		deliver(resp)
+	}
+	return nil
 }
 
 func (t directTransport) local() Handler { return t.h }

@@ -19,7 +19,9 @@ type heartbeats struct {
 		sync.Mutex
 		order  []uint64 // region ids, oldest report first
 		latest map[uint64]*pdpb.RegionHeartbeatRequest
-		closed bool
+		// deliver takes the steps; set by the first report, always the same.
+		deliver deliverStep
+		closed  bool
 	}
 }
 
@@ -29,13 +31,14 @@ func newHeartbeats(r *remote) *heartbeats {
 	return b
 }
 
-func (b *heartbeats) put(req *pdpb.RegionHeartbeatRequest) error {
+func (b *heartbeats) put(req *pdpb.RegionHeartbeatRequest, deliver deliverStep) error {
 	id := req.GetRegion().GetId()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.mu.closed {
 		return ErrClosed
 	}
+	b.mu.deliver = deliver
 	if b.mu.latest[id] == nil {
 		if len(b.mu.order) >= maxBeats {
 			b.r.metrics.beatsDropped.Inc()
@@ -141,7 +144,14 @@ func (b *heartbeats) session(ctx context.Context) (sent bool, err error) {
 	}
 }
 
-// receive reads answers; a refusal other than of leadership concerns one region,
+func (b *heartbeats) step(resp *pdpb.RegionHeartbeatResponse) {
+	b.mu.Lock()
+	deliver := b.mu.deliver
+	b.mu.Unlock()
+	deliver(resp)
+}
+
+// receive reads steps and refusals; a refusal other than of leadership concerns one region,
 // which reports again when something changes.
 func (b *heartbeats) receive(stream pdpb.PD_RegionHeartbeatClient) error {
 	for {
@@ -155,6 +165,10 @@ func (b *heartbeats) receive(stream pdpb.PD_RegionHeartbeatClient) error {
 		}
 		if err != nil {
 			b.r.opts.Logger.Debug("region heartbeat refused", "region", resp.RegionId, "err", err)
+			continue
+		}
+		if resp.Step != nil {
+			b.step(resp)
 		}
 	}
 }

@@ -98,8 +98,8 @@ func (r *remote) local() Handler { return nil }
 
 func (r *remote) timestamp(ctx context.Context, _ uint64) Future { return r.tso.ask(ctx) }
 
-func (r *remote) heartbeat(_ context.Context, req *pdpb.RegionHeartbeatRequest) error {
-	return r.beats.put(req)
+func (r *remote) heartbeat(_ context.Context, req *pdpb.RegionHeartbeatRequest, deliver deliverStep) error {
+	return r.beats.put(req, deliver)
 }
 
 func (r *remote) knownCluster() uint64 {

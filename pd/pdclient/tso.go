@@ -132,8 +132,8 @@ func (s *tsStream) expire(err error) {
 	for _, q := range s.mu.queue {
 		switch {
 		case q.ctx.Err() != nil:
-			q.finish(0, q.ctx.Err())
-		case fatal || time.Since(q.since) > tsBudget:
+			q.finish(0, waited(q.ctx.Err(), err))
+		case fatal || time.Since(q.since) > tsBudget && !errors.Is(err, ErrNotReplicated):
 			q.finish(0, fmt.Errorf("timestamp: %w", err))
 		default:
 			keep = append(keep, q)

@@ -56,6 +56,7 @@ type Handler struct {
 	metrics   *metrics
 	clusterID atomic.Uint64
 	lead      atomic.Pointer[Leadership]
+	ways      ways
 }
 
 // New returns a handler that does not lead.

@@ -107,7 +107,7 @@ func TestEveryRequestIsCheckedForLeadershipAndCluster(t *testing.T) {
 			"GetStore":        h.GetStore(bg, &pdpb.GetStoreRequest{Header: head}).Header,
 			"GetStores":       h.GetStores(bg, &pdpb.GetStoresRequest{Header: head}).Header,
 			"StoreHeartbeat":  h.StoreHeartbeat(bg, &pdpb.StoreHeartbeatRequest{Header: head}).Header,
-			"RegionHeartbeat": h.RegionHeartbeat(bg, &pdpb.RegionHeartbeatRequest{Header: head}).Header,
+			"RegionHeartbeat": h.RegionHeartbeat(bg, &pdpb.RegionHeartbeatRequest{Header: head}, nil).Header,
 			"GetRegion":       h.GetRegion(bg, &pdpb.GetRegionRequest{Header: head}).Header,
 			"ScanRegions":     h.ScanRegions(bg, &pdpb.ScanRegionsRequest{Header: head}).Header,
 			"AskSplit":        h.AskSplit(bg, &pdpb.AskSplitRequest{Header: head}).Header,

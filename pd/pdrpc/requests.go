@@ -110,8 +110,9 @@ func (h *Handler) StoreHeartbeat(_ context.Context, req *pdpb.StoreHeartbeatRequ
 	return &pdpb.StoreHeartbeatResponse{Header: l.end(l.Cluster.StoreHeartbeat(time.Now(), req.Stats))}
 }
 
-// RegionHeartbeat takes the report of a region's leader.
-func (h *Handler) RegionHeartbeat(_ context.Context, req *pdpb.RegionHeartbeatRequest) *pdpb.RegionHeartbeatResponse {
+// RegionHeartbeat takes the report of a region's leader. Later steps for its store
+// go to deliver.
+func (h *Handler) RegionHeartbeat(_ context.Context, req *pdpb.RegionHeartbeatRequest, deliver func(*pdpb.RegionHeartbeatResponse) bool) *pdpb.RegionHeartbeatResponse {
 	id := req.GetRegion().GetId()
 	l, refused := h.begin(req.GetHeader())
 	if refused != nil {
@@ -122,6 +123,7 @@ func (h *Handler) RegionHeartbeat(_ context.Context, req *pdpb.RegionHeartbeatRe
 		h.metrics.regionBeatsRefused.Inc()
 	} else {
 		h.metrics.regionBeats.Inc()
+		h.ways.remember(req.GetLeader().GetStoreId(), deliver)
 	}
 	return &pdpb.RegionHeartbeatResponse{Header: l.end(err), RegionId: id}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"google.golang.org/grpc"
 
@@ -41,8 +42,48 @@ func (s service) Timestamps(stream grpc.BidiStreamingServer[pdpb.TimestampReques
 	}
 }
 
-// RegionHeartbeat answers each report; refusals do not end the stream.
+// maxSteps wait for a stream to take them; more are dropped, they come again.
+const maxSteps = 4096
+
+// stepStream sends what PD wants to one client. Reports come in on the goroutine of
+// the rpc, steps go out on another one: they arise at any time.
+type stepStream struct {
+	queue chan *pdpb.RegionHeartbeatResponse
+	done  chan struct{} // closed when the stream ends
+}
+
+func (q *stepStream) deliver(resp *pdpb.RegionHeartbeatResponse) bool {
+	select {
+	case <-q.done:
+		return false
+	default:
+	}
+	select {
+	case q.queue <- resp:
+	default:
+	}
+	return true
+}
+
+// RegionHeartbeat takes reports and sends steps and refusals, which do not end the
+// stream.
 func (s service) RegionHeartbeat(stream grpc.BidiStreamingServer[pdpb.RegionHeartbeatRequest, pdpb.RegionHeartbeatResponse]) error {
+	q := &stepStream{queue: make(chan *pdpb.RegionHeartbeatResponse, maxSteps), done: make(chan struct{})}
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	defer close(q.done)
+	sender.Go(func() {
+		for {
+			select {
+			case resp := <-q.queue:
+				if stream.Send(resp) != nil {
+					return // Recv fails too
+				}
+			case <-q.done:
+				return
+			}
+		}
+	})
 	for {
 		req, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -51,8 +92,9 @@ func (s service) RegionHeartbeat(stream grpc.BidiStreamingServer[pdpb.RegionHear
 		if err != nil {
 			return err
 		}
-		if err := stream.Send(s.h.RegionHeartbeat(stream.Context(), req)); err != nil {
-			return err
+		resp := s.h.RegionHeartbeat(stream.Context(), req, q.deliver)
+		if resp.Step != nil || resp.GetHeader().GetError() != nil {
+			q.deliver(resp)
 		}
 	}
 }

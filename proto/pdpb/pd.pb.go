@@ -24,6 +24,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Liveness is how PD sees a store: its state, or how long it was not heard of.
+type Liveness int32
+
+const (
+	Liveness_LIVENESS_UP           Liveness = 0
+	Liveness_LIVENESS_DISCONNECTED Liveness = 1 // no report for seconds: nothing is moved to it
+	Liveness_LIVENESS_DOWN         Liveness = 2 // no report for so long that its replicas are replaced
+	Liveness_LIVENESS_OFFLINE      Liveness = 3 // being drained
+	Liveness_LIVENESS_TOMBSTONE    Liveness = 4 // drained, and gone for good
+)
+
+// Enum value maps for Liveness.
+var (
+	Liveness_name = map[int32]string{
+		0: "LIVENESS_UP",
+		1: "LIVENESS_DISCONNECTED",
+		2: "LIVENESS_DOWN",
+		3: "LIVENESS_OFFLINE",
+		4: "LIVENESS_TOMBSTONE",
+	}
+	Liveness_value = map[string]int32{
+		"LIVENESS_UP":           0,
+		"LIVENESS_DISCONNECTED": 1,
+		"LIVENESS_DOWN":         2,
+		"LIVENESS_OFFLINE":      3,
+		"LIVENESS_TOMBSTONE":    4,
+	}
+)
+
+func (x Liveness) Enum() *Liveness {
+	p := new(Liveness)
+	*p = x
+	return p
+}
+
+func (x Liveness) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Liveness) Descriptor() protoreflect.EnumDescriptor {
+	return file_pdpb_pd_proto_enumTypes[0].Descriptor()
+}
+
+func (Liveness) Type() protoreflect.EnumType {
+	return &file_pdpb_pd_proto_enumTypes[0]
+}
+
+func (x Liveness) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Liveness.Descriptor instead.
+func (Liveness) EnumDescriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{0}
+}
+
 type Error_Code int32
 
 const (
@@ -37,21 +93,27 @@ const (
 	Error_STALE_EPOCH          Error_Code = 7
 	Error_CLUSTER_MISMATCH     Error_Code = 8
 	Error_INVALID              Error_Code = 9
+	// A young cluster gives no timestamps before its first region has its replicas.
+	Error_NOT_REPLICATED Error_Code = 10
+	// What was asked for cannot be done now; the message says why.
+	Error_REFUSED Error_Code = 11
 )
 
 // Enum value maps for Error_Code.
 var (
 	Error_Code_name = map[int32]string{
-		0: "OK",
-		1: "NOT_LEADER",
-		2: "NOT_BOOTSTRAPPED",
-		3: "ALREADY_BOOTSTRAPPED",
-		4: "STORE_TOMBSTONE",
-		5: "REGION_NOT_FOUND",
-		6: "STORE_NOT_FOUND",
-		7: "STALE_EPOCH",
-		8: "CLUSTER_MISMATCH",
-		9: "INVALID",
+		0:  "OK",
+		1:  "NOT_LEADER",
+		2:  "NOT_BOOTSTRAPPED",
+		3:  "ALREADY_BOOTSTRAPPED",
+		4:  "STORE_TOMBSTONE",
+		5:  "REGION_NOT_FOUND",
+		6:  "STORE_NOT_FOUND",
+		7:  "STALE_EPOCH",
+		8:  "CLUSTER_MISMATCH",
+		9:  "INVALID",
+		10: "NOT_REPLICATED",
+		11: "REFUSED",
 	}
 	Error_Code_value = map[string]int32{
 		"OK":                   0,
@@ -64,6 +126,8 @@ var (
 		"STALE_EPOCH":          7,
 		"CLUSTER_MISMATCH":     8,
 		"INVALID":              9,
+		"NOT_REPLICATED":       10,
+		"REFUSED":              11,
 	}
 )
 
@@ -78,11 +142,11 @@ func (x Error_Code) String() string {
 }
 
 func (Error_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_pdpb_pd_proto_enumTypes[0].Descriptor()
+	return file_pdpb_pd_proto_enumTypes[1].Descriptor()
 }
 
 func (Error_Code) Type() protoreflect.EnumType {
-	return &file_pdpb_pd_proto_enumTypes[0]
+	return &file_pdpb_pd_proto_enumTypes[1]
 }
 
 func (x Error_Code) Number() protoreflect.EnumNumber {
@@ -127,11 +191,11 @@ func (x ChangePeer_Type) String() string {
 }
 
 func (ChangePeer_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_pdpb_pd_proto_enumTypes[1].Descriptor()
+	return file_pdpb_pd_proto_enumTypes[2].Descriptor()
 }
 
 func (ChangePeer_Type) Type() protoreflect.EnumType {
-	return &file_pdpb_pd_proto_enumTypes[1]
+	return &file_pdpb_pd_proto_enumTypes[2]
 }
 
 func (x ChangePeer_Type) Number() protoreflect.EnumNumber {
@@ -141,6 +205,110 @@ func (x ChangePeer_Type) Number() protoreflect.EnumNumber {
 // Deprecated: Use ChangePeer_Type.Descriptor instead.
 func (ChangePeer_Type) EnumDescriptor() ([]byte, []int) {
 	return file_pdpb_pd_proto_rawDescGZIP(), []int{26, 0}
+}
+
+type PlacementRule_Role int32
+
+const (
+	PlacementRule_VOTER    PlacementRule_Role = 0
+	PlacementRule_LEADER   PlacementRule_Role = 1 // a voter; only such may lead
+	PlacementRule_FOLLOWER PlacementRule_Role = 2 // a voter that does not lead
+	PlacementRule_LEARNER  PlacementRule_Role = 3
+)
+
+// Enum value maps for PlacementRule_Role.
+var (
+	PlacementRule_Role_name = map[int32]string{
+		0: "VOTER",
+		1: "LEADER",
+		2: "FOLLOWER",
+		3: "LEARNER",
+	}
+	PlacementRule_Role_value = map[string]int32{
+		"VOTER":    0,
+		"LEADER":   1,
+		"FOLLOWER": 2,
+		"LEARNER":  3,
+	}
+)
+
+func (x PlacementRule_Role) Enum() *PlacementRule_Role {
+	p := new(PlacementRule_Role)
+	*p = x
+	return p
+}
+
+func (x PlacementRule_Role) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PlacementRule_Role) Descriptor() protoreflect.EnumDescriptor {
+	return file_pdpb_pd_proto_enumTypes[3].Descriptor()
+}
+
+func (PlacementRule_Role) Type() protoreflect.EnumType {
+	return &file_pdpb_pd_proto_enumTypes[3]
+}
+
+func (x PlacementRule_Role) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PlacementRule_Role.Descriptor instead.
+func (PlacementRule_Role) EnumDescriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{79, 0}
+}
+
+type LabelConstraint_Op int32
+
+const (
+	LabelConstraint_IN         LabelConstraint_Op = 0
+	LabelConstraint_NOT_IN     LabelConstraint_Op = 1
+	LabelConstraint_EXISTS     LabelConstraint_Op = 2
+	LabelConstraint_NOT_EXISTS LabelConstraint_Op = 3
+)
+
+// Enum value maps for LabelConstraint_Op.
+var (
+	LabelConstraint_Op_name = map[int32]string{
+		0: "IN",
+		1: "NOT_IN",
+		2: "EXISTS",
+		3: "NOT_EXISTS",
+	}
+	LabelConstraint_Op_value = map[string]int32{
+		"IN":         0,
+		"NOT_IN":     1,
+		"EXISTS":     2,
+		"NOT_EXISTS": 3,
+	}
+)
+
+func (x LabelConstraint_Op) Enum() *LabelConstraint_Op {
+	p := new(LabelConstraint_Op)
+	*p = x
+	return p
+}
+
+func (x LabelConstraint_Op) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LabelConstraint_Op) Descriptor() protoreflect.EnumDescriptor {
+	return file_pdpb_pd_proto_enumTypes[4].Descriptor()
+}
+
+func (LabelConstraint_Op) Type() protoreflect.EnumType {
+	return &file_pdpb_pd_proto_enumTypes[4]
+}
+
+func (x LabelConstraint_Op) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LabelConstraint_Op.Descriptor instead.
+func (LabelConstraint_Op) EnumDescriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{80, 0}
 }
 
 type Error struct {
@@ -1369,11 +1537,17 @@ func (x *StoreHeartbeatRequest) GetStats() *StoreStats {
 }
 
 type StoreHeartbeatResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
-	State         kvpb.StoreState        `protobuf:"varint,2,opt,name=state,proto3,enum=cairn.kv.v1.StoreState" json:"state,omitempty"` // as PD sees the store
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Header *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	State  kvpb.StoreState        `protobuf:"varint,2,opt,name=state,proto3,enum=cairn.kv.v1.StoreState" json:"state,omitempty"` // as PD sees the store
+	// PD has not heard of the regions led on the store since it began to lead:
+	// report all of them now.
+	ReportRegions bool `protobuf:"varint,3,opt,name=report_regions,json=reportRegions,proto3" json:"report_regions,omitempty"`
+	// What Placement says about sizes.
+	RegionSplitBytes uint64 `protobuf:"varint,4,opt,name=region_split_bytes,json=regionSplitBytes,proto3" json:"region_split_bytes,omitempty"`
+	RegionMaxBytes   uint64 `protobuf:"varint,5,opt,name=region_max_bytes,json=regionMaxBytes,proto3" json:"region_max_bytes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *StoreHeartbeatResponse) Reset() {
@@ -1418,6 +1592,27 @@ func (x *StoreHeartbeatResponse) GetState() kvpb.StoreState {
 		return x.State
 	}
 	return kvpb.StoreState(0)
+}
+
+func (x *StoreHeartbeatResponse) GetReportRegions() bool {
+	if x != nil {
+		return x.ReportRegions
+	}
+	return false
+}
+
+func (x *StoreHeartbeatResponse) GetRegionSplitBytes() uint64 {
+	if x != nil {
+		return x.RegionSplitBytes
+	}
+	return 0
+}
+
+func (x *StoreHeartbeatResponse) GetRegionMaxBytes() uint64 {
+	if x != nil {
+		return x.RegionMaxBytes
+	}
+	return 0
 }
 
 // RegionHeartbeatRequest is sent by a region's leader, on change and periodically.
@@ -2618,14 +2813,3072 @@ func (x *UpdateSafePointResponse) GetSafePoint() uint64 {
 	return 0
 }
 
+type DescribeStoresRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	StoreIds      []uint64               `protobuf:"varint,2,rep,packed,name=store_ids,json=storeIds,proto3" json:"store_ids,omitempty"` // none = all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeStoresRequest) Reset() {
+	*x = DescribeStoresRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeStoresRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeStoresRequest) ProtoMessage() {}
+
+func (x *DescribeStoresRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeStoresRequest.ProtoReflect.Descriptor instead.
+func (*DescribeStoresRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *DescribeStoresRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *DescribeStoresRequest) GetStoreIds() []uint64 {
+	if x != nil {
+		return x.StoreIds
+	}
+	return nil
+}
+
+type DescribeStoresResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Stores        []*StoreDescription    `protobuf:"bytes,2,rep,name=stores,proto3" json:"stores,omitempty"` // by id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeStoresResponse) Reset() {
+	*x = DescribeStoresResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeStoresResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeStoresResponse) ProtoMessage() {}
+
+func (x *DescribeStoresResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeStoresResponse.ProtoReflect.Descriptor instead.
+func (*DescribeStoresResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DescribeStoresResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *DescribeStoresResponse) GetStores() []*StoreDescription {
+	if x != nil {
+		return x.Stores
+	}
+	return nil
+}
+
+type StoreDescription struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Store    *kvpb.Store            `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	Liveness Liveness               `protobuf:"varint,2,opt,name=liveness,proto3,enum=cairn.pd.v1.Liveness" json:"liveness,omitempty"`
+	Stats    *StoreStats            `protobuf:"bytes,3,opt,name=stats,proto3" json:"stats,omitempty"`                        // the last report; absent before it
+	SilentMs uint64                 `protobuf:"varint,4,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"` // since the last report; absent stats: since PD leads
+	// As the reports of regions tell.
+	Leaders     uint32 `protobuf:"varint,5,opt,name=leaders,proto3" json:"leaders,omitempty"`
+	Regions     uint32 `protobuf:"varint,6,opt,name=regions,proto3" json:"regions,omitempty"` // replicas of any role
+	Learners    uint32 `protobuf:"varint,7,opt,name=learners,proto3" json:"learners,omitempty"`
+	Pending     uint32 `protobuf:"varint,8,opt,name=pending,proto3" json:"pending,omitempty"` // replicas that lag behind
+	LeaderBytes uint64 `protobuf:"varint,9,opt,name=leader_bytes,json=leaderBytes,proto3" json:"leader_bytes,omitempty"`
+	RegionBytes uint64 `protobuf:"varint,10,opt,name=region_bytes,json=regionBytes,proto3" json:"region_bytes,omitempty"`
+	// Rates per second, averaged over about a minute.
+	Rates *Rates         `protobuf:"bytes,11,opt,name=rates,proto3" json:"rates,omitempty"`
+	Drain *DrainProgress `protobuf:"bytes,12,opt,name=drain,proto3" json:"drain,omitempty"` // absent unless offline
+	// What PD is doing to the store, and why nothing is moved to it.
+	Remarks       []string `protobuf:"bytes,13,rep,name=remarks,proto3" json:"remarks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoreDescription) Reset() {
+	*x = StoreDescription{}
+	mi := &file_pdpb_pd_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoreDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoreDescription) ProtoMessage() {}
+
+func (x *StoreDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoreDescription.ProtoReflect.Descriptor instead.
+func (*StoreDescription) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *StoreDescription) GetStore() *kvpb.Store {
+	if x != nil {
+		return x.Store
+	}
+	return nil
+}
+
+func (x *StoreDescription) GetLiveness() Liveness {
+	if x != nil {
+		return x.Liveness
+	}
+	return Liveness_LIVENESS_UP
+}
+
+func (x *StoreDescription) GetStats() *StoreStats {
+	if x != nil {
+		return x.Stats
+	}
+	return nil
+}
+
+func (x *StoreDescription) GetSilentMs() uint64 {
+	if x != nil {
+		return x.SilentMs
+	}
+	return 0
+}
+
+func (x *StoreDescription) GetLeaders() uint32 {
+	if x != nil {
+		return x.Leaders
+	}
+	return 0
+}
+
+func (x *StoreDescription) GetRegions() uint32 {
+	if x != nil {
+		return x.Regions
+	}
+	return 0
+}
+
+func (x *StoreDescription) GetLearners() uint32 {
+	if x != nil {
+		return x.Learners
+	}
+	return 0
+}
+
+func (x *StoreDescription) GetPending() uint32 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *StoreDescription) GetLeaderBytes() uint64 {
+	if x != nil {
+		return x.LeaderBytes
+	}
+	return 0
+}
+
+func (x *StoreDescription) GetRegionBytes() uint64 {
+	if x != nil {
+		return x.RegionBytes
+	}
+	return 0
+}
+
+func (x *StoreDescription) GetRates() *Rates {
+	if x != nil {
+		return x.Rates
+	}
+	return nil
+}
+
+func (x *StoreDescription) GetDrain() *DrainProgress {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *StoreDescription) GetRemarks() []string {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
+type Rates struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WrittenBytes  float64                `protobuf:"fixed64,1,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
+	WrittenKeys   float64                `protobuf:"fixed64,2,opt,name=written_keys,json=writtenKeys,proto3" json:"written_keys,omitempty"`
+	ReadBytes     float64                `protobuf:"fixed64,3,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	ReadKeys      float64                `protobuf:"fixed64,4,opt,name=read_keys,json=readKeys,proto3" json:"read_keys,omitempty"`
+	Queries       float64                `protobuf:"fixed64,5,opt,name=queries,proto3" json:"queries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rates) Reset() {
+	*x = Rates{}
+	mi := &file_pdpb_pd_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rates) ProtoMessage() {}
+
+func (x *Rates) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rates.ProtoReflect.Descriptor instead.
+func (*Rates) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Rates) GetWrittenBytes() float64 {
+	if x != nil {
+		return x.WrittenBytes
+	}
+	return 0
+}
+
+func (x *Rates) GetWrittenKeys() float64 {
+	if x != nil {
+		return x.WrittenKeys
+	}
+	return 0
+}
+
+func (x *Rates) GetReadBytes() float64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *Rates) GetReadKeys() float64 {
+	if x != nil {
+		return x.ReadKeys
+	}
+	return 0
+}
+
+func (x *Rates) GetQueries() float64 {
+	if x != nil {
+		return x.Queries
+	}
+	return 0
+}
+
+type DrainProgress struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	RegionsAtStart uint32                 `protobuf:"varint,1,opt,name=regions_at_start,json=regionsAtStart,proto3" json:"regions_at_start,omitempty"`
+	RegionsLeft    uint32                 `protobuf:"varint,2,opt,name=regions_left,json=regionsLeft,proto3" json:"regions_left,omitempty"`
+	LeadersLeft    uint32                 `protobuf:"varint,3,opt,name=leaders_left,json=leadersLeft,proto3" json:"leaders_left,omitempty"`
+	BytesLeft      uint64                 `protobuf:"varint,4,opt,name=bytes_left,json=bytesLeft,proto3" json:"bytes_left,omitempty"`
+	RunningMs      uint64                 `protobuf:"varint,5,opt,name=running_ms,json=runningMs,proto3" json:"running_ms,omitempty"`
+	EtaMs          int64                  `protobuf:"varint,6,opt,name=eta_ms,json=etaMs,proto3" json:"eta_ms,omitempty"`         // -1 = unknown
+	WaitsFor       string                 `protobuf:"bytes,7,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"` // why it does not go faster, or at all
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DrainProgress) Reset() {
+	*x = DrainProgress{}
+	mi := &file_pdpb_pd_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainProgress) ProtoMessage() {}
+
+func (x *DrainProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
+func (*DrainProgress) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *DrainProgress) GetRegionsAtStart() uint32 {
+	if x != nil {
+		return x.RegionsAtStart
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetRegionsLeft() uint32 {
+	if x != nil {
+		return x.RegionsLeft
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetLeadersLeft() uint32 {
+	if x != nil {
+		return x.LeadersLeft
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetBytesLeft() uint64 {
+	if x != nil {
+		return x.BytesLeft
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetRunningMs() uint64 {
+	if x != nil {
+		return x.RunningMs
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetEtaMs() int64 {
+	if x != nil {
+		return x.EtaMs
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetWaitsFor() string {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return ""
+}
+
+type DrainStoreRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Header  *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	StoreId uint64                 `protobuf:"varint,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	Undo    bool                   `protobuf:"varint,3,opt,name=undo,proto3" json:"undo,omitempty"`
+	// Drain even if the cluster cannot keep its replicas without the store.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainStoreRequest) Reset() {
+	*x = DrainStoreRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainStoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainStoreRequest) ProtoMessage() {}
+
+func (x *DrainStoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainStoreRequest.ProtoReflect.Descriptor instead.
+func (*DrainStoreRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *DrainStoreRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *DrainStoreRequest) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+func (x *DrainStoreRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+func (x *DrainStoreRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type DrainStoreResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Store         *StoreDescription      `protobuf:"bytes,2,opt,name=store,proto3" json:"store,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainStoreResponse) Reset() {
+	*x = DrainStoreResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainStoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainStoreResponse) ProtoMessage() {}
+
+func (x *DrainStoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainStoreResponse.ProtoReflect.Descriptor instead.
+func (*DrainStoreResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *DrainStoreResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *DrainStoreResponse) GetStore() *StoreDescription {
+	if x != nil {
+		return x.Store
+	}
+	return nil
+}
+
+type RemoveTombstonesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTombstonesRequest) Reset() {
+	*x = RemoveTombstonesRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTombstonesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTombstonesRequest) ProtoMessage() {}
+
+func (x *RemoveTombstonesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTombstonesRequest.ProtoReflect.Descriptor instead.
+func (*RemoveTombstonesRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RemoveTombstonesRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+type RemoveTombstonesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	StoreIds      []uint64               `protobuf:"varint,2,rep,packed,name=store_ids,json=storeIds,proto3" json:"store_ids,omitempty"` // forgotten
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTombstonesResponse) Reset() {
+	*x = RemoveTombstonesResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTombstonesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTombstonesResponse) ProtoMessage() {}
+
+func (x *RemoveTombstonesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTombstonesResponse.ProtoReflect.Descriptor instead.
+func (*RemoveTombstonesResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *RemoveTombstonesResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *RemoveTombstonesResponse) GetStoreIds() []uint64 {
+	if x != nil {
+		return x.StoreIds
+	}
+	return nil
+}
+
+// SetStoreLabels changes labels; an empty value removes one. What is set here
+// stays when the store registers again.
+type SetStoreLabelsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	StoreId       uint64                 `protobuf:"varint,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	Labels        []*kvpb.StoreLabel     `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetStoreLabelsRequest) Reset() {
+	*x = SetStoreLabelsRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetStoreLabelsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetStoreLabelsRequest) ProtoMessage() {}
+
+func (x *SetStoreLabelsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetStoreLabelsRequest.ProtoReflect.Descriptor instead.
+func (*SetStoreLabelsRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *SetStoreLabelsRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *SetStoreLabelsRequest) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+func (x *SetStoreLabelsRequest) GetLabels() []*kvpb.StoreLabel {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+type SetStoreLabelsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Store         *StoreDescription      `protobuf:"bytes,2,opt,name=store,proto3" json:"store,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetStoreLabelsResponse) Reset() {
+	*x = SetStoreLabelsResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetStoreLabelsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetStoreLabelsResponse) ProtoMessage() {}
+
+func (x *SetStoreLabelsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetStoreLabelsResponse.ProtoReflect.Descriptor instead.
+func (*SetStoreLabelsResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *SetStoreLabelsResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *SetStoreLabelsResponse) GetStore() *StoreDescription {
+	if x != nil {
+		return x.Store
+	}
+	return nil
+}
+
+// DescribeRegionsRequest: by ids, or by key, or the range [start_key, end_key).
+type DescribeRegionsRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Header    *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	RegionIds []uint64               `protobuf:"varint,2,rep,packed,name=region_ids,json=regionIds,proto3" json:"region_ids,omitempty"`
+	ByKey     bool                   `protobuf:"varint,3,opt,name=by_key,json=byKey,proto3" json:"by_key,omitempty"`
+	Key       []byte                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	StartKey  []byte                 `protobuf:"bytes,5,opt,name=start_key,json=startKey,proto3" json:"start_key,omitempty"`
+	EndKey    []byte                 `protobuf:"bytes,6,opt,name=end_key,json=endKey,proto3" json:"end_key,omitempty"`
+	Limit     uint32                 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`                    // 0 = 1024, which is also the most
+	StoreId   uint64                 `protobuf:"varint,8,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"` // 0 = any; else those with a replica there
+	// Only those that are not as they should be: replicas missing, too many, down,
+	// pending, no leader, in a joint configuration.
+	Unhealthy     bool `protobuf:"varint,9,opt,name=unhealthy,proto3" json:"unhealthy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeRegionsRequest) Reset() {
+	*x = DescribeRegionsRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeRegionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeRegionsRequest) ProtoMessage() {}
+
+func (x *DescribeRegionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeRegionsRequest.ProtoReflect.Descriptor instead.
+func (*DescribeRegionsRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *DescribeRegionsRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *DescribeRegionsRequest) GetRegionIds() []uint64 {
+	if x != nil {
+		return x.RegionIds
+	}
+	return nil
+}
+
+func (x *DescribeRegionsRequest) GetByKey() bool {
+	if x != nil {
+		return x.ByKey
+	}
+	return false
+}
+
+func (x *DescribeRegionsRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *DescribeRegionsRequest) GetStartKey() []byte {
+	if x != nil {
+		return x.StartKey
+	}
+	return nil
+}
+
+func (x *DescribeRegionsRequest) GetEndKey() []byte {
+	if x != nil {
+		return x.EndKey
+	}
+	return nil
+}
+
+func (x *DescribeRegionsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *DescribeRegionsRequest) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+func (x *DescribeRegionsRequest) GetUnhealthy() bool {
+	if x != nil {
+		return x.Unhealthy
+	}
+	return false
+}
+
+type DescribeRegionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Regions       []*RegionDescription   `protobuf:"bytes,2,rep,name=regions,proto3" json:"regions,omitempty"` // in key order, or in that of the ids
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeRegionsResponse) Reset() {
+	*x = DescribeRegionsResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeRegionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeRegionsResponse) ProtoMessage() {}
+
+func (x *DescribeRegionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeRegionsResponse.ProtoReflect.Descriptor instead.
+func (*DescribeRegionsResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *DescribeRegionsResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *DescribeRegionsResponse) GetRegions() []*RegionDescription {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+type RegionDescription struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Region           *kvpb.Region           `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	Leader           *kvpb.Peer             `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"` // absent when unknown
+	Term             uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	ApproximateBytes uint64                 `protobuf:"varint,4,opt,name=approximate_bytes,json=approximateBytes,proto3" json:"approximate_bytes,omitempty"` // 0 = unknown
+	ApproximateKeys  uint64                 `protobuf:"varint,5,opt,name=approximate_keys,json=approximateKeys,proto3" json:"approximate_keys,omitempty"`
+	Rates            *Rates                 `protobuf:"bytes,6,opt,name=rates,proto3" json:"rates,omitempty"`
+	PendingPeers     []*kvpb.Peer           `protobuf:"bytes,7,rep,name=pending_peers,json=pendingPeers,proto3" json:"pending_peers,omitempty"`
+	DownPeers        []*DownPeer            `protobuf:"bytes,8,rep,name=down_peers,json=downPeers,proto3" json:"down_peers,omitempty"`
+	SilentMs         uint64                 `protobuf:"varint,9,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"` // since the last report; without leader: since PD leads
+	Operator         *OperatorDescription   `protobuf:"bytes,10,opt,name=operator,proto3" json:"operator,omitempty"`                 // running; absent when none
+	// Why the region is being changed, or why it is not.
+	Reason        string   `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	Problems      []string `protobuf:"bytes,12,rep,name=problems,proto3" json:"problems,omitempty"` // such as "1 replica missing"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegionDescription) Reset() {
+	*x = RegionDescription{}
+	mi := &file_pdpb_pd_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegionDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegionDescription) ProtoMessage() {}
+
+func (x *RegionDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegionDescription.ProtoReflect.Descriptor instead.
+func (*RegionDescription) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *RegionDescription) GetRegion() *kvpb.Region {
+	if x != nil {
+		return x.Region
+	}
+	return nil
+}
+
+func (x *RegionDescription) GetLeader() *kvpb.Peer {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
+}
+
+func (x *RegionDescription) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *RegionDescription) GetApproximateBytes() uint64 {
+	if x != nil {
+		return x.ApproximateBytes
+	}
+	return 0
+}
+
+func (x *RegionDescription) GetApproximateKeys() uint64 {
+	if x != nil {
+		return x.ApproximateKeys
+	}
+	return 0
+}
+
+func (x *RegionDescription) GetRates() *Rates {
+	if x != nil {
+		return x.Rates
+	}
+	return nil
+}
+
+func (x *RegionDescription) GetPendingPeers() []*kvpb.Peer {
+	if x != nil {
+		return x.PendingPeers
+	}
+	return nil
+}
+
+func (x *RegionDescription) GetDownPeers() []*DownPeer {
+	if x != nil {
+		return x.DownPeers
+	}
+	return nil
+}
+
+func (x *RegionDescription) GetSilentMs() uint64 {
+	if x != nil {
+		return x.SilentMs
+	}
+	return 0
+}
+
+func (x *RegionDescription) GetOperator() *OperatorDescription {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+func (x *RegionDescription) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RegionDescription) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+type OperatorDescription struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	RegionId      uint64                 `protobuf:"varint,2,opt,name=region_id,json=regionId,proto3" json:"region_id,omitempty"`
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`     // such as "replace-down-peer"
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // why it was made, for people
+	Steps         []string               `protobuf:"bytes,5,rep,name=steps,proto3" json:"steps,omitempty"`
+	Step          uint32                 `protobuf:"varint,6,opt,name=step,proto3" json:"step,omitempty"`    // steps done
+	State         string                 `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`   // running, succeeded, cancelled, timeout, replaced
+	Result        string                 `protobuf:"bytes,8,opt,name=result,proto3" json:"result,omitempty"` // why it ended; while running, what it waits for
+	CreatedUnixMs int64                  `protobuf:"varint,9,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
+	RunningMs     uint64                 `protobuf:"varint,10,opt,name=running_ms,json=runningMs,proto3" json:"running_ms,omitempty"` // until now, or until it ended
+	Creator       string                 `protobuf:"bytes,11,opt,name=creator,proto3" json:"creator,omitempty"`                       // a checker, a scheduler or "admin"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperatorDescription) Reset() {
+	*x = OperatorDescription{}
+	mi := &file_pdpb_pd_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperatorDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperatorDescription) ProtoMessage() {}
+
+func (x *OperatorDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperatorDescription.ProtoReflect.Descriptor instead.
+func (*OperatorDescription) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *OperatorDescription) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *OperatorDescription) GetRegionId() uint64 {
+	if x != nil {
+		return x.RegionId
+	}
+	return 0
+}
+
+func (x *OperatorDescription) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *OperatorDescription) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *OperatorDescription) GetSteps() []string {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *OperatorDescription) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *OperatorDescription) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *OperatorDescription) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *OperatorDescription) GetCreatedUnixMs() int64 {
+	if x != nil {
+		return x.CreatedUnixMs
+	}
+	return 0
+}
+
+func (x *OperatorDescription) GetRunningMs() uint64 {
+	if x != nil {
+		return x.RunningMs
+	}
+	return 0
+}
+
+func (x *OperatorDescription) GetCreator() string {
+	if x != nil {
+		return x.Creator
+	}
+	return ""
+}
+
+type ListOperatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	RegionId      uint64                 `protobuf:"varint,2,opt,name=region_id,json=regionId,proto3" json:"region_id,omitempty"` // 0 = all
+	Finished      bool                   `protobuf:"varint,3,opt,name=finished,proto3" json:"finished,omitempty"`                 // the recent ones too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperatorsRequest) Reset() {
+	*x = ListOperatorsRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperatorsRequest) ProtoMessage() {}
+
+func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
+func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *ListOperatorsRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *ListOperatorsRequest) GetRegionId() uint64 {
+	if x != nil {
+		return x.RegionId
+	}
+	return 0
+}
+
+func (x *ListOperatorsRequest) GetFinished() bool {
+	if x != nil {
+		return x.Finished
+	}
+	return false
+}
+
+type ListOperatorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Operators     []*OperatorDescription `protobuf:"bytes,2,rep,name=operators,proto3" json:"operators,omitempty"` // running first, then the newest finished
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperatorsResponse) Reset() {
+	*x = ListOperatorsResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperatorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperatorsResponse) ProtoMessage() {}
+
+func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
+func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ListOperatorsResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *ListOperatorsResponse) GetOperators() []*OperatorDescription {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
+type AddOperatorRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Header   *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	RegionId uint64                 `protobuf:"varint,2,opt,name=region_id,json=regionId,proto3" json:"region_id,omitempty"` // not for scatter of a range
+	// Types that are valid to be assigned to What:
+	//
+	//	*AddOperatorRequest_TransferLeader
+	//	*AddOperatorRequest_AddPeer
+	//	*AddOperatorRequest_RemovePeer
+	//	*AddOperatorRequest_MovePeer
+	//	*AddOperatorRequest_Split
+	//	*AddOperatorRequest_Merge
+	//	*AddOperatorRequest_Scatter
+	What          isAddOperatorRequest_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddOperatorRequest) Reset() {
+	*x = AddOperatorRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddOperatorRequest) ProtoMessage() {}
+
+func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
+func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *AddOperatorRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetRegionId() uint64 {
+	if x != nil {
+		return x.RegionId
+	}
+	return 0
+}
+
+func (x *AddOperatorRequest) GetWhat() isAddOperatorRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetTransferLeader() *TransferLeaderTo {
+	if x != nil {
+		if x, ok := x.What.(*AddOperatorRequest_TransferLeader); ok {
+			return x.TransferLeader
+		}
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetAddPeer() *AddPeerTo {
+	if x != nil {
+		if x, ok := x.What.(*AddOperatorRequest_AddPeer); ok {
+			return x.AddPeer
+		}
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetRemovePeer() *RemovePeerFrom {
+	if x != nil {
+		if x, ok := x.What.(*AddOperatorRequest_RemovePeer); ok {
+			return x.RemovePeer
+		}
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetMovePeer() *MovePeer {
+	if x != nil {
+		if x, ok := x.What.(*AddOperatorRequest_MovePeer); ok {
+			return x.MovePeer
+		}
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetSplit() *SplitAt {
+	if x != nil {
+		if x, ok := x.What.(*AddOperatorRequest_Split); ok {
+			return x.Split
+		}
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetMerge() *MergeInto {
+	if x != nil {
+		if x, ok := x.What.(*AddOperatorRequest_Merge); ok {
+			return x.Merge
+		}
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetScatter() *Scatter {
+	if x != nil {
+		if x, ok := x.What.(*AddOperatorRequest_Scatter); ok {
+			return x.Scatter
+		}
+	}
+	return nil
+}
+
+type isAddOperatorRequest_What interface {
+	isAddOperatorRequest_What()
+}
+
+type AddOperatorRequest_TransferLeader struct {
+	TransferLeader *TransferLeaderTo `protobuf:"bytes,3,opt,name=transfer_leader,json=transferLeader,proto3,oneof"`
+}
+
+type AddOperatorRequest_AddPeer struct {
+	AddPeer *AddPeerTo `protobuf:"bytes,4,opt,name=add_peer,json=addPeer,proto3,oneof"`
+}
+
+type AddOperatorRequest_RemovePeer struct {
+	RemovePeer *RemovePeerFrom `protobuf:"bytes,5,opt,name=remove_peer,json=removePeer,proto3,oneof"`
+}
+
+type AddOperatorRequest_MovePeer struct {
+	MovePeer *MovePeer `protobuf:"bytes,6,opt,name=move_peer,json=movePeer,proto3,oneof"`
+}
+
+type AddOperatorRequest_Split struct {
+	Split *SplitAt `protobuf:"bytes,7,opt,name=split,proto3,oneof"`
+}
+
+type AddOperatorRequest_Merge struct {
+	Merge *MergeInto `protobuf:"bytes,8,opt,name=merge,proto3,oneof"`
+}
+
+type AddOperatorRequest_Scatter struct {
+	Scatter *Scatter `protobuf:"bytes,9,opt,name=scatter,proto3,oneof"`
+}
+
+func (*AddOperatorRequest_TransferLeader) isAddOperatorRequest_What() {}
+
+func (*AddOperatorRequest_AddPeer) isAddOperatorRequest_What() {}
+
+func (*AddOperatorRequest_RemovePeer) isAddOperatorRequest_What() {}
+
+func (*AddOperatorRequest_MovePeer) isAddOperatorRequest_What() {}
+
+func (*AddOperatorRequest_Split) isAddOperatorRequest_What() {}
+
+func (*AddOperatorRequest_Merge) isAddOperatorRequest_What() {}
+
+func (*AddOperatorRequest_Scatter) isAddOperatorRequest_What() {}
+
+type TransferLeaderTo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StoreId       uint64                 `protobuf:"varint,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderTo) Reset() {
+	*x = TransferLeaderTo{}
+	mi := &file_pdpb_pd_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderTo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderTo) ProtoMessage() {}
+
+func (x *TransferLeaderTo) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderTo.ProtoReflect.Descriptor instead.
+func (*TransferLeaderTo) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *TransferLeaderTo) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+type AddPeerTo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StoreId       uint64                 `protobuf:"varint,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	Learner       bool                   `protobuf:"varint,2,opt,name=learner,proto3" json:"learner,omitempty"` // do not make it a voter
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPeerTo) Reset() {
+	*x = AddPeerTo{}
+	mi := &file_pdpb_pd_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPeerTo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPeerTo) ProtoMessage() {}
+
+func (x *AddPeerTo) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPeerTo.ProtoReflect.Descriptor instead.
+func (*AddPeerTo) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *AddPeerTo) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+func (x *AddPeerTo) GetLearner() bool {
+	if x != nil {
+		return x.Learner
+	}
+	return false
+}
+
+type RemovePeerFrom struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StoreId       uint64                 `protobuf:"varint,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovePeerFrom) Reset() {
+	*x = RemovePeerFrom{}
+	mi := &file_pdpb_pd_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePeerFrom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePeerFrom) ProtoMessage() {}
+
+func (x *RemovePeerFrom) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePeerFrom.ProtoReflect.Descriptor instead.
+func (*RemovePeerFrom) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *RemovePeerFrom) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+type MovePeer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FromStoreId   uint64                 `protobuf:"varint,1,opt,name=from_store_id,json=fromStoreId,proto3" json:"from_store_id,omitempty"`
+	ToStoreId     uint64                 `protobuf:"varint,2,opt,name=to_store_id,json=toStoreId,proto3" json:"to_store_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MovePeer) Reset() {
+	*x = MovePeer{}
+	mi := &file_pdpb_pd_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MovePeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MovePeer) ProtoMessage() {}
+
+func (x *MovePeer) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MovePeer.ProtoReflect.Descriptor instead.
+func (*MovePeer) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *MovePeer) GetFromStoreId() uint64 {
+	if x != nil {
+		return x.FromStoreId
+	}
+	return 0
+}
+
+func (x *MovePeer) GetToStoreId() uint64 {
+	if x != nil {
+		return x.ToStoreId
+	}
+	return 0
+}
+
+type SplitAt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          [][]byte               `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"` // none = in the middle
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitAt) Reset() {
+	*x = SplitAt{}
+	mi := &file_pdpb_pd_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitAt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitAt) ProtoMessage() {}
+
+func (x *SplitAt) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitAt.ProtoReflect.Descriptor instead.
+func (*SplitAt) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *SplitAt) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type MergeInto struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	TargetRegionId uint64                 `protobuf:"varint,1,opt,name=target_region_id,json=targetRegionId,proto3" json:"target_region_id,omitempty"` // 0 = the better neighbour
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *MergeInto) Reset() {
+	*x = MergeInto{}
+	mi := &file_pdpb_pd_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeInto) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeInto) ProtoMessage() {}
+
+func (x *MergeInto) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeInto.ProtoReflect.Descriptor instead.
+func (*MergeInto) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *MergeInto) GetTargetRegionId() uint64 {
+	if x != nil {
+		return x.TargetRegionId
+	}
+	return 0
+}
+
+// Scatter spreads regions: the ids, or region_id, or those of [start_key, end_key).
+type Scatter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RegionIds     []uint64               `protobuf:"varint,1,rep,packed,name=region_ids,json=regionIds,proto3" json:"region_ids,omitempty"`
+	Range         bool                   `protobuf:"varint,2,opt,name=range,proto3" json:"range,omitempty"`
+	StartKey      []byte                 `protobuf:"bytes,3,opt,name=start_key,json=startKey,proto3" json:"start_key,omitempty"`
+	EndKey        []byte                 `protobuf:"bytes,4,opt,name=end_key,json=endKey,proto3" json:"end_key,omitempty"`
+	Group         string                 `protobuf:"bytes,5,opt,name=group,proto3" json:"group,omitempty"` // regions of a group are spread among themselves
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scatter) Reset() {
+	*x = Scatter{}
+	mi := &file_pdpb_pd_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scatter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scatter) ProtoMessage() {}
+
+func (x *Scatter) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scatter.ProtoReflect.Descriptor instead.
+func (*Scatter) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *Scatter) GetRegionIds() []uint64 {
+	if x != nil {
+		return x.RegionIds
+	}
+	return nil
+}
+
+func (x *Scatter) GetRange() bool {
+	if x != nil {
+		return x.Range
+	}
+	return false
+}
+
+func (x *Scatter) GetStartKey() []byte {
+	if x != nil {
+		return x.StartKey
+	}
+	return nil
+}
+
+func (x *Scatter) GetEndKey() []byte {
+	if x != nil {
+		return x.EndKey
+	}
+	return nil
+}
+
+func (x *Scatter) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+type AddOperatorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Operators     []*OperatorDescription `protobuf:"bytes,2,rep,name=operators,proto3" json:"operators,omitempty"`
+	Remarks       []string               `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"` // regions of a scatter that stay, and why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddOperatorResponse) Reset() {
+	*x = AddOperatorResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddOperatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddOperatorResponse) ProtoMessage() {}
+
+func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddOperatorResponse.ProtoReflect.Descriptor instead.
+func (*AddOperatorResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *AddOperatorResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *AddOperatorResponse) GetOperators() []*OperatorDescription {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
+func (x *AddOperatorResponse) GetRemarks() []string {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
+type CancelOperatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	RegionId      uint64                 `protobuf:"varint,2,opt,name=region_id,json=regionId,proto3" json:"region_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelOperatorRequest) Reset() {
+	*x = CancelOperatorRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelOperatorRequest) ProtoMessage() {}
+
+func (x *CancelOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelOperatorRequest.ProtoReflect.Descriptor instead.
+func (*CancelOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *CancelOperatorRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *CancelOperatorRequest) GetRegionId() uint64 {
+	if x != nil {
+		return x.RegionId
+	}
+	return 0
+}
+
+type CancelOperatorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Operator      *OperatorDescription   `protobuf:"bytes,2,opt,name=operator,proto3" json:"operator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelOperatorResponse) Reset() {
+	*x = CancelOperatorResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelOperatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelOperatorResponse) ProtoMessage() {}
+
+func (x *CancelOperatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelOperatorResponse.ProtoReflect.Descriptor instead.
+func (*CancelOperatorResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *CancelOperatorResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *CancelOperatorResponse) GetOperator() *OperatorDescription {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+type SchedulerDescription struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                                  // such as "balance-leader" or "evict-leader-3"
+	StoreIds      []uint64               `protobuf:"varint,2,rep,packed,name=store_ids,json=storeIds,proto3" json:"store_ids,omitempty"`  // arguments
+	PausedMs      uint64                 `protobuf:"varint,3,opt,name=paused_ms,json=pausedMs,proto3" json:"paused_ms,omitempty"`         // how much longer; 0 = not paused
+	Last          string                 `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`                                  // what it said last, for people
+	LastUnixMs    int64                  `protobuf:"varint,5,opt,name=last_unix_ms,json=lastUnixMs,proto3" json:"last_unix_ms,omitempty"` // when
+	Runs          uint64                 `protobuf:"varint,6,opt,name=runs,proto3" json:"runs,omitempty"`
+	Operators     uint64                 `protobuf:"varint,7,opt,name=operators,proto3" json:"operators,omitempty"` // made
+	OnByDefault   bool                   `protobuf:"varint,8,opt,name=on_by_default,json=onByDefault,proto3" json:"on_by_default,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SchedulerDescription) Reset() {
+	*x = SchedulerDescription{}
+	mi := &file_pdpb_pd_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SchedulerDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SchedulerDescription) ProtoMessage() {}
+
+func (x *SchedulerDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SchedulerDescription.ProtoReflect.Descriptor instead.
+func (*SchedulerDescription) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *SchedulerDescription) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SchedulerDescription) GetStoreIds() []uint64 {
+	if x != nil {
+		return x.StoreIds
+	}
+	return nil
+}
+
+func (x *SchedulerDescription) GetPausedMs() uint64 {
+	if x != nil {
+		return x.PausedMs
+	}
+	return 0
+}
+
+func (x *SchedulerDescription) GetLast() string {
+	if x != nil {
+		return x.Last
+	}
+	return ""
+}
+
+func (x *SchedulerDescription) GetLastUnixMs() int64 {
+	if x != nil {
+		return x.LastUnixMs
+	}
+	return 0
+}
+
+func (x *SchedulerDescription) GetRuns() uint64 {
+	if x != nil {
+		return x.Runs
+	}
+	return 0
+}
+
+func (x *SchedulerDescription) GetOperators() uint64 {
+	if x != nil {
+		return x.Operators
+	}
+	return 0
+}
+
+func (x *SchedulerDescription) GetOnByDefault() bool {
+	if x != nil {
+		return x.OnByDefault
+	}
+	return false
+}
+
+type ListSchedulersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSchedulersRequest) Reset() {
+	*x = ListSchedulersRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSchedulersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSchedulersRequest) ProtoMessage() {}
+
+func (x *ListSchedulersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSchedulersRequest.ProtoReflect.Descriptor instead.
+func (*ListSchedulersRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ListSchedulersRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+type ListSchedulersResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Header        *Header                 `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Schedulers    []*SchedulerDescription `protobuf:"bytes,2,rep,name=schedulers,proto3" json:"schedulers,omitempty"` // by name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSchedulersResponse) Reset() {
+	*x = ListSchedulersResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSchedulersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSchedulersResponse) ProtoMessage() {}
+
+func (x *ListSchedulersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSchedulersResponse.ProtoReflect.Descriptor instead.
+func (*ListSchedulersResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *ListSchedulersResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *ListSchedulersResponse) GetSchedulers() []*SchedulerDescription {
+	if x != nil {
+		return x.Schedulers
+	}
+	return nil
+}
+
+// AddScheduler: balance-leader, balance-region, hot-region, evict-leader (with a
+// store), shuffle-leader, shuffle-region, random-merge.
+type AddSchedulerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	StoreId       uint64                 `protobuf:"varint,3,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"` // evict-leader only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddSchedulerRequest) Reset() {
+	*x = AddSchedulerRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddSchedulerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddSchedulerRequest) ProtoMessage() {}
+
+func (x *AddSchedulerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddSchedulerRequest.ProtoReflect.Descriptor instead.
+func (*AddSchedulerRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *AddSchedulerRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *AddSchedulerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddSchedulerRequest) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+type AddSchedulerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // to remove it by
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddSchedulerResponse) Reset() {
+	*x = AddSchedulerResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddSchedulerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddSchedulerResponse) ProtoMessage() {}
+
+func (x *AddSchedulerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddSchedulerResponse.ProtoReflect.Descriptor instead.
+func (*AddSchedulerResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *AddSchedulerResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *AddSchedulerResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveSchedulerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveSchedulerRequest) Reset() {
+	*x = RemoveSchedulerRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveSchedulerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveSchedulerRequest) ProtoMessage() {}
+
+func (x *RemoveSchedulerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveSchedulerRequest.ProtoReflect.Descriptor instead.
+func (*RemoveSchedulerRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *RemoveSchedulerRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *RemoveSchedulerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveSchedulerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveSchedulerResponse) Reset() {
+	*x = RemoveSchedulerResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveSchedulerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveSchedulerResponse) ProtoMessage() {}
+
+func (x *RemoveSchedulerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveSchedulerResponse.ProtoReflect.Descriptor instead.
+func (*RemoveSchedulerResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *RemoveSchedulerResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+type PauseSchedulerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`        // "all" = every scheduler; "checkers" = repair, split and merge
+	Seconds       uint32                 `protobuf:"varint,3,opt,name=seconds,proto3" json:"seconds,omitempty"` // 0 = go on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseSchedulerRequest) Reset() {
+	*x = PauseSchedulerRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseSchedulerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseSchedulerRequest) ProtoMessage() {}
+
+func (x *PauseSchedulerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseSchedulerRequest.ProtoReflect.Descriptor instead.
+func (*PauseSchedulerRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *PauseSchedulerRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *PauseSchedulerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PauseSchedulerRequest) GetSeconds() uint32 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+type PauseSchedulerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseSchedulerResponse) Reset() {
+	*x = PauseSchedulerResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseSchedulerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseSchedulerResponse) ProtoMessage() {}
+
+func (x *PauseSchedulerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseSchedulerResponse.ProtoReflect.Descriptor instead.
+func (*PauseSchedulerResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *PauseSchedulerResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+// Placement is what the cluster should look like. 0 and empty mean the default;
+// GetPlacement answers with what is in force.
+type Placement struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // grows by one with every change
+	// Voters of a region that no rule speaks of, 1 to 7. With auto_replicas it is
+	// not used: 3 when there are at least 3 stores, else 1.
+	Replicas     uint32 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	AutoReplicas bool   `protobuf:"varint,3,opt,name=auto_replicas,json=autoReplicas,proto3" json:"auto_replicas,omitempty"`
+	// Labels of stores that tell where they are, the widest first, such as zone,
+	// host: replicas of a region are kept apart by them as far as possible.
+	LocationLabels []string `protobuf:"bytes,4,rep,name=location_labels,json=locationLabels,proto3" json:"location_labels,omitempty"`
+	// Of location_labels: replicas never share this location. "" = if there is no
+	// other way they may.
+	IsolationLevel    string           `protobuf:"bytes,5,opt,name=isolation_level,json=isolationLevel,proto3" json:"isolation_level,omitempty"`
+	Rules             []*PlacementRule `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
+	RegionSplitBytes  uint64           `protobuf:"varint,7,opt,name=region_split_bytes,json=regionSplitBytes,proto3" json:"region_split_bytes,omitempty"`     // 64 MiB; the size of the parts
+	RegionMaxBytes    uint64           `protobuf:"varint,8,opt,name=region_max_bytes,json=regionMaxBytes,proto3" json:"region_max_bytes,omitempty"`           // 96 MiB; split when larger
+	RegionMaxKeys     uint64           `protobuf:"varint,9,opt,name=region_max_keys,json=regionMaxKeys,proto3" json:"region_max_keys,omitempty"`              // 1 Mi
+	RegionMergeBytes  uint64           `protobuf:"varint,10,opt,name=region_merge_bytes,json=regionMergeBytes,proto3" json:"region_merge_bytes,omitempty"`    // 16 MiB; merge when smaller
+	RegionMergeKeys   uint64           `protobuf:"varint,11,opt,name=region_merge_keys,json=regionMergeKeys,proto3" json:"region_merge_keys,omitempty"`       // 100 000
+	MergeAfterSeconds uint32           `protobuf:"varint,12,opt,name=merge_after_seconds,json=mergeAfterSeconds,proto3" json:"merge_after_seconds,omitempty"` // 600; since the region was split or changed
+	NoMerge           bool             `protobuf:"varint,13,opt,name=no_merge,json=noMerge,proto3" json:"no_merge,omitempty"`
+	DownAfterSeconds  uint32           `protobuf:"varint,14,opt,name=down_after_seconds,json=downAfterSeconds,proto3" json:"down_after_seconds,omitempty"` // 600; then a silent store's replicas are replaced
+	// At once in the whole cluster.
+	LeaderLimit  uint32 `protobuf:"varint,15,opt,name=leader_limit,json=leaderLimit,proto3" json:"leader_limit,omitempty"`    // 16; transfers for balance
+	RegionLimit  uint32 `protobuf:"varint,16,opt,name=region_limit,json=regionLimit,proto3" json:"region_limit,omitempty"`    // 64; moves for balance
+	ReplicaLimit uint32 `protobuf:"varint,17,opt,name=replica_limit,json=replicaLimit,proto3" json:"replica_limit,omitempty"` // 64; repairs
+	MergeLimit   uint32 `protobuf:"varint,18,opt,name=merge_limit,json=mergeLimit,proto3" json:"merge_limit,omitempty"`       // 8
+	HotLimit     uint32 `protobuf:"varint,19,opt,name=hot_limit,json=hotLimit,proto3" json:"hot_limit,omitempty"`             // 4
+	// New replicas under way per store, to it and, from its leaders, away.
+	SnapshotLimit uint32 `protobuf:"varint,20,opt,name=snapshot_limit,json=snapshotLimit,proto3" json:"snapshot_limit,omitempty"` // 8
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_pdpb_pd_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *Placement) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Placement) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Placement) GetAutoReplicas() bool {
+	if x != nil {
+		return x.AutoReplicas
+	}
+	return false
+}
+
+func (x *Placement) GetLocationLabels() []string {
+	if x != nil {
+		return x.LocationLabels
+	}
+	return nil
+}
+
+func (x *Placement) GetIsolationLevel() string {
+	if x != nil {
+		return x.IsolationLevel
+	}
+	return ""
+}
+
+func (x *Placement) GetRules() []*PlacementRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *Placement) GetRegionSplitBytes() uint64 {
+	if x != nil {
+		return x.RegionSplitBytes
+	}
+	return 0
+}
+
+func (x *Placement) GetRegionMaxBytes() uint64 {
+	if x != nil {
+		return x.RegionMaxBytes
+	}
+	return 0
+}
+
+func (x *Placement) GetRegionMaxKeys() uint64 {
+	if x != nil {
+		return x.RegionMaxKeys
+	}
+	return 0
+}
+
+func (x *Placement) GetRegionMergeBytes() uint64 {
+	if x != nil {
+		return x.RegionMergeBytes
+	}
+	return 0
+}
+
+func (x *Placement) GetRegionMergeKeys() uint64 {
+	if x != nil {
+		return x.RegionMergeKeys
+	}
+	return 0
+}
+
+func (x *Placement) GetMergeAfterSeconds() uint32 {
+	if x != nil {
+		return x.MergeAfterSeconds
+	}
+	return 0
+}
+
+func (x *Placement) GetNoMerge() bool {
+	if x != nil {
+		return x.NoMerge
+	}
+	return false
+}
+
+func (x *Placement) GetDownAfterSeconds() uint32 {
+	if x != nil {
+		return x.DownAfterSeconds
+	}
+	return 0
+}
+
+func (x *Placement) GetLeaderLimit() uint32 {
+	if x != nil {
+		return x.LeaderLimit
+	}
+	return 0
+}
+
+func (x *Placement) GetRegionLimit() uint32 {
+	if x != nil {
+		return x.RegionLimit
+	}
+	return 0
+}
+
+func (x *Placement) GetReplicaLimit() uint32 {
+	if x != nil {
+		return x.ReplicaLimit
+	}
+	return 0
+}
+
+func (x *Placement) GetMergeLimit() uint32 {
+	if x != nil {
+		return x.MergeLimit
+	}
+	return 0
+}
+
+func (x *Placement) GetHotLimit() uint32 {
+	if x != nil {
+		return x.HotLimit
+	}
+	return 0
+}
+
+func (x *Placement) GetSnapshotLimit() uint32 {
+	if x != nil {
+		return x.SnapshotLimit
+	}
+	return 0
+}
+
+// PlacementRule wants count replicas of a role, on stores that meet all
+// constraints, for regions within [start_key, end_key). A region within the range
+// of any rule is not subject to Placement.replicas.
+type PlacementRule struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	StartKey       []byte                 `protobuf:"bytes,2,opt,name=start_key,json=startKey,proto3" json:"start_key,omitempty"`
+	EndKey         []byte                 `protobuf:"bytes,3,opt,name=end_key,json=endKey,proto3" json:"end_key,omitempty"` // empty = the end
+	Role           PlacementRule_Role     `protobuf:"varint,4,opt,name=role,proto3,enum=cairn.pd.v1.PlacementRule_Role" json:"role,omitempty"`
+	Count          uint32                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	Constraints    []*LabelConstraint     `protobuf:"bytes,6,rep,name=constraints,proto3" json:"constraints,omitempty"`
+	LocationLabels []string               `protobuf:"bytes,7,rep,name=location_labels,json=locationLabels,proto3" json:"location_labels,omitempty"` // none = those of the placement
+	IsolationLevel string                 `protobuf:"bytes,8,opt,name=isolation_level,json=isolationLevel,proto3" json:"isolation_level,omitempty"` // "" = that of the placement
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PlacementRule) Reset() {
+	*x = PlacementRule{}
+	mi := &file_pdpb_pd_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementRule) ProtoMessage() {}
+
+func (x *PlacementRule) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementRule.ProtoReflect.Descriptor instead.
+func (*PlacementRule) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *PlacementRule) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PlacementRule) GetStartKey() []byte {
+	if x != nil {
+		return x.StartKey
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetEndKey() []byte {
+	if x != nil {
+		return x.EndKey
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetRole() PlacementRule_Role {
+	if x != nil {
+		return x.Role
+	}
+	return PlacementRule_VOTER
+}
+
+func (x *PlacementRule) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *PlacementRule) GetConstraints() []*LabelConstraint {
+	if x != nil {
+		return x.Constraints
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetLocationLabels() []string {
+	if x != nil {
+		return x.LocationLabels
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetIsolationLevel() string {
+	if x != nil {
+		return x.IsolationLevel
+	}
+	return ""
+}
+
+type LabelConstraint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Op            LabelConstraint_Op     `protobuf:"varint,2,opt,name=op,proto3,enum=cairn.pd.v1.LabelConstraint_Op" json:"op,omitempty"`
+	Values        []string               `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LabelConstraint) Reset() {
+	*x = LabelConstraint{}
+	mi := &file_pdpb_pd_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LabelConstraint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LabelConstraint) ProtoMessage() {}
+
+func (x *LabelConstraint) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LabelConstraint.ProtoReflect.Descriptor instead.
+func (*LabelConstraint) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *LabelConstraint) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *LabelConstraint) GetOp() LabelConstraint_Op {
+	if x != nil {
+		return x.Op
+	}
+	return LabelConstraint_IN
+}
+
+func (x *LabelConstraint) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+type GetPlacementRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPlacementRequest) Reset() {
+	*x = GetPlacementRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPlacementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPlacementRequest) ProtoMessage() {}
+
+func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
+func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *GetPlacementRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+type GetPlacementResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Placement     *Placement             `protobuf:"bytes,2,opt,name=placement,proto3" json:"placement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPlacementResponse) Reset() {
+	*x = GetPlacementResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPlacementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPlacementResponse) ProtoMessage() {}
+
+func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
+func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *GetPlacementResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *GetPlacementResponse) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+// SetPlacement replaces the placement. A version other than 0 must be the one
+// being replaced.
+type SetPlacementRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Placement     *Placement             `protobuf:"bytes,2,opt,name=placement,proto3" json:"placement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlacementRequest) Reset() {
+	*x = SetPlacementRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlacementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlacementRequest) ProtoMessage() {}
+
+func (x *SetPlacementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlacementRequest.ProtoReflect.Descriptor instead.
+func (*SetPlacementRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *SetPlacementRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *SetPlacementRequest) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+type SetPlacementResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Placement     *Placement             `protobuf:"bytes,2,opt,name=placement,proto3" json:"placement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlacementResponse) Reset() {
+	*x = SetPlacementResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlacementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlacementResponse) ProtoMessage() {}
+
+func (x *SetPlacementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlacementResponse.ProtoReflect.Descriptor instead.
+func (*SetPlacementResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *SetPlacementResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *SetPlacementResponse) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
 var File_pdpb_pd_proto protoreflect.FileDescriptor
 
 const file_pdpb_pd_proto_rawDesc = "" +
 	"\n" +
-	"\rpdpb/pd.proto\x12\vcairn.pd.v1\x1a\x11kvpb/region.proto\"\x93\x02\n" +
+	"\rpdpb/pd.proto\x12\vcairn.pd.v1\x1a\x11kvpb/region.proto\"\xb4\x02\n" +
 	"\x05Error\x12+\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x17.cairn.pd.v1.Error.CodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xc2\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xe3\x01\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2637,7 +5890,10 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\x0fSTORE_NOT_FOUND\x10\x06\x12\x0f\n" +
 	"\vSTALE_EPOCH\x10\a\x12\x14\n" +
 	"\x10CLUSTER_MISMATCH\x10\b\x12\v\n" +
-	"\aINVALID\x10\t\"Q\n" +
+	"\aINVALID\x10\t\x12\x12\n" +
+	"\x0eNOT_REPLICATED\x10\n" +
+	"\x12\v\n" +
+	"\aREFUSED\x10\v\"Q\n" +
 	"\x06Header\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12(\n" +
@@ -2720,10 +5976,13 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\"s\n" +
 	"\x15StoreHeartbeatRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12-\n" +
-	"\x05stats\x18\x02 \x01(\v2\x17.cairn.pd.v1.StoreStatsR\x05stats\"t\n" +
+	"\x05stats\x18\x02 \x01(\v2\x17.cairn.pd.v1.StoreStatsR\x05stats\"\xf3\x01\n" +
 	"\x16StoreHeartbeatResponse\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12-\n" +
-	"\x05state\x18\x02 \x01(\x0e2\x17.cairn.kv.v1.StoreStateR\x05state\"\xb6\x04\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x17.cairn.kv.v1.StoreStateR\x05state\x12%\n" +
+	"\x0ereport_regions\x18\x03 \x01(\bR\rreportRegions\x12,\n" +
+	"\x12region_split_bytes\x18\x04 \x01(\x04R\x10regionSplitBytes\x12(\n" +
+	"\x10region_max_bytes\x18\x05 \x01(\x04R\x0eregionMaxBytes\"\xb6\x04\n" +
 	"\x16RegionHeartbeatRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12+\n" +
 	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x12)\n" +
@@ -2814,7 +6073,260 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\x17UpdateSafePointResponse\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1d\n" +
 	"\n" +
-	"safe_point\x18\x02 \x01(\x04R\tsafePoint2\xc9\t\n" +
+	"safe_point\x18\x02 \x01(\x04R\tsafePoint\"a\n" +
+	"\x15DescribeStoresRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1b\n" +
+	"\tstore_ids\x18\x02 \x03(\x04R\bstoreIds\"|\n" +
+	"\x16DescribeStoresResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x125\n" +
+	"\x06stores\x18\x02 \x03(\v2\x1d.cairn.pd.v1.StoreDescriptionR\x06stores\"\xe1\x03\n" +
+	"\x10StoreDescription\x12(\n" +
+	"\x05store\x18\x01 \x01(\v2\x12.cairn.kv.v1.StoreR\x05store\x121\n" +
+	"\bliveness\x18\x02 \x01(\x0e2\x15.cairn.pd.v1.LivenessR\bliveness\x12-\n" +
+	"\x05stats\x18\x03 \x01(\v2\x17.cairn.pd.v1.StoreStatsR\x05stats\x12\x1b\n" +
+	"\tsilent_ms\x18\x04 \x01(\x04R\bsilentMs\x12\x18\n" +
+	"\aleaders\x18\x05 \x01(\rR\aleaders\x12\x18\n" +
+	"\aregions\x18\x06 \x01(\rR\aregions\x12\x1a\n" +
+	"\blearners\x18\a \x01(\rR\blearners\x12\x18\n" +
+	"\apending\x18\b \x01(\rR\apending\x12!\n" +
+	"\fleader_bytes\x18\t \x01(\x04R\vleaderBytes\x12!\n" +
+	"\fregion_bytes\x18\n" +
+	" \x01(\x04R\vregionBytes\x12(\n" +
+	"\x05rates\x18\v \x01(\v2\x12.cairn.pd.v1.RatesR\x05rates\x120\n" +
+	"\x05drain\x18\f \x01(\v2\x1a.cairn.pd.v1.DrainProgressR\x05drain\x12\x18\n" +
+	"\aremarks\x18\r \x03(\tR\aremarks\"\xa5\x01\n" +
+	"\x05Rates\x12#\n" +
+	"\rwritten_bytes\x18\x01 \x01(\x01R\fwrittenBytes\x12!\n" +
+	"\fwritten_keys\x18\x02 \x01(\x01R\vwrittenKeys\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\x03 \x01(\x01R\treadBytes\x12\x1b\n" +
+	"\tread_keys\x18\x04 \x01(\x01R\breadKeys\x12\x18\n" +
+	"\aqueries\x18\x05 \x01(\x01R\aqueries\"\xf1\x01\n" +
+	"\rDrainProgress\x12(\n" +
+	"\x10regions_at_start\x18\x01 \x01(\rR\x0eregionsAtStart\x12!\n" +
+	"\fregions_left\x18\x02 \x01(\rR\vregionsLeft\x12!\n" +
+	"\fleaders_left\x18\x03 \x01(\rR\vleadersLeft\x12\x1d\n" +
+	"\n" +
+	"bytes_left\x18\x04 \x01(\x04R\tbytesLeft\x12\x1d\n" +
+	"\n" +
+	"running_ms\x18\x05 \x01(\x04R\trunningMs\x12\x15\n" +
+	"\x06eta_ms\x18\x06 \x01(\x03R\x05etaMs\x12\x1b\n" +
+	"\twaits_for\x18\a \x01(\tR\bwaitsFor\"\x85\x01\n" +
+	"\x11DrainStoreRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\x04R\astoreId\x12\x12\n" +
+	"\x04undo\x18\x03 \x01(\bR\x04undo\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"v\n" +
+	"\x12DrainStoreResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x123\n" +
+	"\x05store\x18\x02 \x01(\v2\x1d.cairn.pd.v1.StoreDescriptionR\x05store\"F\n" +
+	"\x17RemoveTombstonesRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\"d\n" +
+	"\x18RemoveTombstonesResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1b\n" +
+	"\tstore_ids\x18\x02 \x03(\x04R\bstoreIds\"\x90\x01\n" +
+	"\x15SetStoreLabelsRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\x04R\astoreId\x12/\n" +
+	"\x06labels\x18\x03 \x03(\v2\x17.cairn.kv.v1.StoreLabelR\x06labels\"z\n" +
+	"\x16SetStoreLabelsResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x123\n" +
+	"\x05store\x18\x02 \x01(\v2\x1d.cairn.pd.v1.StoreDescriptionR\x05store\"\x92\x02\n" +
+	"\x16DescribeRegionsRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1d\n" +
+	"\n" +
+	"region_ids\x18\x02 \x03(\x04R\tregionIds\x12\x15\n" +
+	"\x06by_key\x18\x03 \x01(\bR\x05byKey\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\fR\x03key\x12\x1b\n" +
+	"\tstart_key\x18\x05 \x01(\fR\bstartKey\x12\x17\n" +
+	"\aend_key\x18\x06 \x01(\fR\x06endKey\x12\x14\n" +
+	"\x05limit\x18\a \x01(\rR\x05limit\x12\x19\n" +
+	"\bstore_id\x18\b \x01(\x04R\astoreId\x12\x1c\n" +
+	"\tunhealthy\x18\t \x01(\bR\tunhealthy\"\x80\x01\n" +
+	"\x17DescribeRegionsResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x128\n" +
+	"\aregions\x18\x02 \x03(\v2\x1e.cairn.pd.v1.RegionDescriptionR\aregions\"\xfe\x03\n" +
+	"\x11RegionDescription\x12+\n" +
+	"\x06region\x18\x01 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x12)\n" +
+	"\x06leader\x18\x02 \x01(\v2\x11.cairn.kv.v1.PeerR\x06leader\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12+\n" +
+	"\x11approximate_bytes\x18\x04 \x01(\x04R\x10approximateBytes\x12)\n" +
+	"\x10approximate_keys\x18\x05 \x01(\x04R\x0fapproximateKeys\x12(\n" +
+	"\x05rates\x18\x06 \x01(\v2\x12.cairn.pd.v1.RatesR\x05rates\x126\n" +
+	"\rpending_peers\x18\a \x03(\v2\x11.cairn.kv.v1.PeerR\fpendingPeers\x124\n" +
+	"\n" +
+	"down_peers\x18\b \x03(\v2\x15.cairn.pd.v1.DownPeerR\tdownPeers\x12\x1b\n" +
+	"\tsilent_ms\x18\t \x01(\x04R\bsilentMs\x12<\n" +
+	"\boperator\x18\n" +
+	" \x01(\v2 .cairn.pd.v1.OperatorDescriptionR\boperator\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12\x1a\n" +
+	"\bproblems\x18\f \x03(\tR\bproblems\"\xa7\x02\n" +
+	"\x13OperatorDescription\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1b\n" +
+	"\tregion_id\x18\x02 \x01(\x04R\bregionId\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05steps\x18\x05 \x03(\tR\x05steps\x12\x12\n" +
+	"\x04step\x18\x06 \x01(\rR\x04step\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state\x12\x16\n" +
+	"\x06result\x18\b \x01(\tR\x06result\x12&\n" +
+	"\x0fcreated_unix_ms\x18\t \x01(\x03R\rcreatedUnixMs\x12\x1d\n" +
+	"\n" +
+	"running_ms\x18\n" +
+	" \x01(\x04R\trunningMs\x12\x18\n" +
+	"\acreator\x18\v \x01(\tR\acreator\"|\n" +
+	"\x14ListOperatorsRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1b\n" +
+	"\tregion_id\x18\x02 \x01(\x04R\bregionId\x12\x1a\n" +
+	"\bfinished\x18\x03 \x01(\bR\bfinished\"\x84\x01\n" +
+	"\x15ListOperatorsResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12>\n" +
+	"\toperators\x18\x02 \x03(\v2 .cairn.pd.v1.OperatorDescriptionR\toperators\"\xeb\x03\n" +
+	"\x12AddOperatorRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1b\n" +
+	"\tregion_id\x18\x02 \x01(\x04R\bregionId\x12H\n" +
+	"\x0ftransfer_leader\x18\x03 \x01(\v2\x1d.cairn.pd.v1.TransferLeaderToH\x00R\x0etransferLeader\x123\n" +
+	"\badd_peer\x18\x04 \x01(\v2\x16.cairn.pd.v1.AddPeerToH\x00R\aaddPeer\x12>\n" +
+	"\vremove_peer\x18\x05 \x01(\v2\x1b.cairn.pd.v1.RemovePeerFromH\x00R\n" +
+	"removePeer\x124\n" +
+	"\tmove_peer\x18\x06 \x01(\v2\x15.cairn.pd.v1.MovePeerH\x00R\bmovePeer\x12,\n" +
+	"\x05split\x18\a \x01(\v2\x14.cairn.pd.v1.SplitAtH\x00R\x05split\x12.\n" +
+	"\x05merge\x18\b \x01(\v2\x16.cairn.pd.v1.MergeIntoH\x00R\x05merge\x120\n" +
+	"\ascatter\x18\t \x01(\v2\x14.cairn.pd.v1.ScatterH\x00R\ascatterB\x06\n" +
+	"\x04what\"-\n" +
+	"\x10TransferLeaderTo\x12\x19\n" +
+	"\bstore_id\x18\x01 \x01(\x04R\astoreId\"@\n" +
+	"\tAddPeerTo\x12\x19\n" +
+	"\bstore_id\x18\x01 \x01(\x04R\astoreId\x12\x18\n" +
+	"\alearner\x18\x02 \x01(\bR\alearner\"+\n" +
+	"\x0eRemovePeerFrom\x12\x19\n" +
+	"\bstore_id\x18\x01 \x01(\x04R\astoreId\"N\n" +
+	"\bMovePeer\x12\"\n" +
+	"\rfrom_store_id\x18\x01 \x01(\x04R\vfromStoreId\x12\x1e\n" +
+	"\vto_store_id\x18\x02 \x01(\x04R\ttoStoreId\"\x1d\n" +
+	"\aSplitAt\x12\x12\n" +
+	"\x04keys\x18\x01 \x03(\fR\x04keys\"5\n" +
+	"\tMergeInto\x12(\n" +
+	"\x10target_region_id\x18\x01 \x01(\x04R\x0etargetRegionId\"\x8a\x01\n" +
+	"\aScatter\x12\x1d\n" +
+	"\n" +
+	"region_ids\x18\x01 \x03(\x04R\tregionIds\x12\x14\n" +
+	"\x05range\x18\x02 \x01(\bR\x05range\x12\x1b\n" +
+	"\tstart_key\x18\x03 \x01(\fR\bstartKey\x12\x17\n" +
+	"\aend_key\x18\x04 \x01(\fR\x06endKey\x12\x14\n" +
+	"\x05group\x18\x05 \x01(\tR\x05group\"\x9c\x01\n" +
+	"\x13AddOperatorResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12>\n" +
+	"\toperators\x18\x02 \x03(\v2 .cairn.pd.v1.OperatorDescriptionR\toperators\x12\x18\n" +
+	"\aremarks\x18\x03 \x03(\tR\aremarks\"a\n" +
+	"\x15CancelOperatorRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1b\n" +
+	"\tregion_id\x18\x02 \x01(\x04R\bregionId\"\x83\x01\n" +
+	"\x16CancelOperatorResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12<\n" +
+	"\boperator\x18\x02 \x01(\v2 .cairn.pd.v1.OperatorDescriptionR\boperator\"\xf0\x01\n" +
+	"\x14SchedulerDescription\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tstore_ids\x18\x02 \x03(\x04R\bstoreIds\x12\x1b\n" +
+	"\tpaused_ms\x18\x03 \x01(\x04R\bpausedMs\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\tR\x04last\x12 \n" +
+	"\flast_unix_ms\x18\x05 \x01(\x03R\n" +
+	"lastUnixMs\x12\x12\n" +
+	"\x04runs\x18\x06 \x01(\x04R\x04runs\x12\x1c\n" +
+	"\toperators\x18\a \x01(\x04R\toperators\x12\"\n" +
+	"\ron_by_default\x18\b \x01(\bR\vonByDefault\"D\n" +
+	"\x15ListSchedulersRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\"\x88\x01\n" +
+	"\x16ListSchedulersResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12A\n" +
+	"\n" +
+	"schedulers\x18\x02 \x03(\v2!.cairn.pd.v1.SchedulerDescriptionR\n" +
+	"schedulers\"q\n" +
+	"\x13AddSchedulerRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
+	"\bstore_id\x18\x03 \x01(\x04R\astoreId\"W\n" +
+	"\x14AddSchedulerResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"Y\n" +
+	"\x16RemoveSchedulerRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"F\n" +
+	"\x17RemoveSchedulerResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\"r\n" +
+	"\x15PauseSchedulerRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aseconds\x18\x03 \x01(\rR\aseconds\"E\n" +
+	"\x16PauseSchedulerResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\"\x8d\x06\n" +
+	"\tPlacement\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
+	"\breplicas\x18\x02 \x01(\rR\breplicas\x12#\n" +
+	"\rauto_replicas\x18\x03 \x01(\bR\fautoReplicas\x12'\n" +
+	"\x0flocation_labels\x18\x04 \x03(\tR\x0elocationLabels\x12'\n" +
+	"\x0fisolation_level\x18\x05 \x01(\tR\x0eisolationLevel\x120\n" +
+	"\x05rules\x18\x06 \x03(\v2\x1a.cairn.pd.v1.PlacementRuleR\x05rules\x12,\n" +
+	"\x12region_split_bytes\x18\a \x01(\x04R\x10regionSplitBytes\x12(\n" +
+	"\x10region_max_bytes\x18\b \x01(\x04R\x0eregionMaxBytes\x12&\n" +
+	"\x0fregion_max_keys\x18\t \x01(\x04R\rregionMaxKeys\x12,\n" +
+	"\x12region_merge_bytes\x18\n" +
+	" \x01(\x04R\x10regionMergeBytes\x12*\n" +
+	"\x11region_merge_keys\x18\v \x01(\x04R\x0fregionMergeKeys\x12.\n" +
+	"\x13merge_after_seconds\x18\f \x01(\rR\x11mergeAfterSeconds\x12\x19\n" +
+	"\bno_merge\x18\r \x01(\bR\anoMerge\x12,\n" +
+	"\x12down_after_seconds\x18\x0e \x01(\rR\x10downAfterSeconds\x12!\n" +
+	"\fleader_limit\x18\x0f \x01(\rR\vleaderLimit\x12!\n" +
+	"\fregion_limit\x18\x10 \x01(\rR\vregionLimit\x12#\n" +
+	"\rreplica_limit\x18\x11 \x01(\rR\freplicaLimit\x12\x1f\n" +
+	"\vmerge_limit\x18\x12 \x01(\rR\n" +
+	"mergeLimit\x12\x1b\n" +
+	"\thot_limit\x18\x13 \x01(\rR\bhotLimit\x12%\n" +
+	"\x0esnapshot_limit\x18\x14 \x01(\rR\rsnapshotLimit\"\xec\x02\n" +
+	"\rPlacementRule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
+	"\tstart_key\x18\x02 \x01(\fR\bstartKey\x12\x17\n" +
+	"\aend_key\x18\x03 \x01(\fR\x06endKey\x123\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x1f.cairn.pd.v1.PlacementRule.RoleR\x04role\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\rR\x05count\x12>\n" +
+	"\vconstraints\x18\x06 \x03(\v2\x1c.cairn.pd.v1.LabelConstraintR\vconstraints\x12'\n" +
+	"\x0flocation_labels\x18\a \x03(\tR\x0elocationLabels\x12'\n" +
+	"\x0fisolation_level\x18\b \x01(\tR\x0eisolationLevel\"8\n" +
+	"\x04Role\x12\t\n" +
+	"\x05VOTER\x10\x00\x12\n" +
+	"\n" +
+	"\x06LEADER\x10\x01\x12\f\n" +
+	"\bFOLLOWER\x10\x02\x12\v\n" +
+	"\aLEARNER\x10\x03\"\xa2\x01\n" +
+	"\x0fLabelConstraint\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
+	"\x02op\x18\x02 \x01(\x0e2\x1f.cairn.pd.v1.LabelConstraint.OpR\x02op\x12\x16\n" +
+	"\x06values\x18\x03 \x03(\tR\x06values\"4\n" +
+	"\x02Op\x12\x06\n" +
+	"\x02IN\x10\x00\x12\n" +
+	"\n" +
+	"\x06NOT_IN\x10\x01\x12\n" +
+	"\n" +
+	"\x06EXISTS\x10\x02\x12\x0e\n" +
+	"\n" +
+	"NOT_EXISTS\x10\x03\"B\n" +
+	"\x13GetPlacementRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\"y\n" +
+	"\x14GetPlacementResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x124\n" +
+	"\tplacement\x18\x02 \x01(\v2\x16.cairn.pd.v1.PlacementR\tplacement\"x\n" +
+	"\x13SetPlacementRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x124\n" +
+	"\tplacement\x18\x02 \x01(\v2\x16.cairn.pd.v1.PlacementR\tplacement\"y\n" +
+	"\x14SetPlacementResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x124\n" +
+	"\tplacement\x18\x02 \x01(\v2\x16.cairn.pd.v1.PlacementR\tplacement*w\n" +
+	"\bLiveness\x12\x0f\n" +
+	"\vLIVENESS_UP\x10\x00\x12\x19\n" +
+	"\x15LIVENESS_DISCONNECTED\x10\x01\x12\x11\n" +
+	"\rLIVENESS_DOWN\x10\x02\x12\x14\n" +
+	"\x10LIVENESS_OFFLINE\x10\x03\x12\x16\n" +
+	"\x12LIVENESS_TOMBSTONE\x10\x042\xa5\x13\n" +
 	"\x02PD\x12O\n" +
 	"\n" +
 	"Timestamps\x12\x1d.cairn.pd.v1.TimestampRequest\x1a\x1e.cairn.pd.v1.TimestampResponse(\x010\x01\x12M\n" +
@@ -2832,7 +6344,22 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\vScanRegions\x12\x1f.cairn.pd.v1.ScanRegionsRequest\x1a .cairn.pd.v1.ScanRegionsResponse\x12G\n" +
 	"\bAskSplit\x12\x1c.cairn.pd.v1.AskSplitRequest\x1a\x1d.cairn.pd.v1.AskSplitResponse\x12S\n" +
 	"\fGetSafePoint\x12 .cairn.pd.v1.GetSafePointRequest\x1a!.cairn.pd.v1.GetSafePointResponse\x12\\\n" +
-	"\x0fUpdateSafePoint\x12#.cairn.pd.v1.UpdateSafePointRequest\x1a$.cairn.pd.v1.UpdateSafePointResponseB%Z#github.com/cairndb/cairn/proto/pdpbb\x06proto3"
+	"\x0fUpdateSafePoint\x12#.cairn.pd.v1.UpdateSafePointRequest\x1a$.cairn.pd.v1.UpdateSafePointResponse\x12Y\n" +
+	"\x0eDescribeStores\x12\".cairn.pd.v1.DescribeStoresRequest\x1a#.cairn.pd.v1.DescribeStoresResponse\x12M\n" +
+	"\n" +
+	"DrainStore\x12\x1e.cairn.pd.v1.DrainStoreRequest\x1a\x1f.cairn.pd.v1.DrainStoreResponse\x12_\n" +
+	"\x10RemoveTombstones\x12$.cairn.pd.v1.RemoveTombstonesRequest\x1a%.cairn.pd.v1.RemoveTombstonesResponse\x12Y\n" +
+	"\x0eSetStoreLabels\x12\".cairn.pd.v1.SetStoreLabelsRequest\x1a#.cairn.pd.v1.SetStoreLabelsResponse\x12\\\n" +
+	"\x0fDescribeRegions\x12#.cairn.pd.v1.DescribeRegionsRequest\x1a$.cairn.pd.v1.DescribeRegionsResponse\x12V\n" +
+	"\rListOperators\x12!.cairn.pd.v1.ListOperatorsRequest\x1a\".cairn.pd.v1.ListOperatorsResponse\x12P\n" +
+	"\vAddOperator\x12\x1f.cairn.pd.v1.AddOperatorRequest\x1a .cairn.pd.v1.AddOperatorResponse\x12Y\n" +
+	"\x0eCancelOperator\x12\".cairn.pd.v1.CancelOperatorRequest\x1a#.cairn.pd.v1.CancelOperatorResponse\x12Y\n" +
+	"\x0eListSchedulers\x12\".cairn.pd.v1.ListSchedulersRequest\x1a#.cairn.pd.v1.ListSchedulersResponse\x12S\n" +
+	"\fAddScheduler\x12 .cairn.pd.v1.AddSchedulerRequest\x1a!.cairn.pd.v1.AddSchedulerResponse\x12\\\n" +
+	"\x0fRemoveScheduler\x12#.cairn.pd.v1.RemoveSchedulerRequest\x1a$.cairn.pd.v1.RemoveSchedulerResponse\x12Y\n" +
+	"\x0ePauseScheduler\x12\".cairn.pd.v1.PauseSchedulerRequest\x1a#.cairn.pd.v1.PauseSchedulerResponse\x12S\n" +
+	"\fGetPlacement\x12 .cairn.pd.v1.GetPlacementRequest\x1a!.cairn.pd.v1.GetPlacementResponse\x12S\n" +
+	"\fSetPlacement\x12 .cairn.pd.v1.SetPlacementRequest\x1a!.cairn.pd.v1.SetPlacementResponseB%Z#github.com/cairndb/cairn/proto/pdpbb\x06proto3"
 
 var (
 	file_pdpb_pd_proto_rawDescOnce sync.Once
@@ -2846,156 +6373,294 @@ func file_pdpb_pd_proto_rawDescGZIP() []byte {
 	return file_pdpb_pd_proto_rawDescData
 }
 
-var file_pdpb_pd_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_pdpb_pd_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_pdpb_pd_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_pdpb_pd_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_pdpb_pd_proto_goTypes = []any{
-	(Error_Code)(0),                 // 0: cairn.pd.v1.Error.Code
-	(ChangePeer_Type)(0),            // 1: cairn.pd.v1.ChangePeer.Type
-	(*Error)(nil),                   // 2: cairn.pd.v1.Error
-	(*Header)(nil),                  // 3: cairn.pd.v1.Header
-	(*TimestampRequest)(nil),        // 4: cairn.pd.v1.TimestampRequest
-	(*TimestampResponse)(nil),       // 5: cairn.pd.v1.TimestampResponse
-	(*Member)(nil),                  // 6: cairn.pd.v1.Member
-	(*GetMembersRequest)(nil),       // 7: cairn.pd.v1.GetMembersRequest
-	(*GetMembersResponse)(nil),      // 8: cairn.pd.v1.GetMembersResponse
-	(*BootstrapRequest)(nil),        // 9: cairn.pd.v1.BootstrapRequest
-	(*BootstrapResponse)(nil),       // 10: cairn.pd.v1.BootstrapResponse
-	(*IsBootstrappedRequest)(nil),   // 11: cairn.pd.v1.IsBootstrappedRequest
-	(*IsBootstrappedResponse)(nil),  // 12: cairn.pd.v1.IsBootstrappedResponse
-	(*AllocIDsRequest)(nil),         // 13: cairn.pd.v1.AllocIDsRequest
-	(*AllocIDsResponse)(nil),        // 14: cairn.pd.v1.AllocIDsResponse
-	(*PutStoreRequest)(nil),         // 15: cairn.pd.v1.PutStoreRequest
-	(*PutStoreResponse)(nil),        // 16: cairn.pd.v1.PutStoreResponse
-	(*GetStoreRequest)(nil),         // 17: cairn.pd.v1.GetStoreRequest
-	(*GetStoreResponse)(nil),        // 18: cairn.pd.v1.GetStoreResponse
-	(*GetStoresRequest)(nil),        // 19: cairn.pd.v1.GetStoresRequest
-	(*GetStoresResponse)(nil),       // 20: cairn.pd.v1.GetStoresResponse
-	(*StoreStats)(nil),              // 21: cairn.pd.v1.StoreStats
-	(*StoreHeartbeatRequest)(nil),   // 22: cairn.pd.v1.StoreHeartbeatRequest
-	(*StoreHeartbeatResponse)(nil),  // 23: cairn.pd.v1.StoreHeartbeatResponse
-	(*RegionHeartbeatRequest)(nil),  // 24: cairn.pd.v1.RegionHeartbeatRequest
-	(*DownPeer)(nil),                // 25: cairn.pd.v1.DownPeer
-	(*RegionHeartbeatResponse)(nil), // 26: cairn.pd.v1.RegionHeartbeatResponse
-	(*ChangePeersStep)(nil),         // 27: cairn.pd.v1.ChangePeersStep
-	(*ChangePeer)(nil),              // 28: cairn.pd.v1.ChangePeer
-	(*TransferLeaderStep)(nil),      // 29: cairn.pd.v1.TransferLeaderStep
-	(*SplitStep)(nil),               // 30: cairn.pd.v1.SplitStep
-	(*MergeStep)(nil),               // 31: cairn.pd.v1.MergeStep
-	(*GetRegionRequest)(nil),        // 32: cairn.pd.v1.GetRegionRequest
-	(*GetRegionResponse)(nil),       // 33: cairn.pd.v1.GetRegionResponse
-	(*ScanRegionsRequest)(nil),      // 34: cairn.pd.v1.ScanRegionsRequest
-	(*ScanRegionsResponse)(nil),     // 35: cairn.pd.v1.ScanRegionsResponse
-	(*AskSplitRequest)(nil),         // 36: cairn.pd.v1.AskSplitRequest
-	(*SplitID)(nil),                 // 37: cairn.pd.v1.SplitID
-	(*AskSplitResponse)(nil),        // 38: cairn.pd.v1.AskSplitResponse
-	(*GetSafePointRequest)(nil),     // 39: cairn.pd.v1.GetSafePointRequest
-	(*GetSafePointResponse)(nil),    // 40: cairn.pd.v1.GetSafePointResponse
-	(*UpdateSafePointRequest)(nil),  // 41: cairn.pd.v1.UpdateSafePointRequest
-	(*UpdateSafePointResponse)(nil), // 42: cairn.pd.v1.UpdateSafePointResponse
-	(*kvpb.Store)(nil),              // 43: cairn.kv.v1.Store
-	(*kvpb.Region)(nil),             // 44: cairn.kv.v1.Region
-	(kvpb.StoreState)(0),            // 45: cairn.kv.v1.StoreState
-	(*kvpb.Peer)(nil),               // 46: cairn.kv.v1.Peer
-	(*kvpb.RegionEpoch)(nil),        // 47: cairn.kv.v1.RegionEpoch
+	(Liveness)(0),                    // 0: cairn.pd.v1.Liveness
+	(Error_Code)(0),                  // 1: cairn.pd.v1.Error.Code
+	(ChangePeer_Type)(0),             // 2: cairn.pd.v1.ChangePeer.Type
+	(PlacementRule_Role)(0),          // 3: cairn.pd.v1.PlacementRule.Role
+	(LabelConstraint_Op)(0),          // 4: cairn.pd.v1.LabelConstraint.Op
+	(*Error)(nil),                    // 5: cairn.pd.v1.Error
+	(*Header)(nil),                   // 6: cairn.pd.v1.Header
+	(*TimestampRequest)(nil),         // 7: cairn.pd.v1.TimestampRequest
+	(*TimestampResponse)(nil),        // 8: cairn.pd.v1.TimestampResponse
+	(*Member)(nil),                   // 9: cairn.pd.v1.Member
+	(*GetMembersRequest)(nil),        // 10: cairn.pd.v1.GetMembersRequest
+	(*GetMembersResponse)(nil),       // 11: cairn.pd.v1.GetMembersResponse
+	(*BootstrapRequest)(nil),         // 12: cairn.pd.v1.BootstrapRequest
+	(*BootstrapResponse)(nil),        // 13: cairn.pd.v1.BootstrapResponse
+	(*IsBootstrappedRequest)(nil),    // 14: cairn.pd.v1.IsBootstrappedRequest
+	(*IsBootstrappedResponse)(nil),   // 15: cairn.pd.v1.IsBootstrappedResponse
+	(*AllocIDsRequest)(nil),          // 16: cairn.pd.v1.AllocIDsRequest
+	(*AllocIDsResponse)(nil),         // 17: cairn.pd.v1.AllocIDsResponse
+	(*PutStoreRequest)(nil),          // 18: cairn.pd.v1.PutStoreRequest
+	(*PutStoreResponse)(nil),         // 19: cairn.pd.v1.PutStoreResponse
+	(*GetStoreRequest)(nil),          // 20: cairn.pd.v1.GetStoreRequest
+	(*GetStoreResponse)(nil),         // 21: cairn.pd.v1.GetStoreResponse
+	(*GetStoresRequest)(nil),         // 22: cairn.pd.v1.GetStoresRequest
+	(*GetStoresResponse)(nil),        // 23: cairn.pd.v1.GetStoresResponse
+	(*StoreStats)(nil),               // 24: cairn.pd.v1.StoreStats
+	(*StoreHeartbeatRequest)(nil),    // 25: cairn.pd.v1.StoreHeartbeatRequest
+	(*StoreHeartbeatResponse)(nil),   // 26: cairn.pd.v1.StoreHeartbeatResponse
+	(*RegionHeartbeatRequest)(nil),   // 27: cairn.pd.v1.RegionHeartbeatRequest
+	(*DownPeer)(nil),                 // 28: cairn.pd.v1.DownPeer
+	(*RegionHeartbeatResponse)(nil),  // 29: cairn.pd.v1.RegionHeartbeatResponse
+	(*ChangePeersStep)(nil),          // 30: cairn.pd.v1.ChangePeersStep
+	(*ChangePeer)(nil),               // 31: cairn.pd.v1.ChangePeer
+	(*TransferLeaderStep)(nil),       // 32: cairn.pd.v1.TransferLeaderStep
+	(*SplitStep)(nil),                // 33: cairn.pd.v1.SplitStep
+	(*MergeStep)(nil),                // 34: cairn.pd.v1.MergeStep
+	(*GetRegionRequest)(nil),         // 35: cairn.pd.v1.GetRegionRequest
+	(*GetRegionResponse)(nil),        // 36: cairn.pd.v1.GetRegionResponse
+	(*ScanRegionsRequest)(nil),       // 37: cairn.pd.v1.ScanRegionsRequest
+	(*ScanRegionsResponse)(nil),      // 38: cairn.pd.v1.ScanRegionsResponse
+	(*AskSplitRequest)(nil),          // 39: cairn.pd.v1.AskSplitRequest
+	(*SplitID)(nil),                  // 40: cairn.pd.v1.SplitID
+	(*AskSplitResponse)(nil),         // 41: cairn.pd.v1.AskSplitResponse
+	(*GetSafePointRequest)(nil),      // 42: cairn.pd.v1.GetSafePointRequest
+	(*GetSafePointResponse)(nil),     // 43: cairn.pd.v1.GetSafePointResponse
+	(*UpdateSafePointRequest)(nil),   // 44: cairn.pd.v1.UpdateSafePointRequest
+	(*UpdateSafePointResponse)(nil),  // 45: cairn.pd.v1.UpdateSafePointResponse
+	(*DescribeStoresRequest)(nil),    // 46: cairn.pd.v1.DescribeStoresRequest
+	(*DescribeStoresResponse)(nil),   // 47: cairn.pd.v1.DescribeStoresResponse
+	(*StoreDescription)(nil),         // 48: cairn.pd.v1.StoreDescription
+	(*Rates)(nil),                    // 49: cairn.pd.v1.Rates
+	(*DrainProgress)(nil),            // 50: cairn.pd.v1.DrainProgress
+	(*DrainStoreRequest)(nil),        // 51: cairn.pd.v1.DrainStoreRequest
+	(*DrainStoreResponse)(nil),       // 52: cairn.pd.v1.DrainStoreResponse
+	(*RemoveTombstonesRequest)(nil),  // 53: cairn.pd.v1.RemoveTombstonesRequest
+	(*RemoveTombstonesResponse)(nil), // 54: cairn.pd.v1.RemoveTombstonesResponse
+	(*SetStoreLabelsRequest)(nil),    // 55: cairn.pd.v1.SetStoreLabelsRequest
+	(*SetStoreLabelsResponse)(nil),   // 56: cairn.pd.v1.SetStoreLabelsResponse
+	(*DescribeRegionsRequest)(nil),   // 57: cairn.pd.v1.DescribeRegionsRequest
+	(*DescribeRegionsResponse)(nil),  // 58: cairn.pd.v1.DescribeRegionsResponse
+	(*RegionDescription)(nil),        // 59: cairn.pd.v1.RegionDescription
+	(*OperatorDescription)(nil),      // 60: cairn.pd.v1.OperatorDescription
+	(*ListOperatorsRequest)(nil),     // 61: cairn.pd.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),    // 62: cairn.pd.v1.ListOperatorsResponse
+	(*AddOperatorRequest)(nil),       // 63: cairn.pd.v1.AddOperatorRequest
+	(*TransferLeaderTo)(nil),         // 64: cairn.pd.v1.TransferLeaderTo
+	(*AddPeerTo)(nil),                // 65: cairn.pd.v1.AddPeerTo
+	(*RemovePeerFrom)(nil),           // 66: cairn.pd.v1.RemovePeerFrom
+	(*MovePeer)(nil),                 // 67: cairn.pd.v1.MovePeer
+	(*SplitAt)(nil),                  // 68: cairn.pd.v1.SplitAt
+	(*MergeInto)(nil),                // 69: cairn.pd.v1.MergeInto
+	(*Scatter)(nil),                  // 70: cairn.pd.v1.Scatter
+	(*AddOperatorResponse)(nil),      // 71: cairn.pd.v1.AddOperatorResponse
+	(*CancelOperatorRequest)(nil),    // 72: cairn.pd.v1.CancelOperatorRequest
+	(*CancelOperatorResponse)(nil),   // 73: cairn.pd.v1.CancelOperatorResponse
+	(*SchedulerDescription)(nil),     // 74: cairn.pd.v1.SchedulerDescription
+	(*ListSchedulersRequest)(nil),    // 75: cairn.pd.v1.ListSchedulersRequest
+	(*ListSchedulersResponse)(nil),   // 76: cairn.pd.v1.ListSchedulersResponse
+	(*AddSchedulerRequest)(nil),      // 77: cairn.pd.v1.AddSchedulerRequest
+	(*AddSchedulerResponse)(nil),     // 78: cairn.pd.v1.AddSchedulerResponse
+	(*RemoveSchedulerRequest)(nil),   // 79: cairn.pd.v1.RemoveSchedulerRequest
+	(*RemoveSchedulerResponse)(nil),  // 80: cairn.pd.v1.RemoveSchedulerResponse
+	(*PauseSchedulerRequest)(nil),    // 81: cairn.pd.v1.PauseSchedulerRequest
+	(*PauseSchedulerResponse)(nil),   // 82: cairn.pd.v1.PauseSchedulerResponse
+	(*Placement)(nil),                // 83: cairn.pd.v1.Placement
+	(*PlacementRule)(nil),            // 84: cairn.pd.v1.PlacementRule
+	(*LabelConstraint)(nil),          // 85: cairn.pd.v1.LabelConstraint
+	(*GetPlacementRequest)(nil),      // 86: cairn.pd.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),     // 87: cairn.pd.v1.GetPlacementResponse
+	(*SetPlacementRequest)(nil),      // 88: cairn.pd.v1.SetPlacementRequest
+	(*SetPlacementResponse)(nil),     // 89: cairn.pd.v1.SetPlacementResponse
+	(*kvpb.Store)(nil),               // 90: cairn.kv.v1.Store
+	(*kvpb.Region)(nil),              // 91: cairn.kv.v1.Region
+	(kvpb.StoreState)(0),             // 92: cairn.kv.v1.StoreState
+	(*kvpb.Peer)(nil),                // 93: cairn.kv.v1.Peer
+	(*kvpb.RegionEpoch)(nil),         // 94: cairn.kv.v1.RegionEpoch
+	(*kvpb.StoreLabel)(nil),          // 95: cairn.kv.v1.StoreLabel
 }
 var file_pdpb_pd_proto_depIdxs = []int32{
-	0,  // 0: cairn.pd.v1.Error.code:type_name -> cairn.pd.v1.Error.Code
-	2,  // 1: cairn.pd.v1.Header.error:type_name -> cairn.pd.v1.Error
-	3,  // 2: cairn.pd.v1.TimestampRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 3: cairn.pd.v1.TimestampResponse.header:type_name -> cairn.pd.v1.Header
-	3,  // 4: cairn.pd.v1.GetMembersRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 5: cairn.pd.v1.GetMembersResponse.header:type_name -> cairn.pd.v1.Header
-	6,  // 6: cairn.pd.v1.GetMembersResponse.members:type_name -> cairn.pd.v1.Member
-	6,  // 7: cairn.pd.v1.GetMembersResponse.leader:type_name -> cairn.pd.v1.Member
-	3,  // 8: cairn.pd.v1.BootstrapRequest.header:type_name -> cairn.pd.v1.Header
-	43, // 9: cairn.pd.v1.BootstrapRequest.store:type_name -> cairn.kv.v1.Store
-	44, // 10: cairn.pd.v1.BootstrapRequest.region:type_name -> cairn.kv.v1.Region
-	3,  // 11: cairn.pd.v1.BootstrapResponse.header:type_name -> cairn.pd.v1.Header
-	3,  // 12: cairn.pd.v1.IsBootstrappedRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 13: cairn.pd.v1.IsBootstrappedResponse.header:type_name -> cairn.pd.v1.Header
-	3,  // 14: cairn.pd.v1.AllocIDsRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 15: cairn.pd.v1.AllocIDsResponse.header:type_name -> cairn.pd.v1.Header
-	3,  // 16: cairn.pd.v1.PutStoreRequest.header:type_name -> cairn.pd.v1.Header
-	43, // 17: cairn.pd.v1.PutStoreRequest.store:type_name -> cairn.kv.v1.Store
-	3,  // 18: cairn.pd.v1.PutStoreResponse.header:type_name -> cairn.pd.v1.Header
-	3,  // 19: cairn.pd.v1.GetStoreRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 20: cairn.pd.v1.GetStoreResponse.header:type_name -> cairn.pd.v1.Header
-	43, // 21: cairn.pd.v1.GetStoreResponse.store:type_name -> cairn.kv.v1.Store
-	3,  // 22: cairn.pd.v1.GetStoresRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 23: cairn.pd.v1.GetStoresResponse.header:type_name -> cairn.pd.v1.Header
-	43, // 24: cairn.pd.v1.GetStoresResponse.stores:type_name -> cairn.kv.v1.Store
-	3,  // 25: cairn.pd.v1.StoreHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
-	21, // 26: cairn.pd.v1.StoreHeartbeatRequest.stats:type_name -> cairn.pd.v1.StoreStats
-	3,  // 27: cairn.pd.v1.StoreHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
-	45, // 28: cairn.pd.v1.StoreHeartbeatResponse.state:type_name -> cairn.kv.v1.StoreState
-	3,  // 29: cairn.pd.v1.RegionHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
-	44, // 30: cairn.pd.v1.RegionHeartbeatRequest.region:type_name -> cairn.kv.v1.Region
-	46, // 31: cairn.pd.v1.RegionHeartbeatRequest.leader:type_name -> cairn.kv.v1.Peer
-	46, // 32: cairn.pd.v1.RegionHeartbeatRequest.pending_peers:type_name -> cairn.kv.v1.Peer
-	25, // 33: cairn.pd.v1.RegionHeartbeatRequest.down_peers:type_name -> cairn.pd.v1.DownPeer
-	46, // 34: cairn.pd.v1.DownPeer.peer:type_name -> cairn.kv.v1.Peer
-	3,  // 35: cairn.pd.v1.RegionHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
-	47, // 36: cairn.pd.v1.RegionHeartbeatResponse.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	46, // 37: cairn.pd.v1.RegionHeartbeatResponse.target_peer:type_name -> cairn.kv.v1.Peer
-	27, // 38: cairn.pd.v1.RegionHeartbeatResponse.change_peers:type_name -> cairn.pd.v1.ChangePeersStep
-	29, // 39: cairn.pd.v1.RegionHeartbeatResponse.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderStep
-	30, // 40: cairn.pd.v1.RegionHeartbeatResponse.split:type_name -> cairn.pd.v1.SplitStep
-	31, // 41: cairn.pd.v1.RegionHeartbeatResponse.merge:type_name -> cairn.pd.v1.MergeStep
-	28, // 42: cairn.pd.v1.ChangePeersStep.changes:type_name -> cairn.pd.v1.ChangePeer
-	1,  // 43: cairn.pd.v1.ChangePeer.type:type_name -> cairn.pd.v1.ChangePeer.Type
-	46, // 44: cairn.pd.v1.ChangePeer.peer:type_name -> cairn.kv.v1.Peer
-	46, // 45: cairn.pd.v1.TransferLeaderStep.peers:type_name -> cairn.kv.v1.Peer
-	44, // 46: cairn.pd.v1.MergeStep.target:type_name -> cairn.kv.v1.Region
-	3,  // 47: cairn.pd.v1.GetRegionRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 48: cairn.pd.v1.GetRegionResponse.header:type_name -> cairn.pd.v1.Header
-	44, // 49: cairn.pd.v1.GetRegionResponse.region:type_name -> cairn.kv.v1.Region
-	46, // 50: cairn.pd.v1.GetRegionResponse.leader:type_name -> cairn.kv.v1.Peer
-	3,  // 51: cairn.pd.v1.ScanRegionsRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 52: cairn.pd.v1.ScanRegionsResponse.header:type_name -> cairn.pd.v1.Header
-	33, // 53: cairn.pd.v1.ScanRegionsResponse.regions:type_name -> cairn.pd.v1.GetRegionResponse
-	3,  // 54: cairn.pd.v1.AskSplitRequest.header:type_name -> cairn.pd.v1.Header
-	44, // 55: cairn.pd.v1.AskSplitRequest.region:type_name -> cairn.kv.v1.Region
-	3,  // 56: cairn.pd.v1.AskSplitResponse.header:type_name -> cairn.pd.v1.Header
-	37, // 57: cairn.pd.v1.AskSplitResponse.ids:type_name -> cairn.pd.v1.SplitID
-	3,  // 58: cairn.pd.v1.GetSafePointRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 59: cairn.pd.v1.GetSafePointResponse.header:type_name -> cairn.pd.v1.Header
-	3,  // 60: cairn.pd.v1.UpdateSafePointRequest.header:type_name -> cairn.pd.v1.Header
-	3,  // 61: cairn.pd.v1.UpdateSafePointResponse.header:type_name -> cairn.pd.v1.Header
-	4,  // 62: cairn.pd.v1.PD.Timestamps:input_type -> cairn.pd.v1.TimestampRequest
-	7,  // 63: cairn.pd.v1.PD.GetMembers:input_type -> cairn.pd.v1.GetMembersRequest
-	9,  // 64: cairn.pd.v1.PD.Bootstrap:input_type -> cairn.pd.v1.BootstrapRequest
-	11, // 65: cairn.pd.v1.PD.IsBootstrapped:input_type -> cairn.pd.v1.IsBootstrappedRequest
-	13, // 66: cairn.pd.v1.PD.AllocIDs:input_type -> cairn.pd.v1.AllocIDsRequest
-	15, // 67: cairn.pd.v1.PD.PutStore:input_type -> cairn.pd.v1.PutStoreRequest
-	17, // 68: cairn.pd.v1.PD.GetStore:input_type -> cairn.pd.v1.GetStoreRequest
-	19, // 69: cairn.pd.v1.PD.GetStores:input_type -> cairn.pd.v1.GetStoresRequest
-	22, // 70: cairn.pd.v1.PD.StoreHeartbeat:input_type -> cairn.pd.v1.StoreHeartbeatRequest
-	24, // 71: cairn.pd.v1.PD.RegionHeartbeat:input_type -> cairn.pd.v1.RegionHeartbeatRequest
-	32, // 72: cairn.pd.v1.PD.GetRegion:input_type -> cairn.pd.v1.GetRegionRequest
-	34, // 73: cairn.pd.v1.PD.ScanRegions:input_type -> cairn.pd.v1.ScanRegionsRequest
-	36, // 74: cairn.pd.v1.PD.AskSplit:input_type -> cairn.pd.v1.AskSplitRequest
-	39, // 75: cairn.pd.v1.PD.GetSafePoint:input_type -> cairn.pd.v1.GetSafePointRequest
-	41, // 76: cairn.pd.v1.PD.UpdateSafePoint:input_type -> cairn.pd.v1.UpdateSafePointRequest
-	5,  // 77: cairn.pd.v1.PD.Timestamps:output_type -> cairn.pd.v1.TimestampResponse
-	8,  // 78: cairn.pd.v1.PD.GetMembers:output_type -> cairn.pd.v1.GetMembersResponse
-	10, // 79: cairn.pd.v1.PD.Bootstrap:output_type -> cairn.pd.v1.BootstrapResponse
-	12, // 80: cairn.pd.v1.PD.IsBootstrapped:output_type -> cairn.pd.v1.IsBootstrappedResponse
-	14, // 81: cairn.pd.v1.PD.AllocIDs:output_type -> cairn.pd.v1.AllocIDsResponse
-	16, // 82: cairn.pd.v1.PD.PutStore:output_type -> cairn.pd.v1.PutStoreResponse
-	18, // 83: cairn.pd.v1.PD.GetStore:output_type -> cairn.pd.v1.GetStoreResponse
-	20, // 84: cairn.pd.v1.PD.GetStores:output_type -> cairn.pd.v1.GetStoresResponse
-	23, // 85: cairn.pd.v1.PD.StoreHeartbeat:output_type -> cairn.pd.v1.StoreHeartbeatResponse
-	26, // 86: cairn.pd.v1.PD.RegionHeartbeat:output_type -> cairn.pd.v1.RegionHeartbeatResponse
-	33, // 87: cairn.pd.v1.PD.GetRegion:output_type -> cairn.pd.v1.GetRegionResponse
-	35, // 88: cairn.pd.v1.PD.ScanRegions:output_type -> cairn.pd.v1.ScanRegionsResponse
-	38, // 89: cairn.pd.v1.PD.AskSplit:output_type -> cairn.pd.v1.AskSplitResponse
-	40, // 90: cairn.pd.v1.PD.GetSafePoint:output_type -> cairn.pd.v1.GetSafePointResponse
-	42, // 91: cairn.pd.v1.PD.UpdateSafePoint:output_type -> cairn.pd.v1.UpdateSafePointResponse
-	77, // [77:92] is the sub-list for method output_type
-	62, // [62:77] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	1,   // 0: cairn.pd.v1.Error.code:type_name -> cairn.pd.v1.Error.Code
+	5,   // 1: cairn.pd.v1.Header.error:type_name -> cairn.pd.v1.Error
+	6,   // 2: cairn.pd.v1.TimestampRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 3: cairn.pd.v1.TimestampResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 4: cairn.pd.v1.GetMembersRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 5: cairn.pd.v1.GetMembersResponse.header:type_name -> cairn.pd.v1.Header
+	9,   // 6: cairn.pd.v1.GetMembersResponse.members:type_name -> cairn.pd.v1.Member
+	9,   // 7: cairn.pd.v1.GetMembersResponse.leader:type_name -> cairn.pd.v1.Member
+	6,   // 8: cairn.pd.v1.BootstrapRequest.header:type_name -> cairn.pd.v1.Header
+	90,  // 9: cairn.pd.v1.BootstrapRequest.store:type_name -> cairn.kv.v1.Store
+	91,  // 10: cairn.pd.v1.BootstrapRequest.region:type_name -> cairn.kv.v1.Region
+	6,   // 11: cairn.pd.v1.BootstrapResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 12: cairn.pd.v1.IsBootstrappedRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 13: cairn.pd.v1.IsBootstrappedResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 14: cairn.pd.v1.AllocIDsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 15: cairn.pd.v1.AllocIDsResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 16: cairn.pd.v1.PutStoreRequest.header:type_name -> cairn.pd.v1.Header
+	90,  // 17: cairn.pd.v1.PutStoreRequest.store:type_name -> cairn.kv.v1.Store
+	6,   // 18: cairn.pd.v1.PutStoreResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 19: cairn.pd.v1.GetStoreRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 20: cairn.pd.v1.GetStoreResponse.header:type_name -> cairn.pd.v1.Header
+	90,  // 21: cairn.pd.v1.GetStoreResponse.store:type_name -> cairn.kv.v1.Store
+	6,   // 22: cairn.pd.v1.GetStoresRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 23: cairn.pd.v1.GetStoresResponse.header:type_name -> cairn.pd.v1.Header
+	90,  // 24: cairn.pd.v1.GetStoresResponse.stores:type_name -> cairn.kv.v1.Store
+	6,   // 25: cairn.pd.v1.StoreHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
+	24,  // 26: cairn.pd.v1.StoreHeartbeatRequest.stats:type_name -> cairn.pd.v1.StoreStats
+	6,   // 27: cairn.pd.v1.StoreHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
+	92,  // 28: cairn.pd.v1.StoreHeartbeatResponse.state:type_name -> cairn.kv.v1.StoreState
+	6,   // 29: cairn.pd.v1.RegionHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
+	91,  // 30: cairn.pd.v1.RegionHeartbeatRequest.region:type_name -> cairn.kv.v1.Region
+	93,  // 31: cairn.pd.v1.RegionHeartbeatRequest.leader:type_name -> cairn.kv.v1.Peer
+	93,  // 32: cairn.pd.v1.RegionHeartbeatRequest.pending_peers:type_name -> cairn.kv.v1.Peer
+	28,  // 33: cairn.pd.v1.RegionHeartbeatRequest.down_peers:type_name -> cairn.pd.v1.DownPeer
+	93,  // 34: cairn.pd.v1.DownPeer.peer:type_name -> cairn.kv.v1.Peer
+	6,   // 35: cairn.pd.v1.RegionHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
+	94,  // 36: cairn.pd.v1.RegionHeartbeatResponse.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	93,  // 37: cairn.pd.v1.RegionHeartbeatResponse.target_peer:type_name -> cairn.kv.v1.Peer
+	30,  // 38: cairn.pd.v1.RegionHeartbeatResponse.change_peers:type_name -> cairn.pd.v1.ChangePeersStep
+	32,  // 39: cairn.pd.v1.RegionHeartbeatResponse.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderStep
+	33,  // 40: cairn.pd.v1.RegionHeartbeatResponse.split:type_name -> cairn.pd.v1.SplitStep
+	34,  // 41: cairn.pd.v1.RegionHeartbeatResponse.merge:type_name -> cairn.pd.v1.MergeStep
+	31,  // 42: cairn.pd.v1.ChangePeersStep.changes:type_name -> cairn.pd.v1.ChangePeer
+	2,   // 43: cairn.pd.v1.ChangePeer.type:type_name -> cairn.pd.v1.ChangePeer.Type
+	93,  // 44: cairn.pd.v1.ChangePeer.peer:type_name -> cairn.kv.v1.Peer
+	93,  // 45: cairn.pd.v1.TransferLeaderStep.peers:type_name -> cairn.kv.v1.Peer
+	91,  // 46: cairn.pd.v1.MergeStep.target:type_name -> cairn.kv.v1.Region
+	6,   // 47: cairn.pd.v1.GetRegionRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 48: cairn.pd.v1.GetRegionResponse.header:type_name -> cairn.pd.v1.Header
+	91,  // 49: cairn.pd.v1.GetRegionResponse.region:type_name -> cairn.kv.v1.Region
+	93,  // 50: cairn.pd.v1.GetRegionResponse.leader:type_name -> cairn.kv.v1.Peer
+	6,   // 51: cairn.pd.v1.ScanRegionsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 52: cairn.pd.v1.ScanRegionsResponse.header:type_name -> cairn.pd.v1.Header
+	36,  // 53: cairn.pd.v1.ScanRegionsResponse.regions:type_name -> cairn.pd.v1.GetRegionResponse
+	6,   // 54: cairn.pd.v1.AskSplitRequest.header:type_name -> cairn.pd.v1.Header
+	91,  // 55: cairn.pd.v1.AskSplitRequest.region:type_name -> cairn.kv.v1.Region
+	6,   // 56: cairn.pd.v1.AskSplitResponse.header:type_name -> cairn.pd.v1.Header
+	40,  // 57: cairn.pd.v1.AskSplitResponse.ids:type_name -> cairn.pd.v1.SplitID
+	6,   // 58: cairn.pd.v1.GetSafePointRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 59: cairn.pd.v1.GetSafePointResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 60: cairn.pd.v1.UpdateSafePointRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 61: cairn.pd.v1.UpdateSafePointResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 62: cairn.pd.v1.DescribeStoresRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 63: cairn.pd.v1.DescribeStoresResponse.header:type_name -> cairn.pd.v1.Header
+	48,  // 64: cairn.pd.v1.DescribeStoresResponse.stores:type_name -> cairn.pd.v1.StoreDescription
+	90,  // 65: cairn.pd.v1.StoreDescription.store:type_name -> cairn.kv.v1.Store
+	0,   // 66: cairn.pd.v1.StoreDescription.liveness:type_name -> cairn.pd.v1.Liveness
+	24,  // 67: cairn.pd.v1.StoreDescription.stats:type_name -> cairn.pd.v1.StoreStats
+	49,  // 68: cairn.pd.v1.StoreDescription.rates:type_name -> cairn.pd.v1.Rates
+	50,  // 69: cairn.pd.v1.StoreDescription.drain:type_name -> cairn.pd.v1.DrainProgress
+	6,   // 70: cairn.pd.v1.DrainStoreRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 71: cairn.pd.v1.DrainStoreResponse.header:type_name -> cairn.pd.v1.Header
+	48,  // 72: cairn.pd.v1.DrainStoreResponse.store:type_name -> cairn.pd.v1.StoreDescription
+	6,   // 73: cairn.pd.v1.RemoveTombstonesRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 74: cairn.pd.v1.RemoveTombstonesResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 75: cairn.pd.v1.SetStoreLabelsRequest.header:type_name -> cairn.pd.v1.Header
+	95,  // 76: cairn.pd.v1.SetStoreLabelsRequest.labels:type_name -> cairn.kv.v1.StoreLabel
+	6,   // 77: cairn.pd.v1.SetStoreLabelsResponse.header:type_name -> cairn.pd.v1.Header
+	48,  // 78: cairn.pd.v1.SetStoreLabelsResponse.store:type_name -> cairn.pd.v1.StoreDescription
+	6,   // 79: cairn.pd.v1.DescribeRegionsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 80: cairn.pd.v1.DescribeRegionsResponse.header:type_name -> cairn.pd.v1.Header
+	59,  // 81: cairn.pd.v1.DescribeRegionsResponse.regions:type_name -> cairn.pd.v1.RegionDescription
+	91,  // 82: cairn.pd.v1.RegionDescription.region:type_name -> cairn.kv.v1.Region
+	93,  // 83: cairn.pd.v1.RegionDescription.leader:type_name -> cairn.kv.v1.Peer
+	49,  // 84: cairn.pd.v1.RegionDescription.rates:type_name -> cairn.pd.v1.Rates
+	93,  // 85: cairn.pd.v1.RegionDescription.pending_peers:type_name -> cairn.kv.v1.Peer
+	28,  // 86: cairn.pd.v1.RegionDescription.down_peers:type_name -> cairn.pd.v1.DownPeer
+	60,  // 87: cairn.pd.v1.RegionDescription.operator:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 88: cairn.pd.v1.ListOperatorsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 89: cairn.pd.v1.ListOperatorsResponse.header:type_name -> cairn.pd.v1.Header
+	60,  // 90: cairn.pd.v1.ListOperatorsResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 91: cairn.pd.v1.AddOperatorRequest.header:type_name -> cairn.pd.v1.Header
+	64,  // 92: cairn.pd.v1.AddOperatorRequest.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderTo
+	65,  // 93: cairn.pd.v1.AddOperatorRequest.add_peer:type_name -> cairn.pd.v1.AddPeerTo
+	66,  // 94: cairn.pd.v1.AddOperatorRequest.remove_peer:type_name -> cairn.pd.v1.RemovePeerFrom
+	67,  // 95: cairn.pd.v1.AddOperatorRequest.move_peer:type_name -> cairn.pd.v1.MovePeer
+	68,  // 96: cairn.pd.v1.AddOperatorRequest.split:type_name -> cairn.pd.v1.SplitAt
+	69,  // 97: cairn.pd.v1.AddOperatorRequest.merge:type_name -> cairn.pd.v1.MergeInto
+	70,  // 98: cairn.pd.v1.AddOperatorRequest.scatter:type_name -> cairn.pd.v1.Scatter
+	6,   // 99: cairn.pd.v1.AddOperatorResponse.header:type_name -> cairn.pd.v1.Header
+	60,  // 100: cairn.pd.v1.AddOperatorResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 101: cairn.pd.v1.CancelOperatorRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 102: cairn.pd.v1.CancelOperatorResponse.header:type_name -> cairn.pd.v1.Header
+	60,  // 103: cairn.pd.v1.CancelOperatorResponse.operator:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 104: cairn.pd.v1.ListSchedulersRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 105: cairn.pd.v1.ListSchedulersResponse.header:type_name -> cairn.pd.v1.Header
+	74,  // 106: cairn.pd.v1.ListSchedulersResponse.schedulers:type_name -> cairn.pd.v1.SchedulerDescription
+	6,   // 107: cairn.pd.v1.AddSchedulerRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 108: cairn.pd.v1.AddSchedulerResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 109: cairn.pd.v1.RemoveSchedulerRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 110: cairn.pd.v1.RemoveSchedulerResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 111: cairn.pd.v1.PauseSchedulerRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 112: cairn.pd.v1.PauseSchedulerResponse.header:type_name -> cairn.pd.v1.Header
+	84,  // 113: cairn.pd.v1.Placement.rules:type_name -> cairn.pd.v1.PlacementRule
+	3,   // 114: cairn.pd.v1.PlacementRule.role:type_name -> cairn.pd.v1.PlacementRule.Role
+	85,  // 115: cairn.pd.v1.PlacementRule.constraints:type_name -> cairn.pd.v1.LabelConstraint
+	4,   // 116: cairn.pd.v1.LabelConstraint.op:type_name -> cairn.pd.v1.LabelConstraint.Op
+	6,   // 117: cairn.pd.v1.GetPlacementRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 118: cairn.pd.v1.GetPlacementResponse.header:type_name -> cairn.pd.v1.Header
+	83,  // 119: cairn.pd.v1.GetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
+	6,   // 120: cairn.pd.v1.SetPlacementRequest.header:type_name -> cairn.pd.v1.Header
+	83,  // 121: cairn.pd.v1.SetPlacementRequest.placement:type_name -> cairn.pd.v1.Placement
+	6,   // 122: cairn.pd.v1.SetPlacementResponse.header:type_name -> cairn.pd.v1.Header
+	83,  // 123: cairn.pd.v1.SetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
+	7,   // 124: cairn.pd.v1.PD.Timestamps:input_type -> cairn.pd.v1.TimestampRequest
+	10,  // 125: cairn.pd.v1.PD.GetMembers:input_type -> cairn.pd.v1.GetMembersRequest
+	12,  // 126: cairn.pd.v1.PD.Bootstrap:input_type -> cairn.pd.v1.BootstrapRequest
+	14,  // 127: cairn.pd.v1.PD.IsBootstrapped:input_type -> cairn.pd.v1.IsBootstrappedRequest
+	16,  // 128: cairn.pd.v1.PD.AllocIDs:input_type -> cairn.pd.v1.AllocIDsRequest
+	18,  // 129: cairn.pd.v1.PD.PutStore:input_type -> cairn.pd.v1.PutStoreRequest
+	20,  // 130: cairn.pd.v1.PD.GetStore:input_type -> cairn.pd.v1.GetStoreRequest
+	22,  // 131: cairn.pd.v1.PD.GetStores:input_type -> cairn.pd.v1.GetStoresRequest
+	25,  // 132: cairn.pd.v1.PD.StoreHeartbeat:input_type -> cairn.pd.v1.StoreHeartbeatRequest
+	27,  // 133: cairn.pd.v1.PD.RegionHeartbeat:input_type -> cairn.pd.v1.RegionHeartbeatRequest
+	35,  // 134: cairn.pd.v1.PD.GetRegion:input_type -> cairn.pd.v1.GetRegionRequest
+	37,  // 135: cairn.pd.v1.PD.ScanRegions:input_type -> cairn.pd.v1.ScanRegionsRequest
+	39,  // 136: cairn.pd.v1.PD.AskSplit:input_type -> cairn.pd.v1.AskSplitRequest
+	42,  // 137: cairn.pd.v1.PD.GetSafePoint:input_type -> cairn.pd.v1.GetSafePointRequest
+	44,  // 138: cairn.pd.v1.PD.UpdateSafePoint:input_type -> cairn.pd.v1.UpdateSafePointRequest
+	46,  // 139: cairn.pd.v1.PD.DescribeStores:input_type -> cairn.pd.v1.DescribeStoresRequest
+	51,  // 140: cairn.pd.v1.PD.DrainStore:input_type -> cairn.pd.v1.DrainStoreRequest
+	53,  // 141: cairn.pd.v1.PD.RemoveTombstones:input_type -> cairn.pd.v1.RemoveTombstonesRequest
+	55,  // 142: cairn.pd.v1.PD.SetStoreLabels:input_type -> cairn.pd.v1.SetStoreLabelsRequest
+	57,  // 143: cairn.pd.v1.PD.DescribeRegions:input_type -> cairn.pd.v1.DescribeRegionsRequest
+	61,  // 144: cairn.pd.v1.PD.ListOperators:input_type -> cairn.pd.v1.ListOperatorsRequest
+	63,  // 145: cairn.pd.v1.PD.AddOperator:input_type -> cairn.pd.v1.AddOperatorRequest
+	72,  // 146: cairn.pd.v1.PD.CancelOperator:input_type -> cairn.pd.v1.CancelOperatorRequest
+	75,  // 147: cairn.pd.v1.PD.ListSchedulers:input_type -> cairn.pd.v1.ListSchedulersRequest
+	77,  // 148: cairn.pd.v1.PD.AddScheduler:input_type -> cairn.pd.v1.AddSchedulerRequest
+	79,  // 149: cairn.pd.v1.PD.RemoveScheduler:input_type -> cairn.pd.v1.RemoveSchedulerRequest
+	81,  // 150: cairn.pd.v1.PD.PauseScheduler:input_type -> cairn.pd.v1.PauseSchedulerRequest
+	86,  // 151: cairn.pd.v1.PD.GetPlacement:input_type -> cairn.pd.v1.GetPlacementRequest
+	88,  // 152: cairn.pd.v1.PD.SetPlacement:input_type -> cairn.pd.v1.SetPlacementRequest
+	8,   // 153: cairn.pd.v1.PD.Timestamps:output_type -> cairn.pd.v1.TimestampResponse
+	11,  // 154: cairn.pd.v1.PD.GetMembers:output_type -> cairn.pd.v1.GetMembersResponse
+	13,  // 155: cairn.pd.v1.PD.Bootstrap:output_type -> cairn.pd.v1.BootstrapResponse
+	15,  // 156: cairn.pd.v1.PD.IsBootstrapped:output_type -> cairn.pd.v1.IsBootstrappedResponse
+	17,  // 157: cairn.pd.v1.PD.AllocIDs:output_type -> cairn.pd.v1.AllocIDsResponse
+	19,  // 158: cairn.pd.v1.PD.PutStore:output_type -> cairn.pd.v1.PutStoreResponse
+	21,  // 159: cairn.pd.v1.PD.GetStore:output_type -> cairn.pd.v1.GetStoreResponse
+	23,  // 160: cairn.pd.v1.PD.GetStores:output_type -> cairn.pd.v1.GetStoresResponse
+	26,  // 161: cairn.pd.v1.PD.StoreHeartbeat:output_type -> cairn.pd.v1.StoreHeartbeatResponse
+	29,  // 162: cairn.pd.v1.PD.RegionHeartbeat:output_type -> cairn.pd.v1.RegionHeartbeatResponse
+	36,  // 163: cairn.pd.v1.PD.GetRegion:output_type -> cairn.pd.v1.GetRegionResponse
+	38,  // 164: cairn.pd.v1.PD.ScanRegions:output_type -> cairn.pd.v1.ScanRegionsResponse
+	41,  // 165: cairn.pd.v1.PD.AskSplit:output_type -> cairn.pd.v1.AskSplitResponse
+	43,  // 166: cairn.pd.v1.PD.GetSafePoint:output_type -> cairn.pd.v1.GetSafePointResponse
+	45,  // 167: cairn.pd.v1.PD.UpdateSafePoint:output_type -> cairn.pd.v1.UpdateSafePointResponse
+	47,  // 168: cairn.pd.v1.PD.DescribeStores:output_type -> cairn.pd.v1.DescribeStoresResponse
+	52,  // 169: cairn.pd.v1.PD.DrainStore:output_type -> cairn.pd.v1.DrainStoreResponse
+	54,  // 170: cairn.pd.v1.PD.RemoveTombstones:output_type -> cairn.pd.v1.RemoveTombstonesResponse
+	56,  // 171: cairn.pd.v1.PD.SetStoreLabels:output_type -> cairn.pd.v1.SetStoreLabelsResponse
+	58,  // 172: cairn.pd.v1.PD.DescribeRegions:output_type -> cairn.pd.v1.DescribeRegionsResponse
+	62,  // 173: cairn.pd.v1.PD.ListOperators:output_type -> cairn.pd.v1.ListOperatorsResponse
+	71,  // 174: cairn.pd.v1.PD.AddOperator:output_type -> cairn.pd.v1.AddOperatorResponse
+	73,  // 175: cairn.pd.v1.PD.CancelOperator:output_type -> cairn.pd.v1.CancelOperatorResponse
+	76,  // 176: cairn.pd.v1.PD.ListSchedulers:output_type -> cairn.pd.v1.ListSchedulersResponse
+	78,  // 177: cairn.pd.v1.PD.AddScheduler:output_type -> cairn.pd.v1.AddSchedulerResponse
+	80,  // 178: cairn.pd.v1.PD.RemoveScheduler:output_type -> cairn.pd.v1.RemoveSchedulerResponse
+	82,  // 179: cairn.pd.v1.PD.PauseScheduler:output_type -> cairn.pd.v1.PauseSchedulerResponse
+	87,  // 180: cairn.pd.v1.PD.GetPlacement:output_type -> cairn.pd.v1.GetPlacementResponse
+	89,  // 181: cairn.pd.v1.PD.SetPlacement:output_type -> cairn.pd.v1.SetPlacementResponse
+	153, // [153:182] is the sub-list for method output_type
+	124, // [124:153] is the sub-list for method input_type
+	124, // [124:124] is the sub-list for extension type_name
+	124, // [124:124] is the sub-list for extension extendee
+	0,   // [0:124] is the sub-list for field type_name
 }
 
 func init() { file_pdpb_pd_proto_init() }
@@ -3009,13 +6674,22 @@ func file_pdpb_pd_proto_init() {
 		(*RegionHeartbeatResponse_Split)(nil),
 		(*RegionHeartbeatResponse_Merge)(nil),
 	}
+	file_pdpb_pd_proto_msgTypes[58].OneofWrappers = []any{
+		(*AddOperatorRequest_TransferLeader)(nil),
+		(*AddOperatorRequest_AddPeer)(nil),
+		(*AddOperatorRequest_RemovePeer)(nil),
+		(*AddOperatorRequest_MovePeer)(nil),
+		(*AddOperatorRequest_Split)(nil),
+		(*AddOperatorRequest_Merge)(nil),
+		(*AddOperatorRequest_Scatter)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpb_pd_proto_rawDesc), len(file_pdpb_pd_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   41,
+			NumEnums:      5,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

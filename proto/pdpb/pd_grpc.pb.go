@@ -21,21 +21,35 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PD_Timestamps_FullMethodName      = "/cairn.pd.v1.PD/Timestamps"
-	PD_GetMembers_FullMethodName      = "/cairn.pd.v1.PD/GetMembers"
-	PD_Bootstrap_FullMethodName       = "/cairn.pd.v1.PD/Bootstrap"
-	PD_IsBootstrapped_FullMethodName  = "/cairn.pd.v1.PD/IsBootstrapped"
-	PD_AllocIDs_FullMethodName        = "/cairn.pd.v1.PD/AllocIDs"
-	PD_PutStore_FullMethodName        = "/cairn.pd.v1.PD/PutStore"
-	PD_GetStore_FullMethodName        = "/cairn.pd.v1.PD/GetStore"
-	PD_GetStores_FullMethodName       = "/cairn.pd.v1.PD/GetStores"
-	PD_StoreHeartbeat_FullMethodName  = "/cairn.pd.v1.PD/StoreHeartbeat"
-	PD_RegionHeartbeat_FullMethodName = "/cairn.pd.v1.PD/RegionHeartbeat"
-	PD_GetRegion_FullMethodName       = "/cairn.pd.v1.PD/GetRegion"
-	PD_ScanRegions_FullMethodName     = "/cairn.pd.v1.PD/ScanRegions"
-	PD_AskSplit_FullMethodName        = "/cairn.pd.v1.PD/AskSplit"
-	PD_GetSafePoint_FullMethodName    = "/cairn.pd.v1.PD/GetSafePoint"
-	PD_UpdateSafePoint_FullMethodName = "/cairn.pd.v1.PD/UpdateSafePoint"
+	PD_Timestamps_FullMethodName       = "/cairn.pd.v1.PD/Timestamps"
+	PD_GetMembers_FullMethodName       = "/cairn.pd.v1.PD/GetMembers"
+	PD_Bootstrap_FullMethodName        = "/cairn.pd.v1.PD/Bootstrap"
+	PD_IsBootstrapped_FullMethodName   = "/cairn.pd.v1.PD/IsBootstrapped"
+	PD_AllocIDs_FullMethodName         = "/cairn.pd.v1.PD/AllocIDs"
+	PD_PutStore_FullMethodName         = "/cairn.pd.v1.PD/PutStore"
+	PD_GetStore_FullMethodName         = "/cairn.pd.v1.PD/GetStore"
+	PD_GetStores_FullMethodName        = "/cairn.pd.v1.PD/GetStores"
+	PD_StoreHeartbeat_FullMethodName   = "/cairn.pd.v1.PD/StoreHeartbeat"
+	PD_RegionHeartbeat_FullMethodName  = "/cairn.pd.v1.PD/RegionHeartbeat"
+	PD_GetRegion_FullMethodName        = "/cairn.pd.v1.PD/GetRegion"
+	PD_ScanRegions_FullMethodName      = "/cairn.pd.v1.PD/ScanRegions"
+	PD_AskSplit_FullMethodName         = "/cairn.pd.v1.PD/AskSplit"
+	PD_GetSafePoint_FullMethodName     = "/cairn.pd.v1.PD/GetSafePoint"
+	PD_UpdateSafePoint_FullMethodName  = "/cairn.pd.v1.PD/UpdateSafePoint"
+	PD_DescribeStores_FullMethodName   = "/cairn.pd.v1.PD/DescribeStores"
+	PD_DrainStore_FullMethodName       = "/cairn.pd.v1.PD/DrainStore"
+	PD_RemoveTombstones_FullMethodName = "/cairn.pd.v1.PD/RemoveTombstones"
+	PD_SetStoreLabels_FullMethodName   = "/cairn.pd.v1.PD/SetStoreLabels"
+	PD_DescribeRegions_FullMethodName  = "/cairn.pd.v1.PD/DescribeRegions"
+	PD_ListOperators_FullMethodName    = "/cairn.pd.v1.PD/ListOperators"
+	PD_AddOperator_FullMethodName      = "/cairn.pd.v1.PD/AddOperator"
+	PD_CancelOperator_FullMethodName   = "/cairn.pd.v1.PD/CancelOperator"
+	PD_ListSchedulers_FullMethodName   = "/cairn.pd.v1.PD/ListSchedulers"
+	PD_AddScheduler_FullMethodName     = "/cairn.pd.v1.PD/AddScheduler"
+	PD_RemoveScheduler_FullMethodName  = "/cairn.pd.v1.PD/RemoveScheduler"
+	PD_PauseScheduler_FullMethodName   = "/cairn.pd.v1.PD/PauseScheduler"
+	PD_GetPlacement_FullMethodName     = "/cairn.pd.v1.PD/GetPlacement"
+	PD_SetPlacement_FullMethodName     = "/cairn.pd.v1.PD/SetPlacement"
 )
 
 // PDClient is the client API for PD service.
@@ -60,6 +74,22 @@ type PDClient interface {
 	AskSplit(ctx context.Context, in *AskSplitRequest, opts ...grpc.CallOption) (*AskSplitResponse, error)
 	GetSafePoint(ctx context.Context, in *GetSafePointRequest, opts ...grpc.CallOption) (*GetSafePointResponse, error)
 	UpdateSafePoint(ctx context.Context, in *UpdateSafePointRequest, opts ...grpc.CallOption) (*UpdateSafePointResponse, error)
+	// For operators: people and their tools.
+	DescribeStores(ctx context.Context, in *DescribeStoresRequest, opts ...grpc.CallOption) (*DescribeStoresResponse, error)
+	// DrainStore moves everything off a store, or, with undo, lets it be used again.
+	DrainStore(ctx context.Context, in *DrainStoreRequest, opts ...grpc.CallOption) (*DrainStoreResponse, error)
+	RemoveTombstones(ctx context.Context, in *RemoveTombstonesRequest, opts ...grpc.CallOption) (*RemoveTombstonesResponse, error)
+	SetStoreLabels(ctx context.Context, in *SetStoreLabelsRequest, opts ...grpc.CallOption) (*SetStoreLabelsResponse, error)
+	DescribeRegions(ctx context.Context, in *DescribeRegionsRequest, opts ...grpc.CallOption) (*DescribeRegionsResponse, error)
+	ListOperators(ctx context.Context, in *ListOperatorsRequest, opts ...grpc.CallOption) (*ListOperatorsResponse, error)
+	AddOperator(ctx context.Context, in *AddOperatorRequest, opts ...grpc.CallOption) (*AddOperatorResponse, error)
+	CancelOperator(ctx context.Context, in *CancelOperatorRequest, opts ...grpc.CallOption) (*CancelOperatorResponse, error)
+	ListSchedulers(ctx context.Context, in *ListSchedulersRequest, opts ...grpc.CallOption) (*ListSchedulersResponse, error)
+	AddScheduler(ctx context.Context, in *AddSchedulerRequest, opts ...grpc.CallOption) (*AddSchedulerResponse, error)
+	RemoveScheduler(ctx context.Context, in *RemoveSchedulerRequest, opts ...grpc.CallOption) (*RemoveSchedulerResponse, error)
+	PauseScheduler(ctx context.Context, in *PauseSchedulerRequest, opts ...grpc.CallOption) (*PauseSchedulerResponse, error)
+	GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error)
+	SetPlacement(ctx context.Context, in *SetPlacementRequest, opts ...grpc.CallOption) (*SetPlacementResponse, error)
 }
 
 type pDClient struct {
@@ -226,6 +256,146 @@ func (c *pDClient) UpdateSafePoint(ctx context.Context, in *UpdateSafePointReque
 	return out, nil
 }
 
+func (c *pDClient) DescribeStores(ctx context.Context, in *DescribeStoresRequest, opts ...grpc.CallOption) (*DescribeStoresResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeStoresResponse)
+	err := c.cc.Invoke(ctx, PD_DescribeStores_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) DrainStore(ctx context.Context, in *DrainStoreRequest, opts ...grpc.CallOption) (*DrainStoreResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainStoreResponse)
+	err := c.cc.Invoke(ctx, PD_DrainStore_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) RemoveTombstones(ctx context.Context, in *RemoveTombstonesRequest, opts ...grpc.CallOption) (*RemoveTombstonesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveTombstonesResponse)
+	err := c.cc.Invoke(ctx, PD_RemoveTombstones_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) SetStoreLabels(ctx context.Context, in *SetStoreLabelsRequest, opts ...grpc.CallOption) (*SetStoreLabelsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetStoreLabelsResponse)
+	err := c.cc.Invoke(ctx, PD_SetStoreLabels_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) DescribeRegions(ctx context.Context, in *DescribeRegionsRequest, opts ...grpc.CallOption) (*DescribeRegionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeRegionsResponse)
+	err := c.cc.Invoke(ctx, PD_DescribeRegions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) ListOperators(ctx context.Context, in *ListOperatorsRequest, opts ...grpc.CallOption) (*ListOperatorsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOperatorsResponse)
+	err := c.cc.Invoke(ctx, PD_ListOperators_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) AddOperator(ctx context.Context, in *AddOperatorRequest, opts ...grpc.CallOption) (*AddOperatorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddOperatorResponse)
+	err := c.cc.Invoke(ctx, PD_AddOperator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) CancelOperator(ctx context.Context, in *CancelOperatorRequest, opts ...grpc.CallOption) (*CancelOperatorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelOperatorResponse)
+	err := c.cc.Invoke(ctx, PD_CancelOperator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) ListSchedulers(ctx context.Context, in *ListSchedulersRequest, opts ...grpc.CallOption) (*ListSchedulersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSchedulersResponse)
+	err := c.cc.Invoke(ctx, PD_ListSchedulers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) AddScheduler(ctx context.Context, in *AddSchedulerRequest, opts ...grpc.CallOption) (*AddSchedulerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddSchedulerResponse)
+	err := c.cc.Invoke(ctx, PD_AddScheduler_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) RemoveScheduler(ctx context.Context, in *RemoveSchedulerRequest, opts ...grpc.CallOption) (*RemoveSchedulerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveSchedulerResponse)
+	err := c.cc.Invoke(ctx, PD_RemoveScheduler_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) PauseScheduler(ctx context.Context, in *PauseSchedulerRequest, opts ...grpc.CallOption) (*PauseSchedulerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseSchedulerResponse)
+	err := c.cc.Invoke(ctx, PD_PauseScheduler_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPlacementResponse)
+	err := c.cc.Invoke(ctx, PD_GetPlacement_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) SetPlacement(ctx context.Context, in *SetPlacementRequest, opts ...grpc.CallOption) (*SetPlacementResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetPlacementResponse)
+	err := c.cc.Invoke(ctx, PD_SetPlacement_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PDServer is the server API for PD service.
 // All implementations must embed UnimplementedPDServer
 // for forward compatibility.
@@ -248,6 +418,22 @@ type PDServer interface {
 	AskSplit(context.Context, *AskSplitRequest) (*AskSplitResponse, error)
 	GetSafePoint(context.Context, *GetSafePointRequest) (*GetSafePointResponse, error)
 	UpdateSafePoint(context.Context, *UpdateSafePointRequest) (*UpdateSafePointResponse, error)
+	// For operators: people and their tools.
+	DescribeStores(context.Context, *DescribeStoresRequest) (*DescribeStoresResponse, error)
+	// DrainStore moves everything off a store, or, with undo, lets it be used again.
+	DrainStore(context.Context, *DrainStoreRequest) (*DrainStoreResponse, error)
+	RemoveTombstones(context.Context, *RemoveTombstonesRequest) (*RemoveTombstonesResponse, error)
+	SetStoreLabels(context.Context, *SetStoreLabelsRequest) (*SetStoreLabelsResponse, error)
+	DescribeRegions(context.Context, *DescribeRegionsRequest) (*DescribeRegionsResponse, error)
+	ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error)
+	AddOperator(context.Context, *AddOperatorRequest) (*AddOperatorResponse, error)
+	CancelOperator(context.Context, *CancelOperatorRequest) (*CancelOperatorResponse, error)
+	ListSchedulers(context.Context, *ListSchedulersRequest) (*ListSchedulersResponse, error)
+	AddScheduler(context.Context, *AddSchedulerRequest) (*AddSchedulerResponse, error)
+	RemoveScheduler(context.Context, *RemoveSchedulerRequest) (*RemoveSchedulerResponse, error)
+	PauseScheduler(context.Context, *PauseSchedulerRequest) (*PauseSchedulerResponse, error)
+	GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error)
+	SetPlacement(context.Context, *SetPlacementRequest) (*SetPlacementResponse, error)
 	mustEmbedUnimplementedPDServer()
 }
 
@@ -302,6 +488,48 @@ func (UnimplementedPDServer) GetSafePoint(context.Context, *GetSafePointRequest)
 }
 func (UnimplementedPDServer) UpdateSafePoint(context.Context, *UpdateSafePointRequest) (*UpdateSafePointResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateSafePoint not implemented")
+}
+func (UnimplementedPDServer) DescribeStores(context.Context, *DescribeStoresRequest) (*DescribeStoresResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DescribeStores not implemented")
+}
+func (UnimplementedPDServer) DrainStore(context.Context, *DrainStoreRequest) (*DrainStoreResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainStore not implemented")
+}
+func (UnimplementedPDServer) RemoveTombstones(context.Context, *RemoveTombstonesRequest) (*RemoveTombstonesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveTombstones not implemented")
+}
+func (UnimplementedPDServer) SetStoreLabels(context.Context, *SetStoreLabelsRequest) (*SetStoreLabelsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetStoreLabels not implemented")
+}
+func (UnimplementedPDServer) DescribeRegions(context.Context, *DescribeRegionsRequest) (*DescribeRegionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DescribeRegions not implemented")
+}
+func (UnimplementedPDServer) ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOperators not implemented")
+}
+func (UnimplementedPDServer) AddOperator(context.Context, *AddOperatorRequest) (*AddOperatorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddOperator not implemented")
+}
+func (UnimplementedPDServer) CancelOperator(context.Context, *CancelOperatorRequest) (*CancelOperatorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelOperator not implemented")
+}
+func (UnimplementedPDServer) ListSchedulers(context.Context, *ListSchedulersRequest) (*ListSchedulersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSchedulers not implemented")
+}
+func (UnimplementedPDServer) AddScheduler(context.Context, *AddSchedulerRequest) (*AddSchedulerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddScheduler not implemented")
+}
+func (UnimplementedPDServer) RemoveScheduler(context.Context, *RemoveSchedulerRequest) (*RemoveSchedulerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveScheduler not implemented")
+}
+func (UnimplementedPDServer) PauseScheduler(context.Context, *PauseSchedulerRequest) (*PauseSchedulerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseScheduler not implemented")
+}
+func (UnimplementedPDServer) GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPlacement not implemented")
+}
+func (UnimplementedPDServer) SetPlacement(context.Context, *SetPlacementRequest) (*SetPlacementResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetPlacement not implemented")
 }
 func (UnimplementedPDServer) mustEmbedUnimplementedPDServer() {}
 func (UnimplementedPDServer) testEmbeddedByValue()            {}
@@ -572,6 +800,258 @@ func _PD_UpdateSafePoint_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PD_DescribeStores_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeStoresRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).DescribeStores(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_DescribeStores_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).DescribeStores(ctx, req.(*DescribeStoresRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_DrainStore_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainStoreRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).DrainStore(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_DrainStore_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).DrainStore(ctx, req.(*DrainStoreRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_RemoveTombstones_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveTombstonesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).RemoveTombstones(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_RemoveTombstones_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).RemoveTombstones(ctx, req.(*RemoveTombstonesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_SetStoreLabels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetStoreLabelsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).SetStoreLabels(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_SetStoreLabels_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).SetStoreLabels(ctx, req.(*SetStoreLabelsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_DescribeRegions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeRegionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).DescribeRegions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_DescribeRegions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).DescribeRegions(ctx, req.(*DescribeRegionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_ListOperators_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOperatorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).ListOperators(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_ListOperators_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).ListOperators(ctx, req.(*ListOperatorsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_AddOperator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddOperatorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).AddOperator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_AddOperator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).AddOperator(ctx, req.(*AddOperatorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_CancelOperator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelOperatorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).CancelOperator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_CancelOperator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).CancelOperator(ctx, req.(*CancelOperatorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_ListSchedulers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSchedulersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).ListSchedulers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_ListSchedulers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).ListSchedulers(ctx, req.(*ListSchedulersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_AddScheduler_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddSchedulerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).AddScheduler(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_AddScheduler_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).AddScheduler(ctx, req.(*AddSchedulerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_RemoveScheduler_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveSchedulerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).RemoveScheduler(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_RemoveScheduler_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).RemoveScheduler(ctx, req.(*RemoveSchedulerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_PauseScheduler_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseSchedulerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).PauseScheduler(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_PauseScheduler_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).PauseScheduler(ctx, req.(*PauseSchedulerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_GetPlacement_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPlacementRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).GetPlacement(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_GetPlacement_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).GetPlacement(ctx, req.(*GetPlacementRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_SetPlacement_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetPlacementRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).SetPlacement(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_SetPlacement_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).SetPlacement(ctx, req.(*SetPlacementRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PD_ServiceDesc is the grpc.ServiceDesc for PD service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -630,6 +1110,62 @@ var PD_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateSafePoint",
 			Handler:    _PD_UpdateSafePoint_Handler,
+		},
+		{
+			MethodName: "DescribeStores",
+			Handler:    _PD_DescribeStores_Handler,
+		},
+		{
+			MethodName: "DrainStore",
+			Handler:    _PD_DrainStore_Handler,
+		},
+		{
+			MethodName: "RemoveTombstones",
+			Handler:    _PD_RemoveTombstones_Handler,
+		},
+		{
+			MethodName: "SetStoreLabels",
+			Handler:    _PD_SetStoreLabels_Handler,
+		},
+		{
+			MethodName: "DescribeRegions",
+			Handler:    _PD_DescribeRegions_Handler,
+		},
+		{
+			MethodName: "ListOperators",
+			Handler:    _PD_ListOperators_Handler,
+		},
+		{
+			MethodName: "AddOperator",
+			Handler:    _PD_AddOperator_Handler,
+		},
+		{
+			MethodName: "CancelOperator",
+			Handler:    _PD_CancelOperator_Handler,
+		},
+		{
+			MethodName: "ListSchedulers",
+			Handler:    _PD_ListSchedulers_Handler,
+		},
+		{
+			MethodName: "AddScheduler",
+			Handler:    _PD_AddScheduler_Handler,
+		},
+		{
+			MethodName: "RemoveScheduler",
+			Handler:    _PD_RemoveScheduler_Handler,
+		},
+		{
+			MethodName: "PauseScheduler",
+			Handler:    _PD_PauseScheduler_Handler,
+		},
+		{
+			MethodName: "GetPlacement",
+			Handler:    _PD_GetPlacement_Handler,
+		},
+		{
+			MethodName: "SetPlacement",
+			Handler:    _PD_SetPlacement_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
