@@ -39,7 +39,10 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		want string
 		args []string
 	}{
-		{"unknown flag: --datadir", []string{"start", "--datadir", "x"}},
+		{"unknown flag: --datadir; did you mean --data-dir?", []string{"start", "--datadir", "x"}},
+		{"unknown flag: --horse; see 'cairn start --help'", []string{"start", "--horse"}},
+		{`"lots" is not a size; write it as 64MiB`, []string{"start", "--cache-size", "lots"}},
+		{`"lots" is not a size; write it as 64MiB`, []string{"start", "--config", file(t, `cache-size = "lots"`)}},
 		{`"now" is not understood here; see 'cairn start --help'`, []string{"start", "now"}},
 		{`unknown key "data-dirr"; known keys: data-dir,`, []string{"start", "--config", file(t, `data-dirr = "x"`)}},
 		{`key "pd" means nothing here`, []string{"start", "--config", file(t, `pd = ["127.0.0.1:1"]`)}},
@@ -66,6 +69,14 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, out, `listen = "127.0.0.1:2222"`)
 	require.Contains(t, out, `log-level = "debug"`)
+}
+
+func TestSizesInTheFileMayBeNumbersAndTexts(t *testing.T) {
+	for _, text := range []string{"cache-size = 67108864\n", "cache-size = \"64MiB\"\n"} {
+		out, err := run(t, "start", "--config", file(t, text), "--print-config")
+		require.NoError(t, err)
+		require.Contains(t, out, `cache-size = "64MiB"`)
+	}
 }
 
 func TestPrintedConfigurationReproducesItself(t *testing.T) {

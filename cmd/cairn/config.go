@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -14,8 +15,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// config is what can be said in the file and by flags; flags win. Sizes are in
-// bytes, times in the units their names say.
+// config is what can be said in the file and by flags; flags win.
 type config struct {
 	DataDir   string   `toml:"data-dir"`
 	Listen    string   `toml:"listen"`
@@ -31,7 +31,7 @@ type config struct {
 	KeyFile   string   `toml:"tls-key"`
 	CAFile    string   `toml:"tls-ca"`
 	CertDir   string   `toml:"cluster-cert-dir"`
-	CacheSize int64    `toml:"cache-size"`
+	CacheSize size     `toml:"cache-size"`
 }
 
 // command ties a config to the flags of one verb.
@@ -47,10 +47,10 @@ func newCommand(use, short, long string, defaults config, keys []string, run fun
 	c := &command{config: defaults}
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: noArgs}
 	c.set = cmd.Flags()
-	fields := c.fields()
+	c.set.SortFlags = false
 	for _, key := range keys {
 		f := fields[key]
-		switch p := f.ptr.(type) {
+		switch p := f.in(&c.config).(type) {
 		case *string:
 			c.set.StringVar(p, key, *p, f.help)
 		case *bool:
@@ -59,11 +59,13 @@ func newCommand(use, short, long string, defaults config, keys []string, run fun
 			c.set.Int64Var(p, key, *p, f.help)
 		case *[]string:
 			c.set.StringSliceVar(p, key, *p, f.help)
+		case pflag.Value:
+			c.set.Var(p, key, f.help)
 		}
 	}
 	c.set.StringVar(&c.file, "config", "", "TOML file with the same keys as the flags; flags win")
 	c.set.BoolVar(&c.printConfig, "print-config", false, "print the configuration in force and exit")
-	c.set.SortFlags = false
+	cmd.SetUsageFunc(func(cmd *cobra.Command) error { return groupedUsage(cmd, keys) })
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := c.load(keys); err != nil {
 			return err
@@ -83,32 +85,6 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-type field struct {
-	ptr  any
-	help string
-}
-
-func (c *command) fields() map[string]field {
-	return map[string]field{
-		"data-dir":  {&c.DataDir, "directory of all durable data"},
-		"listen":    {&c.Listen, "address to listen on"},
-		"advertise": {&c.Advertise, "address by which other processes reach this one (default: the listen address)"},
-		"status":    {&c.Status, "address of /metrics, /healthz and /debug/pprof; empty = none"},
-		"pd":        {&c.PD, "addresses of the placement driver, comma-separated"},
-		"name":      {&c.Name, "name of this placement driver member"},
-		"pid-file":  {&c.PIDFile, "file to write the process id to"},
-		"log-file":  {&c.LogFile, "file to log to (default: standard error)"},
-		"log-level": {&c.LogLevel, "debug, info, warn or error"},
-		"insecure":  {&c.Insecure, "allow a listener outside loopback without TLS"},
-		"tls-cert":  {&c.CertFile, "PEM certificate shown to MySQL clients (default: one made in the data directory)"},
-		"tls-key":   {&c.KeyFile, "PEM key of the certificate"},
-		"tls-ca":    {&c.CAFile, "PEM authority that certificates of MySQL clients must be signed by"},
-
-		"cluster-cert-dir": {&c.CertDir, "directory with ca.pem, node.pem, node-key.pem: turns on mutual TLS between components"},
-		"cache-size":       {&c.CacheSize, "block cache of the storage engine in bytes; 0 = a quarter of memory, at most 1 GiB"},
-	}
-}
-
 // load reads the file, if any, below the flags that were given.
 func (c *command) load(keys []string) error {
 	if c.file == "" {
@@ -122,11 +98,10 @@ func (c *command) load(keys []string) error {
 	if err := decodeConfig(data, &c.config, keys); err != nil {
 		return fmt.Errorf("%s: %w", c.file, err)
 	}
-	from := (&command{config: given}).fields()
-	to := c.fields()
-	c.set.Visit(func(f *pflag.Flag) {
-		if src, ok := from[f.Name]; ok {
-			assign(to[f.Name].ptr, src.ptr)
+	c.set.Visit(func(flag *pflag.Flag) {
+		if f, ok := fields[flag.Name]; ok {
+			dst, src := reflect.ValueOf(f.in(&c.config)), reflect.ValueOf(f.in(&given))
+			dst.Elem().Set(src.Elem())
 		}
 	})
 	return nil
@@ -157,44 +132,16 @@ func decodeConfig(data []byte, c *config, keys []string) error {
 	return nil
 }
 
-func assign(dst, src any) {
-	switch d := dst.(type) {
-	case *string:
-		*d = *src.(*string)
-	case *bool:
-		*d = *src.(*bool)
-	case *int64:
-		*d = *src.(*int64)
-	case *[]string:
-		*d = *src.(*[]string)
-	}
-}
-
 // print writes the configuration in force as a file that would reproduce it.
 func (c *command) print(cmd *cobra.Command, keys []string) error {
-	fields := c.fields()
 	for _, key := range keys {
 		f := fields[key]
 		fmt.Fprintf(cmd.OutOrStdout(), "# %s\n", f.help)
 		var buf bytes.Buffer
-		if err := toml.NewEncoder(&buf).Encode(map[string]any{key: deref(f.ptr)}); err != nil {
+		if err := toml.NewEncoder(&buf).Encode(map[string]any{key: reflect.ValueOf(f.in(&c.config)).Elem().Interface()}); err != nil {
 			return err
 		}
 		fmt.Fprint(cmd.OutOrStdout(), buf.String())
-	}
-	return nil
-}
-
-func deref(p any) any {
-	switch v := p.(type) {
-	case *string:
-		return *v
-	case *bool:
-		return *v
-	case *int64:
-		return *v
-	case *[]string:
-		return append([]string{}, *v...)
 	}
 	return nil
 }

@@ -41,6 +41,7 @@ Every port listens on loopback unless told otherwise.`,
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(startCommand(), pdCommand(), kvCommand(), sqlCommand(), versionCommand())
 	return root
 }

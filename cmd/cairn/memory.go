@@ -32,7 +32,7 @@ func totalMemory() int64 {
 // cacheBytes is the block cache in force.
 func (c *config) cacheBytes() int64 {
 	if c.CacheSize > 0 {
-		return c.CacheSize
+		return int64(c.CacheSize)
 	}
 	return min(totalMemory()/4, 1<<30)
 }

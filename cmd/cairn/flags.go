@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// field is one key of the configuration: where it lies, under which heading
+// --help shows it, and what it says there.
+type field struct {
+	group string
+	in    func(*config) any // pointer to the value
+	help  string
+}
+
+// The headings of --help, in this order.
+const (
+	groupData    = "Data"
+	groupAddress = "Addresses"
+	groupTLS     = "Security"
+	groupProcess = "Process"
+)
+
+var groups = []string{groupData, groupAddress, groupTLS, groupProcess}
+
+var fields = map[string]field{
+	"data-dir":   {groupData, func(c *config) any { return &c.DataDir }, "directory of all durable data"},
+	"cache-size": {groupData, func(c *config) any { return &c.CacheSize }, "block cache of the storage engine; 0 = a quarter of memory, at most 1GiB"},
+
+	"listen":    {groupAddress, func(c *config) any { return &c.Listen }, "address to listen on"},
+	"advertise": {groupAddress, func(c *config) any { return &c.Advertise }, "address by which other processes reach this one (default: the listen address)"},
+	"status":    {groupAddress, func(c *config) any { return &c.Status }, "address of /metrics, /healthz and /debug/pprof; empty = none"},
+	"pd":        {groupAddress, func(c *config) any { return &c.PD }, "addresses of the placement driver, comma-separated"},
+	"name":      {groupAddress, func(c *config) any { return &c.Name }, "name of this placement driver member"},
+
+	"insecure":         {groupTLS, func(c *config) any { return &c.Insecure }, "allow a listener outside loopback without TLS"},
+	"tls-cert":         {groupTLS, func(c *config) any { return &c.CertFile }, "PEM certificate shown to MySQL clients (default: one made in the data directory)"},
+	"tls-key":          {groupTLS, func(c *config) any { return &c.KeyFile }, "PEM key of the certificate"},
+	"tls-ca":           {groupTLS, func(c *config) any { return &c.CAFile }, "PEM authority that certificates of MySQL clients must be signed by"},
+	"cluster-cert-dir": {groupTLS, func(c *config) any { return &c.CertDir }, "directory with ca.pem, node.pem, node-key.pem: turns on mutual TLS between components"},
+
+	"pid-file":  {groupProcess, func(c *config) any { return &c.PIDFile }, "file to write the process id to"},
+	"log-file":  {groupProcess, func(c *config) any { return &c.LogFile }, "file to log to (default: standard error)"},
+	"log-level": {groupProcess, func(c *config) any { return &c.LogLevel }, "debug, info, warn or error"},
+}
+
+// groupedUsage prints the flags under their headings.
+func groupedUsage(cmd *cobra.Command, keys []string) error {
+	out := cmd.OutOrStderr()
+	fmt.Fprintf(out, "Usage:\n  %s\n", cmd.UseLine())
+	for _, group := range groups {
+		set := pflag.NewFlagSet("", pflag.ContinueOnError)
+		set.SortFlags = false
+		for _, key := range keys {
+			if fields[key].group == group {
+				set.AddFlag(cmd.Flags().Lookup(key))
+			}
+		}
+		if group == groupProcess {
+			cmd.Flags().VisitAll(func(f *pflag.Flag) {
+				if !slices.Contains(keys, f.Name) {
+					set.AddFlag(f)
+				}
+			})
+		}
+		if set.HasFlags() {
+			fmt.Fprintf(out, "\n%s:\n%s", group, set.FlagUsages())
+		}
+	}
+	return nil
+}
+
+// flagError adds the flag that was probably meant to an error about one that
+// does not exist.
+func flagError(cmd *cobra.Command, err error) error {
+	const unknown = "unknown flag: --"
+	_, name, ok := strings.Cut(err.Error(), unknown)
+	if !ok {
+		return fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
+	}
+	best, distance := "", 3
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := editDistance(name, f.Name); d < distance || strings.HasPrefix(f.Name, name) && distance > 1 {
+			best, distance = f.Name, min(d, 1)
+		}
+	})
+	if best == "" {
+		return fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
+	}
+	return fmt.Errorf("%w; did you mean --%s?", err, best)
+}
+
+// editDistance is the number of letters to insert, delete or replace.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
