@@ -33,7 +33,8 @@ type conn struct {
 	stmts  map[uint32]*statement
 	vals   []types.Value
 	result result
-	// busySince is when the running statement began, in Unix nanoseconds; 0 = idle.
+	// busySince is when the running statement began, in Unix nanoseconds, or idle,
+	// or idleInTransaction.
 	busySince atomic.Int64
 }
 
@@ -157,6 +158,9 @@ func (c *conn) next() bool {
 		return false
 	default:
 	}
+	if c.leaving() {
+		return false
+	}
 	cmd, err := c.wire.ReadCommand()
 	if err != nil {
 		c.readFailed(err)
@@ -164,7 +168,7 @@ func (c *conn) next() bool {
 	}
 	c.busySince.Store(time.Now().UnixNano())
 	more := c.dispatch(cmd)
-	c.busySince.Store(0)
+	c.busySince.Store(c.rest())
 	return c.wire.Flush() == nil && more
 }
 

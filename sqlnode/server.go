@@ -71,10 +71,13 @@ type Server struct {
 	life context.Context
 	end  context.CancelFunc
 	work sync.WaitGroup
-	mu   struct {
+	// draining is set before the connections are looked at; see Drain.
+	draining atomic.Bool
+	mu       struct {
 		sync.Mutex
-		conns  map[*conn]struct{}
-		closed bool
+		conns   map[*conn]struct{}
+		closed  bool
+		drained chan struct{} // made by Drain, closed when the last connection is gone
 	}
 }
 
@@ -160,7 +163,7 @@ func (s *Server) Serve() error {
 	for {
 		nc, err := s.ln.Accept()
 		if err != nil {
-			if s.life.Err() != nil {
+			if s.life.Err() != nil || s.draining.Load() {
 				return nil
 			}
 			var temporary net.Error
@@ -185,7 +188,7 @@ func (s *Server) start(nc net.Conn) {
 		wire: wire.NewConn(nc, 64<<20, writeTimeout)}
 	s.mu.Lock()
 	tooMany := len(s.mu.conns) >= s.maxConnections()
-	if s.mu.closed || tooMany {
+	if s.mu.closed || s.mu.drained != nil || tooMany {
 		s.mu.Unlock()
 		if tooMany {
 			c.sendError(sqlerr.New(sqlerr.ErrConCount))
@@ -208,6 +211,9 @@ func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.mu.conns, c)
+	if s.mu.drained != nil && len(s.mu.conns) == 0 {
+		close(s.mu.drained)
+	}
 }
 
 func (s *Server) maxConnections() int {

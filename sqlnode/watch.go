@@ -36,7 +36,7 @@ func (s *Server) busyConns(now time.Time) []*conn {
 	var out []*conn
 	for c := range s.mu.conns {
 		since := c.busySince.Load()
-		if since != 0 && now.UnixNano()-since > int64(watchEvery) {
+		if since > idle && now.UnixNano()-since > int64(watchEvery) {
 			out = append(out, c)
 		}
 	}

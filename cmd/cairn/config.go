@@ -23,15 +23,21 @@ type config struct {
 	Status    string   `toml:"status"`
 	PD        []string `toml:"pd"`
 	Name      string   `toml:"name"`
-	PIDFile   string   `toml:"pid-file"`
-	LogFile   string   `toml:"log-file"`
-	LogLevel  string   `toml:"log-level"`
-	Insecure  bool     `toml:"insecure"`
-	CertFile  string   `toml:"tls-cert"`
-	KeyFile   string   `toml:"tls-key"`
-	CAFile    string   `toml:"tls-ca"`
-	CertDir   string   `toml:"cluster-cert-dir"`
-	CacheSize size     `toml:"cache-size"`
+
+	PeerListen     string   `toml:"peer-listen"`
+	InitialCluster []string `toml:"initial-cluster"`
+
+	PIDFile   string `toml:"pid-file"`
+	LogFile   string `toml:"log-file"`
+	LogLevel  string `toml:"log-level"`
+	Insecure  bool   `toml:"insecure"`
+	CertFile  string `toml:"tls-cert"`
+	KeyFile   string `toml:"tls-key"`
+	CAFile    string `toml:"tls-ca"`
+	CertDir   string `toml:"cluster-cert-dir"`
+	CacheSize size   `toml:"cache-size"`
+
+	StopTimeout duration `toml:"stop-timeout"`
 }
 
 // command ties a config to the flags of one verb.

@@ -21,11 +21,12 @@ type field struct {
 const (
 	groupData    = "Data"
 	groupAddress = "Addresses"
+	groupMembers = "Members"
 	groupTLS     = "Security"
 	groupProcess = "Process"
 )
 
-var groups = []string{groupData, groupAddress, groupTLS, groupProcess}
+var groups = []string{groupData, groupAddress, groupMembers, groupTLS, groupProcess}
 
 var fields = map[string]field{
 	"data-dir":   {groupData, func(c *config) any { return &c.DataDir }, "directory of all durable data"},
@@ -35,13 +36,18 @@ var fields = map[string]field{
 	"advertise": {groupAddress, func(c *config) any { return &c.Advertise }, "address by which other processes reach this one (default: the listen address)"},
 	"status":    {groupAddress, func(c *config) any { return &c.Status }, "address of /metrics, /healthz and /debug/pprof; empty = none"},
 	"pd":        {groupAddress, func(c *config) any { return &c.PD }, "addresses of the placement driver, comma-separated"},
-	"name":      {groupAddress, func(c *config) any { return &c.Name }, "name of this placement driver member"},
+	"name":      {groupMembers, func(c *config) any { return &c.Name }, "name of this placement driver member"},
+
+	"peer-listen":     {groupMembers, func(c *config) any { return &c.PeerListen }, "address at which the other members reach this one; needed with several"},
+	"initial-cluster": {groupMembers, func(c *config) any { return &c.InitialCluster }, "all members at the first start, as name=peer address, comma-separated"},
 
 	"insecure":         {groupTLS, func(c *config) any { return &c.Insecure }, "allow a listener outside loopback without TLS"},
 	"tls-cert":         {groupTLS, func(c *config) any { return &c.CertFile }, "PEM certificate shown to MySQL clients (default: one made in the data directory)"},
 	"tls-key":          {groupTLS, func(c *config) any { return &c.KeyFile }, "PEM key of the certificate"},
 	"tls-ca":           {groupTLS, func(c *config) any { return &c.CAFile }, "PEM authority that certificates of MySQL clients must be signed by"},
 	"cluster-cert-dir": {groupTLS, func(c *config) any { return &c.CertDir }, "directory with ca.pem, node.pem, node-key.pem: turns on mutual TLS between components"},
+
+	"stop-timeout": {groupProcess, func(c *config) any { return &c.StopTimeout }, "on SIGTERM, the time to hand leaders and clients over; Ctrl-C does not wait"},
 
 	"pid-file":  {groupProcess, func(c *config) any { return &c.PIDFile }, "file to write the process id to"},
 	"log-file":  {groupProcess, func(c *config) any { return &c.LogFile }, "file to log to (default: standard error)"},

@@ -6,9 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 	_ "time/tzdata" // named time zones must work on hosts without a database of them
 
 	"github.com/spf13/cobra"
@@ -18,7 +16,7 @@ import (
 var version = "0.1.0"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := withSignals(context.Background())
 	err := rootCommand().ExecuteContext(ctx)
 	stop()
 	if err != nil {
@@ -34,6 +32,7 @@ func rootCommand() *cobra.Command {
 		Long: `CairnDB is a MySQL-compatible distributed SQL database in one binary.
 
   cairn start        runs everything in one process, on one data directory
+  cairn playground   runs a whole cluster on this machine
   cairn pd, kv, sql  run the roles as processes of their own
 
 Every port listens on loopback unless told otherwise.`,
@@ -42,7 +41,7 @@ Every port listens on loopback unless told otherwise.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(startCommand(), pdCommand(), kvCommand(), sqlCommand(), versionCommand())
+	root.AddCommand(startCommand(), playgroundCommand(), pdCommand(), kvCommand(), sqlCommand(), versionCommand())
 	return root
 }
 

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +22,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
+
+// defaultStopTimeout is well below the 30 s that service managers grant before they kill.
+const defaultStopTimeout = duration(10 * time.Second)
 
 // process is what every verb that serves shares: log, metrics, status port,
 // pid file, and the parts to close, last opened first.
@@ -32,10 +37,16 @@ type process struct {
 	readyMu    sync.Mutex
 	open       bool // ready may be asked
 
-	closers []closer
-	fail    context.CancelCauseFunc
-	ctx     context.Context
-	work    sync.WaitGroup
+	drainers []drainer
+	closers  []closer
+	fail     context.CancelCauseFunc
+	ctx      context.Context // lifetime: until closing begins
+	work     sync.WaitGroup
+}
+
+type drainer struct {
+	name  string
+	drain func(context.Context) error
 }
 
 type closer struct {
@@ -44,10 +55,10 @@ type closer struct {
 }
 
 // runProcess sets the process up, calls start, serves until ctx ends or a part
-// fails, and closes everything.
+// fails, hands over what it can if it was SIGTERM, and closes everything.
 func runProcess(ctx context.Context, c *config, verb string, start func(context.Context, *process) error) (err error) {
 	p := &process{started: time.Now(), registry: prometheus.NewRegistry()}
-	p.ctx, p.fail = context.WithCancelCause(ctx)
+	p.ctx, p.fail = context.WithCancelCause(context.WithoutCancel(ctx)) // parts serve while they drain
 	defer p.fail(nil)
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	setMemoryLimit()
@@ -67,18 +78,60 @@ func runProcess(ctx context.Context, c *config, verb string, start func(context.
 	if err := p.serveStatus(c); err != nil {
 		return err
 	}
-	if err := start(p.ctx, p); err != nil {
+	if err := p.start(ctx, start); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped by wish
+		}
 		return explain(err, c)
 	}
-	p.readyMu.Lock()
-	p.open = true
-	p.readyMu.Unlock()
-	<-p.ctx.Done()
-	if cause := context.Cause(p.ctx); ctx.Err() == nil && cause != nil {
-		return cause
+	p.setOpen(true)
+	select {
+	case <-ctx.Done():
+	case <-p.ctx.Done():
+		return context.Cause(p.ctx)
 	}
-	p.log.Info("stopping", "verb", verb)
+	p.log.Info("stopping", "verb", verb, "cause", context.Cause(ctx))
+	p.setOpen(false)
+	if errors.Is(context.Cause(ctx), errTerminated) {
+		p.drain(time.Duration(c.StopTimeout))
+	}
 	return nil
+}
+
+// start calls f with a context that lives as long as the process, and ends
+// early if the process is to stop before f returns.
+func (p *process) start(ctx context.Context, f func(context.Context, *process) error) error {
+	starting, cancel := context.WithCancelCause(p.ctx)
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	return f(starting, p)
+}
+
+func (p *process) setOpen(open bool) {
+	p.readyMu.Lock()
+	defer p.readyMu.Unlock()
+	p.open = open
+}
+
+// onDrain registers what can be handed over before the process ends.
+func (p *process) onDrain(name string, f func(context.Context) error) {
+	p.drainers = append(p.drainers, drainer{name, f})
+}
+
+// drain hands over, last registered first, for at most timeout. A further
+// signal cuts it short.
+func (p *process) drain(timeout time.Duration) {
+	ctx, stop := signal.NotifyContext(p.ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for _, d := range slices.Backward(p.drainers) {
+		began := time.Now()
+		if err := d.drain(ctx); err != nil {
+			p.log.Warn("not everything was handed over", "part", d.name, "err", err)
+			continue
+		}
+		p.log.Info("handed over", "part", d.name, "took", time.Since(began))
+	}
 }
 
 func (p *process) openLog(c *config) error {
@@ -220,7 +273,7 @@ func (p *process) healthz(w http.ResponseWriter, r *http.Request) {
 	open := p.open
 	p.readyMu.Unlock()
 	if !open {
-		http.Error(w, "starting", http.StatusServiceUnavailable)
+		http.Error(w, "starting or stopping", http.StatusServiceUnavailable)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,14 +13,15 @@ import (
 	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/pd"
 	"github.com/cairndb/cairn/pd/pdclient"
+	"github.com/cairndb/cairn/proto/pdpb"
 )
 
 // processKeys are the flags all roles have.
-var processKeys = []string{"status", "pid-file", "log-file", "log-level", "insecure", "cluster-cert-dir"}
+var processKeys = []string{"status", "pid-file", "log-file", "log-level", "insecure", "cluster-cert-dir", "stop-timeout"}
 
 func pdCommand() *cobra.Command {
-	defaults := config{DataDir: "./cairn-pd", Listen: "127.0.0.1:2379", Status: "127.0.0.1:10079", Name: "pd", LogLevel: "info"}
-	keys := append([]string{"data-dir", "listen", "advertise", "name"}, processKeys...)
+	defaults := config{DataDir: "./cairn-pd", Listen: "127.0.0.1:2379", Status: "127.0.0.1:10079", Name: "pd", LogLevel: "info", StopTimeout: defaultStopTimeout}
+	keys := append([]string{"data-dir", "listen", "advertise", "name", "peer-listen", "initial-cluster"}, processKeys...)
 	return newCommand("pd", "Run a placement driver",
 		"PD hands out timestamps and knows where data lives. Start it before kv and sql.", defaults, keys, runPD)
 }
@@ -34,22 +38,63 @@ func runPD(cmd *cobra.Command, c *config) error {
 		if err := p.claimDirectory(c.DataDir, "pd"); err != nil {
 			return err
 		}
-		placement, err := startPD(p, pd.Options{
-			DataDir: c.sub("pd"), Name: c.Name, ListenAddr: c.Listen, AdvertiseAddr: c.Advertise, Certs: material,
-		})
+		o := pd.Options{DataDir: c.sub("pd"), Name: c.Name, ListenAddr: c.Listen, AdvertiseAddr: c.Advertise, Certs: material}
+		if err := c.members(&o); err != nil {
+			return err
+		}
+		placement, err := startPD(p, o)
 		if err != nil {
 			return err
 		}
-		pdc := pdclient.Direct(placement.Handler())
-		p.onClose("placement driver client", pdc.Close)
-		p.ready = func(ctx context.Context) error { _, err := pdc.TS(ctx); return err }
+		p.ready = func(ctx context.Context) error { return hasLeader(ctx, placement.Handler()) }
 		fmt.Fprintf(cmd.OutOrStdout(), "CairnDB %s placement driver is ready on %s.\n", version, placement.Addr())
 		return nil
 	})
 }
 
+// members fills in what several members need to know of each other.
+func (c *config) members(o *pd.Options) error {
+	if c.PeerListen == "" {
+		if len(c.InitialCluster) > 0 {
+			return errors.New("--initial-cluster needs --peer-listen: the address at which the other members reach this one")
+		}
+		return nil
+	}
+	if err := c.checkListen("peer-listen", c.PeerListen, o.Certs != nil); err != nil {
+		return err
+	}
+	scheme := "http://"
+	if o.Certs != nil {
+		scheme = "https://"
+	}
+	o.PeerURL = scheme + c.PeerListen
+	for _, member := range c.InitialCluster {
+		name, addr, ok := strings.Cut(member, "=")
+		if _, _, err := net.SplitHostPort(addr); !ok || name == "" || err != nil {
+			return fmt.Errorf("--initial-cluster: %q is not name=host:port", member)
+		}
+		if o.InitialCluster == nil {
+			o.InitialCluster = map[string]string{}
+		}
+		o.InitialCluster[name] = scheme + addr
+	}
+	if len(o.InitialCluster) > 0 && o.InitialCluster[c.Name] != o.PeerURL {
+		return fmt.Errorf("--initial-cluster must contain this member as %s=%s; it has %s", c.Name, c.PeerListen, strings.Join(c.InitialCluster, ","))
+	}
+	return nil
+}
+
+// hasLeader reports whether the placement driver can serve, here or elsewhere.
+func hasLeader(ctx context.Context, h pdclient.Handler) error {
+	resp := h.GetMembers(ctx, &pdpb.GetMembersRequest{Header: &pdpb.Header{}})
+	if resp.GetLeader() == nil {
+		return errors.New("no member leads")
+	}
+	return nil
+}
+
 func kvCommand() *cobra.Command {
-	defaults := config{DataDir: "./cairn-kv", Listen: "127.0.0.1:20160", Status: "127.0.0.1:20180", PD: []string{"127.0.0.1:2379"}, LogLevel: "info"}
+	defaults := config{DataDir: "./cairn-kv", Listen: "127.0.0.1:20160", Status: "127.0.0.1:20180", PD: []string{"127.0.0.1:2379"}, LogLevel: "info", StopTimeout: defaultStopTimeout}
 	keys := append([]string{"data-dir", "listen", "advertise", "pd", "cache-size"}, processKeys...)
 	return newCommand("kv", "Run a key-value node",
 		"KV stores regions of the key space. It needs a placement driver (--pd).", defaults, keys, runKV)
@@ -91,7 +136,7 @@ func runKV(cmd *cobra.Command, c *config) error {
 }
 
 func sqlCommand() *cobra.Command {
-	defaults := config{Listen: "127.0.0.1:4000", Status: "127.0.0.1:10080", PD: []string{"127.0.0.1:2379"}, LogLevel: "info"}
+	defaults := config{Listen: "127.0.0.1:4000", Status: "127.0.0.1:10080", PD: []string{"127.0.0.1:2379"}, LogLevel: "info", StopTimeout: defaultStopTimeout}
 	keys := append([]string{"listen", "pd", "data-dir", "tls-cert", "tls-key", "tls-ca"}, processKeys...)
 	return newCommand("sql", "Run a SQL node",
 		"SQL serves MySQL clients. It keeps no data: --data-dir holds only its certificate, and is optional.", defaults, keys, runSQL)

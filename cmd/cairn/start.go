@@ -22,9 +22,9 @@ func serverVersion() string { return "8.0.11-CairnDB-v" + version }
 
 func startCommand() *cobra.Command {
 	defaults := config{
-		DataDir: "./cairn-data", Listen: "127.0.0.1:4000", Status: "127.0.0.1:10080", LogLevel: "info",
+		DataDir: "./cairn-data", Listen: "127.0.0.1:4000", Status: "127.0.0.1:10080", LogLevel: "info", StopTimeout: defaultStopTimeout,
 	}
-	keys := []string{"data-dir", "listen", "status", "pid-file", "log-file", "log-level", "insecure", "tls-cert", "tls-key", "tls-ca", "cache-size"}
+	keys := []string{"data-dir", "listen", "status", "pid-file", "log-file", "log-level", "insecure", "tls-cert", "tls-key", "tls-ca", "cache-size", "stop-timeout"}
 	return newCommand("start", "Run everything in one process, durable, in one data directory",
 		"Start runs the SQL layer, the key-value tier and the placement driver in one process.\nEverything it keeps is in the data directory; the same directory starts again where it stopped.",
 		defaults, keys, runStart)
@@ -93,6 +93,7 @@ func startSQL(ctx context.Context, p *process, c *config, kv *kvclient.Client, p
 		return err
 	}
 	p.onClose("sql node", srv.Close)
+	p.onDrain("sql node", srv.Drain)
 	p.ready = srv.Ready
 	p.serve("sql node", func(context.Context) error { return srv.Serve() })
 	banner(out, p, c, srv.Addr().String())

@@ -306,6 +306,9 @@ func (s *Session) Status() uint16 {
 	return st
 }
 
+// InTransaction reports whether a transaction is open.
+func (s *Session) InTransaction() bool { return s.txn.active() }
+
 // Warnings of the last statement.
 func (s *Session) Warnings() []sqlerr.Warning { return s.warnings }
 
