@@ -203,5 +203,6 @@ func (d *DB) Commit(b *Batch, sync bool) error {
 	if err := d.p.Apply(b.b, o); err != nil {
 		return fmt.Errorf("engine: commit: %w", err)
 	}
+	d.unflushed.committed(b)
 	return nil
 }

@@ -3,9 +3,10 @@
 //
 // A key space (CF) is the first byte of a physical key; callers speak of user
 // keys and timestamps only. Writes go through a Batch and become visible
-// atomically. Views are iterators: there are deliberately no database snapshots,
-// because an excise of a region (its removal, or the installation of a copy)
-// empties an open snapshot silently, while an open iterator keeps its view.
+// atomically. Views are iterators, and RangeSnapshots for long ones. Both keep
+// what they see when a region is removed (ClearRange) or replaced by a copy
+// (Install), which excise its keys. A plain snapshot of Pebble would not: an excise
+// empties it silently, so there are none (never call pebble.DB.NewSnapshot).
 //
 // The byte format is drawn in docs/formats/engine-keys.md.
 package engine
@@ -16,6 +17,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -26,6 +28,8 @@ import (
 const (
 	defaultCacheBytes    = 256 << 20
 	defaultMemTableBytes = 32 << 20
+	// memTableStopWrites is how many memtables' worth of unflushed data stop writers.
+	memTableStopWrites = 5
 )
 
 // Options of Open. The zero value of a field means its default.
@@ -57,6 +61,14 @@ type DB struct {
 	coll  prometheus.Collector
 	iters sync.Pool // of *Iter, with their scratch buffers
 
+	fs        vfs.FS
+	dir       string
+	opts      *pebble.Options // as the database is open with; for tables to be ingested
+	logger    *PebbleLogger
+	replacing replacing
+	unflushed unflushed
+	installs  atomic.Uint64 // numbers the tables Install makes
+
 	memTableBytes uint64
 }
 
@@ -65,13 +77,24 @@ func Open(o Options) (*DB, error) {
 	if o.Dir == "" {
 		return nil, errors.New("engine: no directory given")
 	}
-	po := pebbleOptions(o)
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	logger := NewPebbleLogger(o.Logger, "state", o.OnFatal)
+	po := pebbleOptions(o, logger)
+	po.EnsureDefaults()
+	d := &DB{reg: o.Registerer, fs: o.FS, dir: o.Dir, opts: po, logger: logger, memTableBytes: po.MemTableSize}
+	onFlush := po.EventListener.FlushEnd
+	po.EventListener.FlushEnd = func(i pebble.FlushInfo) { onFlush(i); d.unflushed.flushed(i) }
 	p, err := pebble.Open(o.Dir, po)
 	po.Cache.Unref()
 	if err != nil {
 		return nil, fmt.Errorf("engine: open %s: %w", o.Dir, err)
 	}
-	d := &DB{p: p, reg: o.Registerer, coll: NewCollector(p, "engine"), memTableBytes: po.MemTableSize}
+	d.p, d.coll = p, NewCollector(p, "engine")
+	if err := d.openInstallDir(); err != nil {
+		return nil, errors.Join(fmt.Errorf("engine: open %s: %w", o.Dir, err), p.Close())
+	}
 	if d.reg != nil {
 		if err := d.reg.Register(d.coll); err != nil {
 			return nil, errors.Join(fmt.Errorf("engine: register metrics: %w", err), p.Close())
@@ -80,17 +103,13 @@ func Open(o Options) (*DB, error) {
 	return d, nil
 }
 
-func pebbleOptions(o Options) *pebble.Options {
-	if o.FS == nil {
-		o.FS = vfs.Default
-	}
+func pebbleOptions(o Options, logger *PebbleLogger) *pebble.Options {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = defaultCacheBytes
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = defaultMemTableBytes
 	}
-	logger := NewPebbleLogger(o.Logger, "state", o.OnFatal)
 	po := &pebble.Options{
 		Cache:              pebble.NewCache(o.CacheBytes),
 		Comparer:           Comparer(),
@@ -102,7 +121,7 @@ func pebbleOptions(o Options) *pebble.Options {
 		MaxOpenFiles:       4096,
 
 		MemTableSize:                uint64(o.MemTableBytes),
-		MemTableStopWritesThreshold: 5,
+		MemTableStopWritesThreshold: memTableStopWrites,
 		L0CompactionThreshold:       4,
 		L0CompactionFileThreshold:   500,
 		// Far above where the command layer starts to slow writers down.
@@ -135,17 +154,30 @@ func pebbleOptions(o Options) *pebble.Options {
 // Get returns the value of an unversioned key. The caller owns the value.
 func (d *DB) Get(cf CF, key []byte) (value []byte, found bool, err error) {
 	var buf [128]byte
-	return d.get(AppendKey(buf[:0], cf, key))
+	return d.get(cf, key, AppendKey(buf[:0], cf, key))
 }
 
 // GetVersioned returns the value of exactly the version ts of key. The caller
 // owns the value.
 func (d *DB) GetVersioned(cf CF, key []byte, ts uint64) (value []byte, found bool, err error) {
 	var buf [128]byte
-	return d.get(AppendVersioned(buf[:0], cf, key, ts))
+	return d.get(cf, key, AppendVersioned(buf[:0], cf, key, ts))
 }
 
-func (d *DB) get(key []byte) ([]byte, bool, error) {
+func (d *DB) get(cf CF, user, key []byte) (value []byte, found bool, err error) {
+	if cf == CFLocal {
+		return d.getNow(key)
+	}
+	for {
+		gen := d.replacing.awaitKey(user)
+		value, found, err = d.getNow(key)
+		if err != nil || d.replacing.unchanged(gen) {
+			return value, found, err
+		}
+	}
+}
+
+func (d *DB) getNow(key []byte) ([]byte, bool, error) {
 	v, closer, err := d.p.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, false, nil
@@ -197,25 +229,6 @@ func (d *DB) Pressure() Pressure {
 
 // DiskBytes returns the bytes the database takes on disk.
 func (d *DB) DiskBytes() uint64 { return d.p.Metrics().DiskSpaceUsage() }
-
-// ApproximateBytes estimates the bytes on disk of the user keys [start, end)
-// in the key spaces of data. An empty end is the end of the key space. What is
-// in memtables only is not counted.
-func (d *DB) ApproximateBytes(start, end []byte) (uint64, error) {
-	var total uint64
-	for _, cf := range []CF{CFLock, CFWrite, CFDefault} {
-		hi := cfEnd(nil, cf)
-		if len(end) > 0 {
-			hi = AppendKey(nil, cf, end)
-		}
-		n, err := d.p.EstimateDiskUsage(AppendKey(nil, cf, start), hi)
-		if err != nil {
-			return 0, fmt.Errorf("engine: estimate size: %w", err)
-		}
-		total += n
-	}
-	return total, nil
-}
 
 // Close closes the database. Iterators and batches must be closed before.
 func (d *DB) Close() error {

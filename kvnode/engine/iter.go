@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 
@@ -38,6 +39,7 @@ type Iter struct {
 	err   error
 
 	opts      pebble.IterOptions
+	within    Range  // what of the key spaces of data the view has
 	low, high []byte // bounds, physical
 	seek      []byte // scratch
 }
@@ -45,19 +47,31 @@ type Iter struct {
 // NewIter opens an iterator. It is not positioned. The caller closes it.
 func (d *DB) NewIter(o IterOptions) (*Iter, error) {
 	i := d.newIter(o.CF, o.PointPrefix)
-	i.low = AppendKey(i.low[:0], o.CF, o.Lower)
-	if len(o.Upper) > 0 {
-		i.high = AppendKey(i.high[:0], o.CF, o.Upper)
+	i.bound(o.Lower, o.Upper)
+	var err error
+	if o.CF == CFLocal {
+		i.it, err = d.p.NewIter(&i.opts)
 	} else {
-		i.high = cfEnd(i.high[:0], o.CF)
+		i.it, err = d.openView(i, Range{o.Lower, o.Upper})
 	}
-	i.opts = pebble.IterOptions{LowerBound: i.low, UpperBound: i.high, UseL6Filters: o.PointPrefix}
-	it, err := d.p.NewIter(&i.opts)
 	if err != nil {
 		return nil, fmt.Errorf("engine: open iterator: %w", err)
 	}
-	i.it = it
 	return i, nil
+}
+
+// openView opens the Pebble iterator of a view of data.
+func (d *DB) openView(i *Iter, r Range) (*pebble.Iterator, error) {
+	for {
+		gen := d.replacing.await(r)
+		it, err := d.p.NewIter(&i.opts)
+		if err != nil || d.replacing.unchanged(gen) {
+			return it, err
+		}
+		if err := it.Close(); err != nil {
+			return nil, err
+		}
+	}
 }
 
 func (d *DB) newIter(cf CF, prefix bool) *Iter {
@@ -65,26 +79,49 @@ func (d *DB) newIter(cf CF, prefix bool) *Iter {
 	if !ok {
 		i = &Iter{}
 	}
-	i.pool, i.cf, i.prefix = &d.iters, cf, prefix
-	i.valid, i.key, i.ts, i.err = false, nil, 0, nil
+	i.reset(&d.iters, cf, prefix, Range{})
 	return i
 }
 
+func (i *Iter) reset(pool *sync.Pool, cf CF, prefix bool, within Range) {
+	i.pool, i.cf, i.prefix, i.within = pool, cf, prefix, within
+	i.valid, i.key, i.ts, i.err = false, nil, 0, nil
+}
+
+// bound sets the options of a new iterator.
+func (i *Iter) bound(lower, upper []byte) {
+	if bytes.Compare(lower, i.within.Start) < 0 {
+		lower = i.within.Start
+	}
+	if end := i.within.End; len(end) > 0 && (len(upper) == 0 || bytes.Compare(upper, end) > 0) {
+		upper = end
+	}
+	i.low = AppendKey(i.low[:0], i.cf, lower)
+	if len(upper) > 0 {
+		i.high = AppendKey(i.high[:0], i.cf, upper)
+	} else {
+		i.high = cfEnd(i.high[:0], i.cf)
+	}
+	if bytes.Compare(i.low, i.high) > 0 { // an empty range
+		i.high = append(i.high[:0], i.low...)
+	}
+	i.opts = pebble.IterOptions{LowerBound: i.low, UpperBound: i.high, UseL6Filters: i.prefix}
+}
+
 // Clone opens a second, unpositioned iterator over the same view and with the
-// same options. With another cf it walks that key space without bounds.
+// same options. With another cf it walks that key space, or the part of it that
+// a snapshot has, without bounds.
 func (i *Iter) Clone(cf CF) (*Iter, error) {
 	c, ok := i.pool.Get().(*Iter)
 	if !ok {
 		c = &Iter{}
 	}
-	c.pool, c.cf, c.prefix = i.pool, cf, i.prefix
-	c.valid, c.key, c.ts, c.err = false, nil, 0, nil
+	c.reset(i.pool, cf, i.prefix, i.within)
+	c.bound(nil, nil)
 	if cf == i.cf {
 		c.low, c.high = append(c.low[:0], i.low...), append(c.high[:0], i.high...)
-	} else {
-		c.low, c.high = AppendKey(c.low[:0], cf, nil), cfEnd(c.high[:0], cf)
+		c.opts.LowerBound, c.opts.UpperBound = c.low, c.high
 	}
-	c.opts = pebble.IterOptions{LowerBound: c.low, UpperBound: c.high, UseL6Filters: i.prefix}
 	it, err := i.it.Clone(pebble.CloneOptions{IterOptions: &c.opts})
 	if err != nil {
 		return nil, fmt.Errorf("engine: clone iterator: %w", err)

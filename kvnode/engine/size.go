@@ -1,0 +1,274 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// exactBytes is the estimated size of a range below which estimates are too
+// coarse to cut it, and its keys are counted instead.
+const exactBytes = 1 << 20
+
+// ApproximateBytes estimates the bytes of the user keys [start, end) in the key
+// spaces of data: what they take on disk, versions and garbage included, and what they will
+// take of what is in memtables only (see unflushed: good to about 64 KiB). An empty end is the
+// end of the key space. It costs some ten microseconds.
+func (d *DB) ApproximateBytes(start, end []byte) (uint64, error) {
+	r := Range{start, end}
+	n, err := d.tableBytes(r)
+	if err != nil {
+		return 0, err
+	}
+	return n + d.unflushed.bytes(r), nil
+}
+
+// tableBytes estimates the bytes of r in tables and their value files. It reads
+// the index of the tables at either end of r.
+func (d *DB) tableBytes(r Range) (uint64, error) {
+	var total uint64
+	for _, cf := range dataCFs {
+		span := r.span(cf)
+		n, err := d.p.EstimateDiskUsage(span.Start, span.End)
+		if err != nil {
+			return 0, fmt.Errorf("engine: estimate size: %w", err)
+		}
+		total += n
+	}
+	return total, nil
+}
+
+// MidKey returns the user key that cuts [start, end) in halves of about equal
+// bytes; nil when there are not two user keys. It is strictly between start and end.
+func (d *DB) MidKey(ctx context.Context, start, end []byte) ([]byte, error) {
+	s, err := d.newSizer(Range{start, end})
+	if err != nil || s == nil {
+		return nil, err
+	}
+	keys, err := s.cut(ctx, 2)
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	return keys[0], nil
+}
+
+// SplitKeys returns user keys that cut [start, end) into pieces of about target
+// bytes each, in order, strictly between start and end; none when it is not larger than that.
+// A user key is never parted. An empty end is the end of the key space. The
+// data of a large range is not read: the keys are searched for by the sizes Pebble estimates.
+func (d *DB) SplitKeys(ctx context.Context, start, end []byte, target uint64) ([][]byte, error) {
+	s, err := d.newSizer(Range{start, end})
+	if err != nil || s == nil {
+		return nil, err
+	}
+	return s.cut(ctx, int((s.total+target/2)/target))
+}
+
+// sizer finds keys by the size of what is before them.
+type sizer struct {
+	d      *DB
+	r      Range // from the first to just after the last key
+	memory [][]byte
+	total  uint64
+	iters  [2]*Iter // over the key spaces that tell which user keys there are
+}
+
+// newSizer returns nil when r has no keys.
+func (d *DB) newSizer(r Range) (_ *sizer, err error) {
+	s := &sizer{d: d}
+	defer func() {
+		if err != nil || s.r.End == nil {
+			s.close()
+		}
+	}()
+	for i, cf := range []CF{CFWrite, CFDefault} {
+		if s.iters[i], err = d.NewIter(IterOptions{CF: cf, Lower: r.Start, Upper: r.End}); err != nil {
+			return nil, err
+		}
+	}
+	first, err := s.seek(r.Start)
+	if err != nil || first == nil {
+		return nil, err
+	}
+	var last []byte
+	for _, it := range s.iters {
+		if it.Last() && bytes.Compare(it.Key(), last) >= 0 {
+			last = append(last[:0], it.Key()...)
+		}
+		if err := it.Err(); err != nil {
+			return nil, err
+		}
+	}
+	s.r = Range{first, append(last, 0)}
+	s.memory = d.unflushed.keys(s.r)
+	if s.total, err = s.before(s.r.End); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *sizer) close() {
+	for _, it := range s.iters {
+		if it != nil {
+			_ = it.Close() // what it read, it reported
+		}
+	}
+}
+
+// seek returns a copy of the first user key at or after key, nil when there is none.
+func (s *sizer) seek(key []byte) ([]byte, error) {
+	var found []byte
+	for _, it := range s.iters {
+		if it.SeekGE(key) && (found == nil || bytes.Compare(it.Key(), found) < 0) {
+			found = append([]byte{}, it.Key()...)
+		}
+		if err := it.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// before estimates the bytes of the keys before key.
+func (s *sizer) before(key []byte) (uint64, error) {
+	n, err := s.d.tableBytes(Range{s.r.Start, key})
+	if err != nil {
+		return 0, err
+	}
+	inMemory, _ := slices.BinarySearchFunc(s.memory, key, bytes.Compare)
+	return n + uint64(inMemory)*sampleBytes, nil
+}
+
+// cut returns keys that cut the range into n pieces, and closes the sizer.
+func (s *sizer) cut(ctx context.Context, n int) ([][]byte, error) {
+	defer s.close()
+	if n < 2 {
+		return nil, nil
+	}
+	if s.total < exactBytes {
+		return s.cutExactly(ctx, n)
+	}
+	var keys [][]byte
+	low := s.r.Start
+	for i := 1; i < n; i++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		key, err := s.find(low, uint64(float64(s.total)*float64(i)/float64(n)), s.total/uint64(n)/64)
+		if err != nil {
+			return nil, err
+		}
+		if key == nil {
+			break
+		}
+		keys = append(keys, key)
+		low = key
+	}
+	return keys, nil
+}
+
+// find returns a user key after low with about want bytes before it, nil when
+// there is none. It halves the key space, as a number, and goes to the next key that
+// exists: some twenty steps.
+func (s *sizer) find(low []byte, want, tolerance uint64) (best []byte, err error) {
+	high := s.r.End
+	for range 256 {
+		middle := between(low, high)
+		if bytes.Compare(middle, high) >= 0 {
+			break // only zeros apart
+		}
+		key, err := s.seek(middle)
+		if err != nil {
+			return nil, err
+		}
+		if key == nil || bytes.Compare(key, high) >= 0 {
+			high = middle
+			if key, err = s.seek(append(bytes.Clone(low), 0)); err != nil || key == nil || bytes.Compare(key, high) >= 0 {
+				return best, err
+			}
+			continue
+		}
+		n, err := s.before(key)
+		if err != nil {
+			return nil, err
+		}
+		if n+tolerance >= want && n <= want+tolerance {
+			return key, nil
+		}
+		if n < want {
+			low = key
+		} else {
+			best, high = key, middle
+		}
+	}
+	return best, nil
+}
+
+// between returns a key about half way from a to b, which is greater, and not
+// just a with zeros after it.
+func between(a, b []byte) []byte {
+	n := 0
+	for n < len(a) && a[n] == b[n] {
+		n++
+	}
+	x, y := number(a[n:]), number(b[n:])
+	for y-x < 2 { // to be told apart by what follows x only
+		n += 8
+		a = append(a[:len(a):len(a)], make([]byte, max(0, n-len(a)))...)
+		x, y = number(a[n:]), math.MaxUint64
+	}
+	return binary.BigEndian.AppendUint64(bytes.Clone(a[:n]), x+(y-x)/2)
+}
+
+// number is the first eight bytes of b as a number.
+func number(b []byte) uint64 {
+	var buf [8]byte
+	copy(buf[:], b)
+	return binary.BigEndian.Uint64(buf[:])
+}
+
+// cutExactly reads all keys.
+func (s *sizer) cutExactly(ctx context.Context, n int) ([][]byte, error) {
+	type piece struct {
+		key   []byte
+		bytes int
+	}
+	var pieces []piece
+	total := 0
+	for _, it := range s.iters {
+		for ok := it.First(); ok; ok = it.Next() {
+			if len(pieces)%1024 == 0 && ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			v, err := it.Value()
+			if err != nil {
+				return nil, err
+			}
+			size := len(it.Key()) + len(v) + suffixLen
+			total += size
+			if last := len(pieces) - 1; last >= 0 && bytes.Equal(pieces[last].key, it.Key()) {
+				pieces[last].bytes += size
+				continue
+			}
+			pieces = append(pieces, piece{bytes.Clone(it.Key()), size})
+		}
+		if err := it.Err(); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortStableFunc(pieces, func(a, b piece) int { return bytes.Compare(a.key, b.key) })
+	var keys [][]byte
+	sum := 0
+	for _, p := range pieces {
+		cut := len(keys) + 1
+		if cut < n && sum*n >= total*cut && bytes.Compare(p.key, s.r.Start) > 0 &&
+			(len(keys) == 0 || bytes.Compare(p.key, keys[len(keys)-1]) > 0) {
+			keys = append(keys, p.key)
+		}
+		sum += p.bytes
+	}
+	return keys, nil
+}
