@@ -9,23 +9,70 @@ import (
 	"sort"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/proto/kvpb"
 )
 
 // entry is a cached region. Its range and epoch never change; a change makes a new
-// entry. Only the route moves.
+// entry. Only the route moves, to where a request has succeeded.
 type entry struct {
 	meta  *kvpb.Region
 	route atomic.Pointer[route]
-	gone  atomic.Bool // no longer in the cache
+	gone  atomic.Bool  // no longer in the cache
+	asked atomic.Int64 // when PD was last asked in the background, by Client.clock
+
+	mu sync.Mutex // serialises writers of route and gone
+	// moved is closed when the route moves or the entry goes; nil while nobody
+	// waits for that. Protected by mu.
+	moved chan struct{}
 }
 
 // route says where requests of a region go. Immutable.
 type route struct {
 	peer  *kvpb.Peer
 	store *store
+}
+
+// moveTo makes rt the route of all requests, and wakes those that wait for one.
+func (e *entry) moveTo(rt *route) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.route.Store(rt)
+	e.wakeLocked()
+}
+
+// leave marks the entry as gone from the cache. It reports whether it was there.
+func (e *entry) leave() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	defer e.wakeLocked()
+	return !e.gone.Swap(true)
+}
+
+func (e *entry) wakeLocked() {
+	if e.moved != nil {
+		close(e.moved)
+		e.moved = nil
+	}
+}
+
+// changed reports whether the entry is other than it was with the route seen.
+func (e *entry) changed(seen *route) bool { return e.gone.Load() || e.route.Load() != seen }
+
+// watch returns a channel that is closed once the entry has changed since seen.
+func (e *entry) watch(seen *route) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.moved == nil {
+		e.moved = make(chan struct{})
+	}
+	ch := e.moved
+	if e.changed(seen) {
+		e.wakeLocked()
+	}
+	return ch
 }
 
 func (e *entry) region() Region {
@@ -47,6 +94,13 @@ func newer(a, b *kvpb.Region) bool {
 	}
 	return a.Id == b.Id && a.Epoch.GetConfVer() > b.Epoch.GetConfVer()
 }
+
+const (
+	// refreshEvery is how often, at most, PD is asked about a region whose leader
+	// is looked for, and refreshTimeout how long it may take to answer.
+	refreshEvery   = time.Second
+	refreshTimeout = 3 * time.Second
+)
 
 // cache maps ranges to entries. Readers take no lock: they search a sorted list
 // that is never modified but replaced as a whole. Replacing copies the list, which
@@ -127,7 +181,7 @@ func (c *cache) put(e *entry) bool {
 	next = append(append(append(next, list[:from]...), e), list[to:]...)
 	c.list.Store(&next)
 	for _, old := range list[from:to] {
-		old.gone.Store(true)
+		old.leave()
 	}
 	return true
 }
@@ -136,7 +190,7 @@ func (c *cache) put(e *entry) bool {
 func (c *cache) remove(e *entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.gone.Swap(true) {
+	if !e.leave() {
 		return
 	}
 	list := c.load()
@@ -157,7 +211,7 @@ func (c *Client) lookup(ctx context.Context, bo *backoff, cached func() *entry, 
 		if !errors.Is(err, errNoRegion) {
 			return nil, err
 		}
-		if err := c.wait(ctx, bo, boRegionMiss, err); err != nil {
+		if err := c.wait(ctx, bo, boRegionMiss, 0, nil, err); err != nil {
 			return nil, err
 		}
 	}
@@ -181,7 +235,7 @@ func (c *Client) lookupOnce(ctx context.Context, cached func() *entry, ask func(
 		return nil, fmt.Errorf("%w: %w", errNoRegion, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("kv: locate region: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrNoRoute, err)
 	}
 	if err := c.insert(meta, leader); err != nil {
 		return nil, err
@@ -192,23 +246,90 @@ func (c *Client) lookupOnce(ctx context.Context, cached func() *entry, ask func(
 	return nil, fmt.Errorf("%w: PD has region %d at version %d, older than the cache", errNoRegion, meta.Id, meta.Epoch.GetVersion())
 }
 
-// insert caches a region. leader nil: its first voter is tried.
+// insert caches a region. leader nil, or on a store that does not answer: another
+// voter is tried first.
 func (c *Client) insert(meta *kvpb.Region, leader *kvpb.Peer) error {
-	peer := leader
-	if peer == nil || peerAt(meta, peer.StoreId) == nil {
-		peer = nextVoter(meta, nil)
-	}
-	if peer == nil {
-		return fmt.Errorf("%w: region %d has no voters", errNoRegion, meta.Id)
-	}
-	s, err := c.store(peer.StoreId)
+	rt, err := c.firstRoute(meta, leader)
 	if err != nil {
 		return err
 	}
 	e := &entry{meta: meta}
-	e.route.Store(&route{peer: peer, store: s})
+	e.route.Store(rt)
 	c.cache.put(e)
 	return nil
+}
+
+func (c *Client) firstRoute(meta *kvpb.Region, leader *kvpb.Peer) (*route, error) {
+	if leader != nil && peerAt(meta, leader.StoreId) != nil {
+		rt, err := c.routeTo(leader)
+		if err != nil || !rt.store.isDown() {
+			return rt, err
+		}
+	}
+	rt, err := c.nextRoute(meta, leader)
+	if err == nil && rt == nil {
+		err = fmt.Errorf("%w: region %d has no voters", errNoRegion, meta.Id)
+	}
+	return rt, err
+}
+
+// routeTo returns the route to a peer.
+func (c *Client) routeTo(peer *kvpb.Peer) (*route, error) {
+	st, err := c.store(peer.StoreId)
+	if err != nil {
+		return nil, err
+	}
+	return &route{peer: peer, store: st}, nil
+}
+
+// nextRoute returns the route to the voter after p, passing over stores that do not
+// answer while there are others; nil if the region has no voters.
+func (c *Client) nextRoute(m *kvpb.Region, p *kvpb.Peer) (*route, error) {
+	var first *route
+	q := p
+	for range m.Peers {
+		if q = nextVoter(m, q); q == nil {
+			return nil, nil
+		}
+		rt, err := c.routeTo(q)
+		if err != nil {
+			return nil, err
+		}
+		if !rt.store.isDown() {
+			return rt, nil
+		}
+		if first == nil {
+			first = rt
+		}
+	}
+	return first, nil
+}
+
+// refresh asks PD for e again in the background, once in a while: for requests
+// that go around its replicas and find no leader. What is cached stays in use.
+func (c *Client) refresh(e *entry) {
+	last, now := e.asked.Load(), int64(c.clock())
+	if last != 0 && now-last < int64(refreshEvery) || !e.asked.CompareAndSwap(last, now) {
+		return
+	}
+	c.goFunc(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, refreshTimeout)
+		defer cancel()
+		meta, leader, err := c.opts.PD.GetRegion(ctx, e.meta.StartKey)
+		if err != nil || meta.GetEpoch() == nil || e.gone.Load() {
+			return
+		}
+		if !sameEpoch(meta, e.meta) {
+			_ = c.insert(meta, leader) // refused if it is older
+			return
+		}
+		if leader == nil || leader.Id == e.route.Load().peer.Id {
+			return
+		}
+		if rt, err := c.routeTo(leader); err == nil && !rt.store.isDown() {
+			e.moveTo(rt)
+		}
+	})
 }
 
 func peerAt(m *kvpb.Region, storeID uint64) *kvpb.Peer {

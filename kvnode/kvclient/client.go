@@ -13,13 +13,44 @@
 //     backoff.go. If the region's range has changed, the caller has to group its
 //     keys again: ErrRegionChanged.
 //
+// # When a leader is lost
+//
+// A store that does not answer is down (outage.go): what is in flight on it fails at
+// once, what comes next does not even try, and one goroutine probes it. Each request
+// goes around the other replicas by itself. A replica that names a leader on a
+// living store is believed; if there is none yet, the request pauses, 10 ms to
+// 100 ms, and asks the next one. The first to succeed moves the shared route and
+// wakes all others. PD is asked in the background, once a second per region at most:
+// it learns of a new leader later than its followers do. A store that hangs, or a
+// leader that lost its followers and does not know, costs one slice of time
+// (Options.AttemptTimeout).
+//
 // # Lost answers
 //
-// When a stream breaks, requests in flight may or may not have been executed.
-// Reads are sent again. Every write is idempotent by its start timestamp, so it
-// is sent again too (a prewrite with is_retry). Only if no answer comes before
-// the budget is spent, and the request could have decided a transaction (commit,
-// one-phase prewrite, async-commit prewrite), the result is ErrUndetermined.
+// When a stream breaks or the time of an attempt is over, the request may have been
+// executed, or may be later. It is sent again all the same, because everything here
+// may be executed twice:
+//
+//   - Reads change nothing.
+//   - A prewrite passes over locks that its transaction holds. If the transaction is
+//     found committed, by the first attempt as one phase or by whoever met the locks
+//     of an async commit, the answer is its commit timestamp. A prewrite sent again
+//     says so (is_retry), and the server then looks for that on every key.
+//   - A commit finds its keys committed and answers with the timestamp in force. If
+//     it finds neither lock nor record the transaction was rolled back, which no
+//     attempt still under way can change.
+//   - A rollback leaves a record that keeps what is still under way from locking.
+//   - Whatever else settles locks does what is written in a primary, or bars it.
+//
+// So the first answer that comes is about all attempts and definite. A region that
+// changes its leader is no exception: the new one answers only after everything
+// committed before it is applied, and what it does not have never will be committed;
+// one that splits or merges refuses what was addressed to the old epoch.
+//
+// If no answer comes before the budget or the context ends, and some attempt may
+// have been executed, then for what can decide a transaction (commit, one-phase
+// prewrite, async-commit prewrite) the result is ErrUndetermined. An attempt that
+// certainly never left this process leaves no doubt.
 package kvclient
 
 import (
@@ -28,6 +59,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -49,6 +81,11 @@ type Options struct {
 	// Local returns the handler of a store in this process, nil for a remote one.
 	// Asked when a route is made, not for every request. nil: all stores are remote.
 	Local func(storeID uint64) Handler
+	// AttemptTimeout is how long a request waits for a store's answer before it
+	// turns to the other replicas, and how long a store may be silent before it is
+	// asked whether it is alive. Later attempts of the same request get more, up to
+	// eight times as much. 0 = 1 s.
+	AttemptTimeout time.Duration
 	// TLS for connections to stores; nil = plain text.
 	TLS        *tls.Config
 	Logger     *slog.Logger          // nil = discard
@@ -68,9 +105,13 @@ type Client struct {
 	ctx    context.Context // lifetime of connections, ended by Close
 	cancel context.CancelFunc
 
+	born    time.Time // see clock
+	slowLog slowLog
+
 	mu     sync.Mutex // protects stores and closed; no I/O under it
 	stores map[uint64]*store
 	closed bool
+	wg     sync.WaitGroup // probes and refreshes; Add under mu while not closed
 }
 
 // Region is a route: an immutable view of a region and of the peer believed to
@@ -101,7 +142,11 @@ func New(opts Options) *Client {
 	if opts.Local == nil {
 		opts.Local = func(uint64) Handler { return nil }
 	}
+	if opts.AttemptTimeout == 0 {
+		opts.AttemptTimeout = defaultAttemptTimeout
+	}
 	c := &Client{
+		born: time.Now(),
 		opts: opts, metrics: newMetrics(opts.Registerer),
 		asking: make(chan struct{}, 1), stores: make(map[uint64]*store),
 	}
@@ -120,7 +165,21 @@ func (c *Client) Close() error {
 	for _, s := range stores {
 		s.close()
 	}
+	c.wg.Wait()
 	return nil
+}
+
+// clock is a monotonic time, never 0.
+func (c *Client) clock() time.Duration { return time.Since(c.born) + 1 }
+
+// goFunc runs f in a goroutine that Close waits for; not at all after Close.
+// f ends soon after c.ctx.
+func (c *Client) goFunc(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.wg.Go(f)
+	}
 }
 
 // Locate returns the region that contains key.

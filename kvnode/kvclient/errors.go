@@ -1,6 +1,7 @@
 package kvclient
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -19,6 +20,18 @@ var (
 	ErrUndetermined = errors.New("kv: result undetermined")
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("kv: client closed")
+	// ErrNoRoute: PD did not say where a region is.
+	ErrNoRoute = errors.New("kv: locate region")
+
+	// What a *TimeoutError waited for in vain; it matches one of these. Asking again
+	// later is all that can be done.
+	//
+	// ErrUnavailable: the region had no leader that answered.
+	ErrUnavailable = errors.New("kv: region unavailable")
+	// ErrBusy: its store refused work all the time.
+	ErrBusy = errors.New("kv: server is busy")
+	// ErrDiskFull: its store has no room for writes. Somebody has to make some.
+	ErrDiskFull = errors.New("kv: disk full")
 )
 
 // SendError says that no answer came back: the connection broke, could not be
@@ -35,6 +48,35 @@ func (e *SendError) Error() string {
 }
 
 func (e *SendError) Unwrap() error { return e.Err }
+
+// reason classifies the error for metrics.
+func (e *SendError) reason() sendReason {
+	switch {
+	case errors.Is(e.Err, errDown):
+		return sendDown
+	case errors.Is(e.Err, context.DeadlineExceeded):
+		return sendTimeout
+	case errors.Is(e.Err, context.Canceled):
+		return sendCanceled
+	case e.MaybeExecuted:
+		return sendBroken
+	}
+	return sendNotSent
+}
+
+// sendReason is why no answer came back.
+type sendReason int
+
+const (
+	sendNotSent  sendReason = iota // nothing left this process: no address, no connection, queue full
+	sendBroken                     // the connection broke with the request on it
+	sendTimeout                    // no answer in time
+	sendDown                       // the store is known not to answer
+	sendCanceled                   // the caller gave up
+	sendReasons
+)
+
+var sendReasonNames = [sendReasons]string{"not_sent", "broken", "timeout", "down", "canceled"}
 
 // TimeoutError: the back-off budget of the operation is spent. The last errors
 // that made it wait are listed, oldest first.
@@ -53,6 +95,17 @@ func (e *TimeoutError) Error() string {
 		b.WriteString(err.Error())
 	}
 	return b.String()
+}
+
+// Is makes the error match ErrUnavailable, ErrBusy or ErrDiskFull.
+func (e *TimeoutError) Is(target error) bool {
+	switch e.Kind {
+	case backoffTable[boServerBusy].name:
+		return target == ErrBusy
+	case backoffTable[boDiskFull].name:
+		return target == ErrDiskFull
+	}
+	return target == ErrUnavailable
 }
 
 // Unwrap gives access to the errors that made the operation wait.

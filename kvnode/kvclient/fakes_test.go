@@ -56,6 +56,13 @@ func (p *fakePD) find(ok func(*kvpb.Region) bool) (*kvpb.Region, *kvpb.Peer, err
 	return nil, nil, pdclient.ErrRegionNotFound
 }
 
+// lookups is how often PD was asked for a region.
+func (p *fakePD) lookups() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked
+}
+
 func (p *fakePD) GetStore(_ context.Context, id uint64) (*kvpb.Store, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,7 +6,11 @@ type metrics struct {
 	hits, misses                prometheus.Counter
 	ok, failed                  [operationCount]prometheus.Counter
 	regionErrors                *prometheus.CounterVec
-	sendErrors, streamBreaks    prometheus.Counter
+	sendErrors                  [sendReasons]prometheus.Counter
+	streamBreaks, leaderMoves   prometheus.Counter
+	outages                     prometheus.Counter
+	storesDown                  prometheus.Gauge
+	slow                        prometheus.Counter
 	batch                       prometheus.Histogram
 	backoffSeconds, backoffWait [backoffKinds]prometheus.Counter
 }
@@ -24,13 +28,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		hits: lookups.WithLabelValues("hit"), misses: lookups.WithLabelValues("miss"),
 		regionErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cairn_kvclient_region_errors_total", Help: "Region errors by kind."}, []string{"kind"}),
-		sendErrors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "cairn_kvclient_send_errors_total", Help: "Requests that got no answer."}),
 		streamBreaks: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kvclient_stream_breaks_total", Help: "BatchCommands streams that broke or could not be opened."}),
+		leaderMoves: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kvclient_leader_moves_total", Help: "Times a region's leader was found at another replica than the one believed to be it."}),
+		outages: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kvclient_store_outages_total", Help: "Times a store was found not to answer."}),
+		storesDown: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "cairn_kvclient_stores_down", Help: "Stores that do not answer now."}),
+		slow: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kvclient_slow_requests_total", Help: "Operations that needed more than one attempt and took longer than a second."}),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "cairn_kvclient_batch_requests", Help: "Requests in a BatchCommands frame sent.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 8)}),
+	}
+	sendErrors := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cairn_kvclient_send_errors_total", Help: "Attempts that got no answer, by reason."}, []string{"reason"})
+	for r := range m.sendErrors {
+		m.sendErrors[r] = sendErrors.WithLabelValues(sendReasonNames[r])
 	}
 	for op := range m.ok {
 		m.ok[op] = requests.WithLabelValues(operations[op].name, "ok")
@@ -41,7 +56,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.backoffWait[k] = waits.WithLabelValues(backoffTable[k].name)
 	}
 	if reg != nil {
-		reg.MustRegister(lookups, requests, seconds, waits, m.regionErrors, m.sendErrors, m.streamBreaks, m.batch)
+		reg.MustRegister(lookups, requests, seconds, waits, m.regionErrors, sendErrors, m.streamBreaks, m.batch,
+			m.leaderMoves, m.outages, m.storesDown, m.slow)
 	}
 	return m
 }

@@ -19,7 +19,7 @@ const (
 	actWait                  // same place, later
 	actNow                   // same place, at once
 	actMaybe                 // same place, later; it may have been executed
-	actExpired               // the time of the attempt was up
+	actExpired               // the time of the attempt was up: ask another replica
 )
 
 // reaction is a row of the table below.
@@ -92,31 +92,83 @@ func (s *sending) onRegionError(re *kvpb.RegionError) error {
 	r := reactionTo(re)
 	s.c.metrics.regionErrors.WithLabelValues(r.name).Inc()
 	cause := &RegionError{Err: re}
-	if s.ctx.Err() != nil {
-		s.maybe = s.maybe || r.act == actMaybe
-		return s.ctx.Err()
+	s.maybe = s.maybe || r.act == actMaybe
+	if err := s.ctx.Err(); err != nil {
+		return err
 	}
 	switch r.act {
+	case actFatal:
+		return cause
 	case actLeader:
 		return s.onNotLeader(re.GetNotLeader(), cause)
 	case actReplace:
 		return s.onEpochNotMatch(re.GetEpochNotMatch().GetCurrentRegions(), cause)
+	case actExpired:
+		s.sliceOver()
+		return s.elsewhere(boExpired, cause)
 	case actForget:
+		if re.GetRegionNotFound() != nil {
+			s.refused = s.at.peer
+		}
 		s.c.cache.remove(s.entry)
 	case actStore:
-		s.entry.route.Load().store.forget()
+		s.at.store.forget()
 		s.c.cache.remove(s.entry)
 	case actNow:
+		s.next = s.at
 		return s.hop(cause)
-	case actMaybe:
-		s.maybe = true
-	case actExpired:
-		s.bo.spend(boExpired, attemptTimeout)
-	case actFatal:
-		return cause
+	case actWait, actMaybe:
+		s.next = s.at
 	}
 	hint := time.Duration(re.GetServerIsBusy().GetWaitMs()) * time.Millisecond
 	return s.wait(r.kind, hint, cause)
+}
+
+// onNotLeader turns to the leader named. A leader whose store does not answer is
+// none: followers name the old one until they have noticed.
+func (s *sending) onNotLeader(nl *kvpb.NotLeader, cause error) error {
+	if s.entry.changed(s.shared) {
+		return s.hop(cause)
+	}
+	if hint := nl.GetLeader(); hint != nil && hint.Id != s.at.peer.Id {
+		rt, err := s.c.routeTo(hint)
+		if err != nil {
+			return err
+		}
+		if peerAt(s.entry.meta, hint.StoreId) == nil {
+			s.c.refresh(s.entry) // the members have changed
+		}
+		if !rt.store.isDown() {
+			s.next = rt
+			return s.hop(cause)
+		}
+	}
+	return s.elsewhere(boNoLeader, cause)
+}
+
+// elsewhere turns to the next replica. There is a pause first when that one is no
+// other or does not answer either, or when the last one answered that there is no
+// leader: then there is an election, most likely.
+func (s *sending) elsewhere(kind backoffKind, cause error) error {
+	if s.entry.changed(s.shared) {
+		return s.hop(cause)
+	}
+	rt, err := s.c.nextRoute(s.entry.meta, s.at.peer)
+	if err != nil {
+		return err
+	}
+	if rt == nil {
+		s.c.cache.remove(s.entry)
+		return s.hop(cause)
+	}
+	s.next = rt
+	if kind != boNoLeader && rt.peer.Id != s.at.peer.Id && !rt.store.isDown() {
+		return s.hop(cause)
+	}
+	if s.bo.kinds[kind].times >= refreshAfter {
+		s.c.refresh(s.entry)
+	}
+	return s.wait(kind, 0, cause)
 }
 
 // hop goes on without waiting, a few times in a row.
@@ -124,35 +176,19 @@ func (s *sending) hop(cause error) error {
 	if s.hops++; s.hops <= maxHops {
 		return nil
 	}
-	return s.wait(boScheduling, 0, cause)
+	return s.wait(boNoLeader, 0, cause)
 }
 
-// onNotLeader turns to the leader named. If none is, the next voter is tried
-// after a pause: there is an election, most likely.
-func (s *sending) onNotLeader(nl *kvpb.NotLeader, cause error) error {
-	from := s.entry.route.Load().peer
-	if hint := nl.GetLeader(); hint != nil && hint.Id != from.Id {
-		for _, p := range s.entry.meta.Peers {
-			if p.Id == hint.Id {
-				if err := s.moveTo(p); err != nil {
-					return err
-				}
-				return s.hop(cause)
-			}
-		}
-		s.c.cache.remove(s.entry) // a peer we do not know: the members changed
-		return s.hop(cause)
-	}
-	if err := s.moveTo(nextVoter(s.entry.meta, from)); err != nil {
-		return err
-	}
-	return s.wait(boScheduling, 0, cause)
+// sliceOver charges an attempt that took all its time, and gives the next one more.
+func (s *sending) sliceOver() {
+	s.bo.spend(boExpired, s.slice)
+	s.slice = min(2*s.slice, s.c.opts.AttemptTimeout*maxSlices)
 }
 
 // onEpochNotMatch takes the regions named, unless they are older than what is
 // cached: then the store that answered lags behind and needs time.
 func (s *sending) onEpochNotMatch(regions []*kvpb.Region, cause error) error {
-	from := s.entry.route.Load().peer.StoreId
+	from := s.at.peer.StoreId
 	fresh := false
 	for _, m := range regions {
 		if m.GetEpoch() == nil || sameEpoch(m, s.entry.meta) || newer(s.entry.meta, m) {
@@ -172,6 +208,7 @@ func (s *sending) onEpochNotMatch(regions []*kvpb.Region, cause error) error {
 	if len(regions) == 0 {
 		s.c.cache.remove(s.entry)
 	}
+	s.next = s.at
 	return s.wait(boRegionMiss, 0, cause)
 }
 

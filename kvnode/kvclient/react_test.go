@@ -59,18 +59,18 @@ func TestReactions(t *testing.T) {
 		fatal  bool          // *RegionError
 		peer   uint64        // of the second attempt
 		ver    uint64        // epoch version of the second attempt
-		slept  time.Duration // at most; at least half of it
+		slept  time.Duration // at least half of it, at most one and a half
 		lookup bool          // PD is asked again
 	}
 	for name, want := range map[string]outcome{
 		"not leader, named":         {kind: &kvpb.NotLeader{Leader: base.Peers[2]}, peer: 103, ver: 3},
-		"not leader, unknown":       {kind: &kvpb.NotLeader{}, peer: 102, ver: 3, slept: 2 * time.Millisecond},
-		"not leader, strange peer":  {kind: &kvpb.NotLeader{Leader: &kvpb.Peer{Id: 999, StoreId: 9}}, peer: 101, ver: 3, lookup: true},
+		"not leader, unknown":       {kind: &kvpb.NotLeader{}, peer: 102, ver: 3, slept: 10 * time.Millisecond},
+		"not leader, strange peer":  {kind: &kvpb.NotLeader{Leader: &kvpb.Peer{Id: 999, StoreId: 9}}, peer: 999, ver: 3, lookup: true},
 		"epoch, same range":         {kind: &kvpb.EpochNotMatch{CurrentRegions: []*kvpb.Region{region(1, "", "", 4, 1, 2, 3)}}, peer: 101, ver: 4},
 		"epoch, split":              {kind: &kvpb.EpochNotMatch{CurrentRegions: []*kvpb.Region{region(1, "", "m", 4), region(2, "m", "", 4)}}, err: ErrRegionChanged},
 		"epoch, older than cached":  {kind: &kvpb.EpochNotMatch{CurrentRegions: []*kvpb.Region{region(1, "", "", 2)}}, peer: 101, ver: 3, slept: 2 * time.Millisecond},
 		"epoch, none named":         {kind: &kvpb.EpochNotMatch{}, peer: 101, ver: 3, slept: 2 * time.Millisecond, lookup: true},
-		"region not found":          {kind: &kvpb.RegionNotFound{}, peer: 101, ver: 3, slept: 2 * time.Millisecond, lookup: true},
+		"region not found":          {kind: &kvpb.RegionNotFound{}, peer: 102, ver: 3, slept: 2 * time.Millisecond, lookup: true},
 		"key not in region":         {kind: &kvpb.KeyNotInRegion{}, peer: 101, ver: 3, slept: 2 * time.Millisecond, lookup: true},
 		"store not match":           {kind: &kvpb.StoreNotMatch{}, peer: 101, ver: 3, slept: 2 * time.Millisecond, lookup: true},
 		"server is busy":            {kind: &kvpb.ServerIsBusy{}, peer: 101, ver: 3, slept: 2 * time.Second},
@@ -83,7 +83,7 @@ func TestReactions(t *testing.T) {
 		"disk full":                 {kind: &kvpb.DiskFull{}, peer: 101, ver: 3, slept: 500 * time.Millisecond},
 		"data not ready":            {kind: &kvpb.DataIsNotReady{}, peer: 101, ver: 3},
 		"undetermined":              {kind: &kvpb.Undetermined{}, peer: 101, ver: 3, slept: 2 * time.Millisecond},
-		"deadline":                  {kind: &kvpb.DeadlineExceeded{}, peer: 101, ver: 3, slept: 2 * time.Millisecond},
+		"deadline":                  {kind: &kvpb.DeadlineExceeded{}, peer: 102, ver: 3},
 		"entry too large":           {kind: &kvpb.RaftEntryTooLarge{EntrySize: 1 << 30}, fatal: true},
 		"unknown":                   {fatal: true},
 	} {
@@ -102,7 +102,7 @@ func TestReactions(t *testing.T) {
 				}))
 				r, err := c.Locate(bg, []byte("k"))
 				require.NoError(t, err)
-				began, asked := time.Now(), pd.asked
+				began, asked := time.Now(), pd.lookups()
 				resp, err := c.Send(bg, r, getRequest("k"))
 				switch {
 				case want.err != nil:
@@ -121,9 +121,10 @@ func TestReactions(t *testing.T) {
 				require.Equal(t, want.peer, seen[1].Peer.Id)
 				require.Equal(t, want.ver, seen[1].Epoch.Version)
 				slept := time.Since(began)
-				require.LessOrEqual(t, slept, want.slept)
+				require.LessOrEqual(t, slept, want.slept*3/2)
 				require.GreaterOrEqual(t, slept, want.slept/2)
-				require.Equal(t, want.lookup, pd.asked > asked)
+				synctest.Wait() // a refresh in the background
+				require.Equal(t, want.lookup, pd.lookups() > asked)
 			})
 		})
 	}
@@ -163,7 +164,7 @@ func TestHangingStoreIsGivenUp(t *testing.T) {
 		_, err := c.Get(bg, &kvpb.GetRequest{Key: []byte("k")})
 		var timeout *TimeoutError
 		require.ErrorAs(t, err, &timeout)
-		require.Equal(t, 2, attempts)
+		require.Equal(t, 5, attempts) // 1 + 2 + 4 + 8 + 8 seconds
 	})
 }
 
@@ -252,7 +253,7 @@ func TestStoresThatPointAtEachOtherAreNotAskedForever(t *testing.T) {
 		_, err := c.Get(bg, &kvpb.GetRequest{Key: []byte("k")})
 		var timeout *TimeoutError
 		require.ErrorAs(t, err, &timeout)
-		require.Less(t, attempts, 300)
+		require.Less(t, attempts, 1500)
 	})
 }
 

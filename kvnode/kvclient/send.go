@@ -11,33 +11,42 @@ import (
 )
 
 const (
-	// attemptTimeout bounds one try; a leader that hangs must not hold a request
-	// for the whole budget.
-	attemptTimeout = 10 * time.Second
-	// maxHops is how often in a row a request follows the stores' hints to the
-	// leader without waiting: in an election they may point at each other.
+	// defaultAttemptTimeout is the first slice; see Options.AttemptTimeout.
+	defaultAttemptTimeout = time.Second
+	// maxSlices is how many times that the longest slice is.
+	maxSlices = 8
+	// maxHops is how often in a row a request goes elsewhere without waiting: in an
+	// election replicas may point at each other.
 	maxHops = 3
+	// refreshAfter is how many pauses a request makes before PD is asked again.
+	refreshAfter = 3
+	// slowRequest is what is worth a line in the log.
+	slowRequest = time.Second
 )
 
 // Send executes one request on the region. It fills the routing fields of the
 // request's context, and is_retry, and retries as long as the region covers the
 // same range; see the package comment. The request must not be used by others
 // meanwhile. The response carries no region error. Errors: ErrRegionChanged,
-// ErrUndetermined, *TimeoutError, *RegionError, *UnsupportedError, the context's.
+// ErrUndetermined, *TimeoutError, *RegionError, *UnsupportedError, ErrNoRoute, the
+// context's.
 func (c *Client) Send(ctx context.Context, r Region, req *kvpb.Request) (*kvpb.Response, error) {
 	op, kctx := open(req)
 	if op == opUnknown {
 		return nil, &UnsupportedError{Reason: "unknown command"}
 	}
 	if e := r.entry; e != nil && !e.gone.Load() {
-		resp, err := c.attempt(ctx, e, kctx, req)
+		rt := e.route.Load()
+		resp, err := c.attempt(ctx, e, rt, c.opts.AttemptTimeout, kctx, req)
 		if err == nil {
 			if re, ok := regionErrorOf(op, resp); ok && re == nil {
 				c.metrics.ok[op].Inc()
 				return resp, nil
 			}
 		}
-		return c.newSending(ctx, op, r.Meta, e).run(kctx, req, resp, err)
+		s := c.newSending(ctx, op, r.Meta, e)
+		s.at, s.shared, s.attempts = rt, rt, 1
+		return s.run(kctx, req, resp, err)
 	}
 	return c.newSending(ctx, op, r.Meta, nil).run(kctx, req, nil, errNotSent)
 }
@@ -73,11 +82,9 @@ func (c *Client) Get(ctx context.Context, req *kvpb.GetRequest) (*kvpb.GetRespon
 	}
 }
 
-// attempt sends the request where the entry's route points. The error is a
-// *SendError.
-func (c *Client) attempt(ctx context.Context, e *entry, kctx *kvpb.Context, req *kvpb.Request) (*kvpb.Response, error) {
-	rt := e.route.Load()
-	left := address(ctx, kctx, e, rt)
+// attempt sends the request to rt with slice as its time. The error is a *SendError.
+func (c *Client) attempt(ctx context.Context, e *entry, rt *route, slice time.Duration, kctx *kvpb.Context, req *kvpb.Request) (*kvpb.Response, error) {
+	left := address(ctx, kctx, e, rt, slice)
 	h := rt.store.handler()
 	if h == nil {
 		return rt.store.send(ctx, left, req)
@@ -88,8 +95,8 @@ func (c *Client) attempt(ctx context.Context, e *entry, kctx *kvpb.Context, req 
 }
 
 // address fills the routing fields and returns the time for the attempt.
-func address(ctx context.Context, kctx *kvpb.Context, e *entry, rt *route) (left time.Duration) {
-	left = attemptTimeout
+func address(ctx context.Context, kctx *kvpb.Context, e *entry, rt *route, slice time.Duration) (left time.Duration) {
+	left = slice
 	if at, ok := ctx.Deadline(); ok {
 		left = min(left, time.Until(at))
 	}
@@ -108,13 +115,23 @@ type sending struct {
 	op     operation
 	target *kvpb.Region // its range must stay the same
 	entry  *entry       // where the last attempt went; nil before the first
-	bo     backoff
-	hops   int  // leader switches without waiting, in a row
-	maybe  bool // an attempt may have been executed
+	// at is the route the last attempt took, shared the one the entry had then. They
+	// differ while this request looks for the leader: what it guesses is nobody
+	// else's business before it has succeeded.
+	at, shared *route
+	next       *route     // where the next attempt goes; nil = the entry's route
+	refused    *kvpb.Peer // said that it does not have the region
+	bo         backoff
+	slice      time.Duration // of the next attempt
+	began      time.Time
+	attempts   int
+	hops       int  // attempts without waiting, in a row
+	maybe      bool // an attempt may have been executed
 }
 
 func (c *Client) newSending(ctx context.Context, op operation, target *kvpb.Region, e *entry) *sending {
-	return &sending{c: c, ctx: ctx, op: op, target: target, entry: e, bo: newBackoff(op)}
+	return &sending{c: c, ctx: ctx, op: op, target: target, entry: e, bo: newBackoff(op),
+		slice: c.opts.AttemptTimeout, began: time.Now()}
 }
 
 // run goes on from the outcome of the first attempt until there is a result.
@@ -130,7 +147,7 @@ func (s *sending) run(kctx *kvpb.Context, req *kvpb.Request, resp *kvpb.Response
 				return nil, s.failed(fmt.Errorf("kv: %s answered by %T", operations[s.op].name, resp.GetCmd()), req)
 			}
 			if re == nil {
-				s.c.metrics.ok[s.op].Inc()
+				s.succeeded()
 				return resp, nil
 			}
 		}
@@ -140,8 +157,19 @@ func (s *sending) run(kctx *kvpb.Context, req *kvpb.Request, resp *kvpb.Response
 		if p := req.GetPrewrite(); p != nil && s.maybe {
 			p.IsRetry = true
 		}
-		resp, err = s.c.attempt(s.ctx, s.entry, kctx, req)
+		s.aim()
+		resp, err = s.c.attempt(s.ctx, s.entry, s.at, s.slice, kctx, req)
 	}
+}
+
+// aim fixes where the next attempt goes.
+func (s *sending) aim() {
+	s.shared = s.entry.route.Load()
+	s.at, s.next = s.next, nil
+	if s.at == nil {
+		s.at = s.shared
+	}
+	s.attempts++
 }
 
 // react does what a failed attempt calls for and finds the entry for the next one.
@@ -165,6 +193,7 @@ func (s *sending) route() error {
 	if s.entry != nil && !s.entry.gone.Load() {
 		return nil
 	}
+	s.next = nil
 	e := s.c.cache.at(s.target.StartKey)
 	if e == nil {
 		var err error
@@ -175,8 +204,27 @@ func (s *sending) route() error {
 	if !sameRange(e.meta, s.target) {
 		return ErrRegionChanged
 	}
+	old := s.entry
 	s.entry = e
+	if s.refused != nil && old != nil && sameEpoch(old.meta, e.meta) && e.route.Load().peer.Id == s.refused.Id {
+		// PD knows no more than we did: perhaps another replica does.
+		rt, err := s.c.nextRoute(e.meta, s.refused)
+		if err != nil {
+			return err
+		}
+		s.next = rt
+	}
 	return nil
+}
+
+// succeeded tells the others where the leader is.
+func (s *sending) succeeded() {
+	s.c.metrics.ok[s.op].Inc()
+	if s.at != s.entry.route.Load() {
+		s.entry.moveTo(s.at)
+		s.c.metrics.leaderMoves.Inc()
+	}
+	s.c.slow(s, nil)
 }
 
 // failed makes the error of the operation. A request that can decide a transaction
@@ -184,6 +232,9 @@ func (s *sending) route() error {
 // A commit may be repeated on other regions, so a change of regions is no end.
 func (s *sending) failed(err error, req *kvpb.Request) error {
 	s.c.metrics.failed[s.op].Inc()
+	if !errors.Is(err, ErrRegionChanged) {
+		s.c.slow(s, err)
+	}
 	if !s.maybe || !decides(req) {
 		return err
 	}
@@ -195,11 +246,11 @@ func (s *sending) failed(err error, req *kvpb.Request) error {
 
 // onSendError handles an attempt without an answer.
 func (s *sending) onSendError(err error) error {
-	s.c.metrics.sendErrors.Inc()
 	var se *SendError
 	if !errors.As(err, &se) {
 		return err
 	}
+	s.c.metrics.sendErrors[se.reason()].Inc()
 	s.maybe = s.maybe || se.MaybeExecuted
 	if cerr := s.ctx.Err(); cerr != nil {
 		return cerr
@@ -208,41 +259,28 @@ func (s *sending) onSendError(err error) error {
 		return ErrClosed
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		s.bo.spend(boExpired, attemptTimeout)
+		s.sliceOver()
 	}
-	rt := s.entry.route.Load()
-	rt.store.forget()
-	if merr := s.moveTo(nextVoter(s.entry.meta, rt.peer)); merr != nil {
-		return merr
-	}
-	return s.wait(boRPC, 0, err)
+	return s.elsewhere(boRPC, err)
 }
 
-// moveTo makes peer the one the region's requests go to.
-func (s *sending) moveTo(peer *kvpb.Peer) error {
-	if peer == nil {
-		s.c.cache.remove(s.entry)
-		return nil
-	}
-	st, err := s.c.store(peer.StoreId)
-	if err != nil {
-		return err
-	}
-	s.entry.route.Store(&route{peer: peer, store: st})
-	return nil
-}
-
+// wait sleeps, or until the entry is another one or leads elsewhere.
 func (s *sending) wait(kind backoffKind, hint time.Duration, cause error) error {
 	s.hops = 0
-	return s.c.waitHint(s.ctx, &s.bo, kind, hint, cause)
+	wake := s.entry.watch(s.shared)
+	if s.entry.gone.Load() {
+		wake = nil // we know
+	}
+	err := s.c.wait(s.ctx, &s.bo, kind, hint, wake, cause)
+	if s.entry.changed(s.shared) {
+		s.next = nil
+	}
+	return err
 }
 
-func (c *Client) wait(ctx context.Context, bo *backoff, kind backoffKind, cause error) error {
-	return c.waitHint(ctx, bo, kind, 0, cause)
-}
-
-func (c *Client) waitHint(ctx context.Context, bo *backoff, kind backoffKind, hint time.Duration, cause error) error {
-	d, err := bo.wait(ctx, kind, hint, cause)
+// wait is backoff.wait, counted.
+func (c *Client) wait(ctx context.Context, bo *backoff, kind backoffKind, hint time.Duration, wake <-chan struct{}, cause error) error {
+	d, err := bo.wait(ctx, kind, hint, wake, cause)
 	c.metrics.backoffWait[kind].Inc()
 	c.metrics.backoffSeconds[kind].Add(d.Seconds())
 	return err

@@ -45,22 +45,24 @@ func (c *Client) SplitAt(ctx context.Context, keys [][]byte) error {
 func (c *Client) splitRegion(ctx context.Context, e *entry, keys [][]byte) error {
 	s := c.newSending(ctx, opSplit, e.meta, e)
 	for {
-		resp, err := c.splitAttempt(ctx, s.entry, keys)
+		s.aim()
+		resp, err := c.splitAttempt(ctx, s.entry, s.at, keys)
 		if err == nil && resp.RegionError == nil {
-			c.metrics.ok[opSplit].Inc()
+			s.succeeded()
 			return c.adopt(s.entry, resp.Regions)
 		}
 		if err = s.react(resp.GetRegionError(), err); err != nil {
-			c.metrics.failed[opSplit].Inc()
-			return err
+			return s.failed(err, nil)
 		}
 	}
 }
 
-func (c *Client) splitAttempt(ctx context.Context, e *entry, keys [][]byte) (*kvpb.SplitRegionResponse, error) {
-	rt := e.route.Load()
+// splitTimeout bounds an attempt to split: PD is asked for ids on the way.
+const splitTimeout = 10 * time.Second
+
+func (c *Client) splitAttempt(ctx context.Context, e *entry, rt *route, keys [][]byte) (*kvpb.SplitRegionResponse, error) {
 	req := &kvpb.SplitRegionRequest{Context: new(kvpb.Context), SplitKeys: keys}
-	left := address(ctx, req.Context, e, rt)
+	left := address(ctx, req.Context, e, rt, splitTimeout)
 	d := rpc.WithDeadline(ctx, time.Now().Add(left))
 	defer d.Release()
 	if h := rt.store.handler(); h != nil {

@@ -2,6 +2,7 @@ package kvclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -10,15 +11,19 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/cairndb/cairn/internal/rpc"
+	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/proto/kvpb"
 )
 
 // connsPerStore streams share the requests to one remote store.
 const connsPerStore = 2
 
+// addressTimeout is how long PD may take to name an address that is known already.
+const addressTimeout = 300 * time.Millisecond
+
 // store is where requests go: a handler in this process, or connections to
 // another one. Which of the two, and the address, is found when first needed and
-// again after forget.
+// again after forget. See outage.go for stores that do not answer.
 type store struct {
 	c     *Client
 	id    uint64
@@ -26,9 +31,13 @@ type store struct {
 	conns atomic.Pointer[[connsPerStore]*conn] // nil = to be resolved
 	next  atomic.Uint32                        // round robin
 
+	down      atomic.Bool  // does not answer; a probe runs
+	heard     atomic.Int64 // when the last frame came in, by Client.clock
+	suspected atomic.Bool  // it is being asked whether it is alive
+
 	resolving chan struct{} // one token: the right to resolve
 	// Under the token:
-	addr  string
+	addr  string // "" = never known
 	known *[connsPerStore]*conn // of addr; also closed by close
 }
 
@@ -39,6 +48,9 @@ func (c *Client) store(id uint64) (*store, error) {
 	closed := c.closed
 	c.mu.Unlock()
 	if s != nil {
+		if s.local.Load() == nil {
+			s.findLocal() // it may have started in this process since
+		}
 		return s, nil
 	}
 	if closed {
@@ -61,7 +73,7 @@ func (c *Client) store(id uint64) (*store, error) {
 func (s *store) findLocal() {
 	if h := s.c.opts.Local(s.id); h != nil {
 		s.local.Store(&h)
-	} else {
+	} else if s.local.Load() != nil {
 		s.local.Store(nil)
 	}
 }
@@ -83,6 +95,9 @@ func (s *store) forget() {
 
 // send executes a request on a remote store within the time left.
 func (s *store) send(ctx context.Context, left time.Duration, req *kvpb.Request) (*kvpb.Response, error) {
+	if s.down.Load() {
+		return nil, &SendError{StoreID: s.id, Err: errDown}
+	}
 	conns := s.conns.Load()
 	if conns == nil {
 		rctx, cancel := context.WithTimeout(ctx, left)
@@ -92,11 +107,18 @@ func (s *store) send(ctx context.Context, left time.Duration, req *kvpb.Request)
 			return nil, &SendError{StoreID: s.id, Err: err}
 		}
 	}
-	return conns[s.next.Add(1)%connsPerStore].send(ctx, left, req)
+	resp, err := conns[s.next.Add(1)%connsPerStore].send(ctx, left, req)
+	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		s.noAnswer(left)
+	}
+	return resp, err
 }
 
 // split asks a remote store to split a region.
 func (s *store) split(ctx context.Context, req *kvpb.SplitRegionRequest) (*kvpb.SplitRegionResponse, error) {
+	if s.down.Load() {
+		return nil, &SendError{StoreID: s.id, Err: errDown}
+	}
 	conns, err := s.resolve(ctx)
 	if err != nil {
 		return nil, &SendError{StoreID: s.id, Err: err}
@@ -126,28 +148,42 @@ func (s *store) resolve(ctx context.Context) (*[connsPerStore]*conn, error) {
 	if s.c.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	meta, err := s.c.opts.PD.GetStore(ctx, s.id)
+	addr, err := s.address(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if meta.Address == "" {
-		return nil, fmt.Errorf("store %d has no address: it is reached in its own process only", s.id)
-	}
-	if s.known != nil && s.addr == meta.Address {
-		for _, c := range s.known {
-			c.cc.ResetConnectBackoff() // somebody waits for it now
-		}
+	if s.known != nil && s.addr == addr {
 		s.conns.Store(s.known)
 		return s.known, nil
 	}
 	s.closeConns()
-	conns, err := s.dial(meta.Address)
+	conns, err := s.dial(addr)
 	if err != nil {
 		return nil, err
 	}
-	s.addr, s.known = meta.Address, conns
+	s.addr, s.known = addr, conns
 	s.conns.Store(conns)
 	return conns, nil
+}
+
+// address asks PD where the store is. While PD does not answer, it is where it was.
+// Called with the token.
+func (s *store) address(ctx context.Context) (string, error) {
+	if s.addr != "" {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, addressTimeout)
+		defer cancel()
+	}
+	meta, err := s.c.opts.PD.GetStore(ctx, s.id)
+	switch {
+	case err != nil && s.addr != "" && !errors.Is(err, pdclient.ErrStoreNotFound):
+		return s.addr, nil
+	case err != nil:
+		return "", err
+	case meta.Address == "":
+		return "", fmt.Errorf("store %d has no address: it is reached in its own process only", s.id)
+	}
+	return meta.Address, nil
 }
 
 func (s *store) dial(addr string) (*[connsPerStore]*conn, error) {
@@ -194,7 +230,7 @@ type conn struct {
 
 func newConn(s *store, cc *grpc.ClientConn) *conn {
 	ctx, cancel := context.WithCancel(s.c.ctx)
-	c := &conn{stream: newStream(s.id, s.c.metrics, s.c.opts.Logger), cc: cc, cancel: cancel}
+	c := &conn{stream: newStream(s), cc: cc, cancel: cancel}
 	c.wg.Go(func() { c.run(ctx, kvpb.NewKVClient(cc)) })
 	return c
 }

@@ -3,7 +3,6 @@ package kvclient
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"runtime"
 	"sync"
 	"time"
@@ -33,11 +32,10 @@ var (
 // request and queue it; one goroutine packs whatever is queued into the next
 // frame, so that frames grow with load and a lone request waits for nobody.
 // Another goroutine hands answers out by id. When the stream breaks, every request
-// it carried fails as maybe executed; the next request opens a new one.
+// it carried fails as maybe executed, and the store learns of it; the next request
+// opens a new one.
 type stream struct {
-	storeID uint64
-	metrics *metrics
-	logger  *slog.Logger
+	store   *store
 	wake    chan struct{} // capacity 1: something is queued
 	calls   sync.Pool     // of *call
 	buffers sync.Pool     // of *[]byte
@@ -48,6 +46,8 @@ type stream struct {
 		queue    []queued
 		inflight map[uint64]*call // queued or sent, not answered
 		closed   bool
+		// cancel ends the session under way; nil = none.
+		cancel context.CancelCauseFunc
 	}
 }
 
@@ -67,8 +67,8 @@ type queued struct {
 	data *[]byte
 }
 
-func newStream(storeID uint64, m *metrics, logger *slog.Logger) *stream {
-	s := &stream{storeID: storeID, metrics: m, logger: logger, wake: make(chan struct{}, 1)}
+func newStream(st *store) *stream {
+	s := &stream{store: st, wake: make(chan struct{}, 1)}
 	s.calls.New = func() any {
 		c := &call{done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
 		c.timer.Stop()
@@ -80,7 +80,7 @@ func newStream(storeID uint64, m *metrics, logger *slog.Logger) *stream {
 }
 
 func (s *stream) sendError(maybe bool, err error) error {
-	return &SendError{StoreID: s.storeID, MaybeExecuted: maybe, Err: err}
+	return &SendError{StoreID: s.store.id, MaybeExecuted: maybe, Err: err}
 }
 
 // send queues the request and waits for its answer, at most for the time left.
@@ -186,19 +186,41 @@ func (s *stream) run(ctx context.Context, kv kvpb.KVClient) {
 			return
 		}
 		if err := s.session(ctx, kv); err != nil && ctx.Err() == nil {
-			s.metrics.streamBreaks.Inc()
-			s.logger.Info("kv stream ended", "store", s.storeID, "err", err)
+			s.store.c.metrics.streamBreaks.Inc()
+			s.store.markDown(err) // first, so that what fails now goes elsewhere
 			s.failAll(err)
 		}
 	}
+}
+
+func (s *stream) setCancel(f context.CancelCauseFunc) {
+	s.mu.Lock()
+	s.mu.cancel = f
+	s.mu.Unlock()
+}
+
+// reset breaks the session under way, if any, and fails all it carries at once.
+func (s *stream) reset(err error) {
+	s.mu.Lock()
+	cancel := s.mu.cancel
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel(err)
+	}
+	s.failAll(err)
 }
 
 // session opens a stream and runs it until it breaks.
 func (s *stream) session(ctx context.Context, kv kvpb.KVClient) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	s.setCancel(cancel)
+	defer s.setCancel(nil)
 	st, err := kv.BatchCommands(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		return err
 	}
 	received := make(chan struct{})
@@ -209,7 +231,7 @@ func (s *stream) session(ctx context.Context, kv kvpb.KVClient) error {
 	var f frame
 	for {
 		for s.take(&f) {
-			s.metrics.batch.Observe(float64(len(f.ids)))
+			s.store.c.metrics.batch.Observe(float64(len(f.ids)))
 			err := st.SendMsg(&f)
 			s.recycle(&f)
 			if err != nil {
@@ -266,6 +288,7 @@ func (s *stream) receive(st grpc.BidiStreamingClient[kvpb.BatchRequest, kvpb.Bat
 		if err != nil {
 			return err
 		}
+		s.store.heard.Store(int64(s.store.c.clock()))
 		if len(resp.Ids) != len(resp.Responses) {
 			return errors.New("frame with unequal numbers of ids and responses")
 		}
