@@ -27,6 +27,9 @@ const (
 	// transactions get more, up to maxLockTTL, and a heart beat keeps them alive.
 	lockTTL    = 3 * time.Second
 	maxLockTTL = 20 * time.Second
+
+	// barTimeout bounds the wait for certainty that a commit has failed.
+	barTimeout = 5 * time.Second
 )
 
 // Commit makes the writes visible atomically and returns the commit timestamp;
@@ -74,6 +77,9 @@ type committer struct {
 	// maybe: a request that decides the transaction may have been executed, and no
 	// later answer told.
 	maybe bool
+	// stray: the answer of an attempt to commit in one phase was lost, and though a
+	// later one was refused that attempt may still be on its way.
+	stray bool
 
 	// async: the prewrites ask for async commit. Never changed once they are out.
 	async bool
@@ -213,7 +219,7 @@ func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, 
 		p := req.GetPrewrite()
 		p.TryOnePc, p.MinCommitTs = true, c.minCommit
 		if err := ctx.Err(); err != nil {
-			return false, nil, c.unlessMaybe(err)
+			return false, nil, c.barred(c.unlessMaybe(err))
 		}
 		resp, err := c.s.kv.Send(ctx, g.Region, req)
 		if errors.Is(err, kvclient.ErrRegionChanged) {
@@ -226,21 +232,39 @@ func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, 
 			continue
 		}
 		if err != nil {
-			return false, nil, c.unlessMaybe(err)
+			return false, nil, c.barred(c.unlessMaybe(err))
 		}
-		c.maybe = false // the answer is about all attempts
+		c.maybe = false // the answer is about all attempts that have arrived
+		c.stray = c.stray || p.IsRetry
 		got := resp.GetPrewrite()
 		if len(got.GetErrors()) == 0 {
 			return c.onePhaseDone(got, g, begin)
 		}
 		if err := c.prewriteErrors(ctx, &w, 0, got.GetErrors()); err != nil {
-			if p.IsRetry { // keep an attempt that is still on its way from succeeding
-				c.written = g.Index
-				c.cleanUp()
-			}
-			return false, nil, err
+			return false, nil, c.barred(err)
 		}
 	}
+}
+
+// barred makes sure that a commit in one phase that failed with err has failed: a
+// stray attempt is kept from succeeding, if nothing does so already, before anybody
+// is told. A newer version or an existing row stops every attempt.
+func (c *committer) barred(err error) error {
+	var conflict *WriteConflictError
+	var exists *KeyExistsError
+	if !c.stray || c.primary < 0 || errors.Is(err, ErrUndetermined) || errors.As(err, &conflict) || errors.As(err, &exists) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.s.life, barTimeout)
+	defer cancel()
+	all := make([]int, len(c.keys))
+	for i := range all {
+		all[i] = i
+	}
+	if rerr := c.rollback(ctx, all); rerr != nil {
+		return fmt.Errorf("%w: %w; rolling back: %w", ErrUndetermined, err, rerr)
+	}
+	return err
 }
 
 // onePhaseDone takes the good answer to a one-phase prewrite of everything.
@@ -275,7 +299,7 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 	p.LockTtlMs = uint64(c.ttl / time.Millisecond)
 	p.TxnSize = uint64(len(c.keys))
 	p.MinCommitTs = c.startTS + 1
-	p.IsRetry = c.maybe
+	p.IsRetry = c.maybe || c.stray
 	if len(b.index) > len(call.muts) {
 		p.Mutations = make([]*kvpb.Mutation, 0, len(b.index))
 	}

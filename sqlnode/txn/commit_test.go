@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/kvnode/txncmd/regiontest"
@@ -436,6 +437,54 @@ func TestLockTimeout(t *testing.T) {
 	var timeout *LockTimeoutError
 	require.ErrorAs(t, err, &timeout)
 	require.Equal(t, startTS, timeout.StartTS)
+}
+
+// A one-phase commit whose first attempt is still on its way, somewhere, fails for
+// a reason that passes: once the client was told so, that attempt must not succeed.
+func TestStrayAttemptIsBarredBeforeTheFailureIsTold(t *testing.T) {
+	for _, passes := range []bool{true, false} {
+		s, kv, _ := newTestStore(t)
+		other := begin(t, s)
+		require.NoError(t, other.Set([]byte("k"), []byte("other")))
+		startTS, err := other.awaitStart()
+		require.NoError(t, err)
+		blocking := newCommitter(other, startTS)
+		_, err = blocking.prewriteAll(t.Context())
+		require.NoError(t, err)
+		s.sleep = func(context.Context, time.Duration) error { return nil }
+
+		late := begin(t, s)
+		require.NoError(t, late.Set([]byte("k"), []byte("late")))
+		require.NoError(t, late.Set([]byte("l"), []byte("late")))
+		var stray *kvpb.Request
+		raced := false
+		kv.before = func(req *kvpb.Request) {
+			if p := req.GetPrewrite(); p != nil && stray == nil {
+				stray = &kvpb.Request{Cmd: &kvpb.Request_Prewrite{Prewrite: proto.Clone(p).(*kvpb.PrewriteRequest)}}
+				p.IsRetry = true // as the client does after a lost answer
+			}
+			if req.GetBatchRollback() != nil && !passes && !raced { // the rollback is too late
+				raced = true
+				stray.GetPrewrite().Context = regiontest.Context(kv.st.Locate([]byte("k")))
+				require.NoError(t, blocking.rollback(t.Context(), []int{0}))
+				require.NotZero(t, kv.ex.Execute(t.Context(), stray).GetPrewrite().OnePcCommitTs)
+			}
+		}
+		_, err = late.Commit(t.Context())
+		kv.before = nil
+		if !passes {
+			require.ErrorIs(t, err, ErrUndetermined)
+			continue
+		}
+		var timeout *LockTimeoutError
+		require.ErrorAs(t, err, &timeout)
+		require.NotErrorIs(t, err, ErrUndetermined)
+		require.NoError(t, blocking.rollback(t.Context(), []int{0}))
+		stray.GetPrewrite().Context = regiontest.Context(kv.st.Locate([]byte("k")))
+		require.NotEmpty(t, kv.ex.Execute(t.Context(), stray).GetPrewrite().GetErrors())
+		_, err = begin(t, s).Get(t.Context(), []byte("k"))
+		require.ErrorIs(t, err, ErrNotFound)
+	}
 }
 
 func TestBackgroundRunsNothingAfterClose(t *testing.T) {
