@@ -37,7 +37,7 @@ type store struct {
 
 	resolving chan struct{} // one token: the right to resolve
 	// Under the token:
-	addr  string // "" = never known
+	addr  string                // "" = never known
 	known *[connsPerStore]*conn // of addr; also closed by close
 }
 
