@@ -1,4 +1,26 @@
-// Package rafttransport carries Raft messages and snapshots between stores.
+// Package rafttransport carries Raft messages and snapshots between stores, and
+// notices when a store falls silent.
+//
+// Between a pair of stores there are two streams of messages in either direction, each
+// on a connection of its own: one for what elections and leases depend on, one for
+// everything else (StreamOf). A Network keeps both connected from the first message to
+// or from a store; on the former it sends an empty batch when it has sent nothing
+// else for a while, so that the other store hears of this one.
+//
+// Nothing here waits for a slow store: queues are bounded, and what does not fit, or was
+// queued when a connection broke, is lost. Raft sends it again.
+//
+//	Send -> link (queue, sender) ~~~ receive -> Handler.Receive
+//	          | lost: monitor -> Handler.Unreachable
+//	          | refused           heard |
+//	          +-> liveness.Tracker <----+
+//	               monitor -> Handler.StoreLost, StoreFound
+//
+// Locks are leaves: none is held while another is taken, but for inbound.mu, which is
+// held while the Handler receives.
+//
+// The bytes are drawn in docs/formats/transport.md. Package simnet has a Transport for
+// tests, with faults.
 package rafttransport
 
 import (

@@ -23,11 +23,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Which of the two streams of messages between a pair of stores.
+type MessageStream int32
+
+const (
+	MessageStream_MESSAGE_STREAM_BULK   MessageStream = 0 // log entries and what answers them
+	MessageStream_MESSAGE_STREAM_URGENT MessageStream = 1 // heartbeats, votes, reads
+)
+
+// Enum value maps for MessageStream.
+var (
+	MessageStream_name = map[int32]string{
+		0: "MESSAGE_STREAM_BULK",
+		1: "MESSAGE_STREAM_URGENT",
+	}
+	MessageStream_value = map[string]int32{
+		"MESSAGE_STREAM_BULK":   0,
+		"MESSAGE_STREAM_URGENT": 1,
+	}
+)
+
+func (x MessageStream) Enum() *MessageStream {
+	p := new(MessageStream)
+	*p = x
+	return p
+}
+
+func (x MessageStream) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MessageStream) Descriptor() protoreflect.EnumDescriptor {
+	return file_replpb_transport_proto_enumTypes[0].Descriptor()
+}
+
+func (MessageStream) Type() protoreflect.EnumType {
+	return &file_replpb_transport_proto_enumTypes[0]
+}
+
+func (x MessageStream) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MessageStream.Descriptor instead.
+func (MessageStream) EnumDescriptor() ([]byte, []int) {
+	return file_replpb_transport_proto_rawDescGZIP(), []int{0}
+}
+
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     uint64                 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	FromStoreId   uint64                 `protobuf:"varint,2,opt,name=from_store_id,json=fromStoreId,proto3" json:"from_store_id,omitempty"`
 	ToStoreId     uint64                 `protobuf:"varint,3,opt,name=to_store_id,json=toStoreId,proto3" json:"to_store_id,omitempty"`
+	Format        uint32                 `protobuf:"varint,4,opt,name=format,proto3" json:"format,omitempty"`                                  // of encoded messages: docs/formats/transport.md
+	Stream        MessageStream          `protobuf:"varint,5,opt,name=stream,proto3,enum=cairn.repl.v1.MessageStream" json:"stream,omitempty"` // Messages only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -83,11 +132,25 @@ func (x *Hello) GetToStoreId() uint64 {
 	return 0
 }
 
+func (x *Hello) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *Hello) GetStream() MessageStream {
+	if x != nil {
+		return x.Stream
+	}
+	return MessageStream_MESSAGE_STREAM_BULK
+}
+
 type MessageBatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hello         *Hello                 `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`       // in the first batch
-	Messages      []byte                 `protobuf:"bytes,2,opt,name=messages,proto3" json:"messages,omitempty"` // encoded by kvnode/rafttransport: docs/formats/transport.md
-	Crc           uint32                 `protobuf:"varint,3,opt,name=crc,proto3" json:"crc,omitempty"`          // CRC-32C of messages
+	Messages      []byte                 `protobuf:"bytes,2,opt,name=messages,proto3" json:"messages,omitempty"` // encoded by kvnode/rafttransport; empty: a sign of life
+	Crc           uint32                 `protobuf:"fixed32,3,opt,name=crc,proto3" json:"crc,omitempty"`         // CRC-32C of messages
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,14 +250,16 @@ func (x *MessagesSummary) GetBatches() uint64 {
 	return 0
 }
 
+// SnapshotChunk: the receiver answers the first one with response headers, once it
+// has decided that it wants the snapshot, or with a SnapshotResult.
 type SnapshotChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hello         *Hello                 `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`     // in the first chunk
 	Message       []byte                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"` // in the first chunk: the MsgSnap, encoded as in MessageBatch
 	File          string                 `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`       // name of the file that data continues; a new name begins a new file
 	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
-	Crc           uint32                 `protobuf:"varint,5,opt,name=crc,proto3" json:"crc,omitempty"`   // CRC-32C of data
-	Last          bool                   `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"` // the snapshot is complete
+	Crc           uint32                 `protobuf:"fixed32,5,opt,name=crc,proto3" json:"crc,omitempty"`  // CRC-32C of message, then of data
+	Last          bool                   `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"` // the snapshot is complete; without file and data
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -327,16 +392,18 @@ var File_replpb_transport_proto protoreflect.FileDescriptor
 
 const file_replpb_transport_proto_rawDesc = "" +
 	"\n" +
-	"\x16replpb/transport.proto\x12\rcairn.repl.v1\"j\n" +
+	"\x16replpb/transport.proto\x12\rcairn.repl.v1\"\xb8\x01\n" +
 	"\x05Hello\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\"\n" +
 	"\rfrom_store_id\x18\x02 \x01(\x04R\vfromStoreId\x12\x1e\n" +
-	"\vto_store_id\x18\x03 \x01(\x04R\ttoStoreId\"h\n" +
+	"\vto_store_id\x18\x03 \x01(\x04R\ttoStoreId\x12\x16\n" +
+	"\x06format\x18\x04 \x01(\rR\x06format\x124\n" +
+	"\x06stream\x18\x05 \x01(\x0e2\x1c.cairn.repl.v1.MessageStreamR\x06stream\"h\n" +
 	"\fMessageBatch\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.cairn.repl.v1.HelloR\x05hello\x12\x1a\n" +
 	"\bmessages\x18\x02 \x01(\fR\bmessages\x12\x10\n" +
-	"\x03crc\x18\x03 \x01(\rR\x03crc\"+\n" +
+	"\x03crc\x18\x03 \x01(\aR\x03crc\"+\n" +
 	"\x0fMessagesSummary\x12\x18\n" +
 	"\abatches\x18\x01 \x01(\x04R\abatches\"\xa3\x01\n" +
 	"\rSnapshotChunk\x12*\n" +
@@ -344,11 +411,14 @@ const file_replpb_transport_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\fR\amessage\x12\x12\n" +
 	"\x04file\x18\x03 \x01(\tR\x04file\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12\x10\n" +
-	"\x03crc\x18\x05 \x01(\rR\x03crc\x12\x12\n" +
+	"\x03crc\x18\x05 \x01(\aR\x03crc\x12\x12\n" +
 	"\x04last\x18\x06 \x01(\bR\x04last\"D\n" +
 	"\x0eSnapshotResult\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason2\xa3\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason*C\n" +
+	"\rMessageStream\x12\x17\n" +
+	"\x13MESSAGE_STREAM_BULK\x10\x00\x12\x19\n" +
+	"\x15MESSAGE_STREAM_URGENT\x10\x012\xa3\x01\n" +
 	"\vReplication\x12I\n" +
 	"\bMessages\x12\x1b.cairn.repl.v1.MessageBatch\x1a\x1e.cairn.repl.v1.MessagesSummary(\x01\x12I\n" +
 	"\bSnapshot\x12\x1c.cairn.repl.v1.SnapshotChunk\x1a\x1d.cairn.repl.v1.SnapshotResult(\x01B'Z%github.com/cairndb/cairn/proto/replpbb\x06proto3"
@@ -365,26 +435,29 @@ func file_replpb_transport_proto_rawDescGZIP() []byte {
 	return file_replpb_transport_proto_rawDescData
 }
 
+var file_replpb_transport_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_replpb_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_replpb_transport_proto_goTypes = []any{
-	(*Hello)(nil),           // 0: cairn.repl.v1.Hello
-	(*MessageBatch)(nil),    // 1: cairn.repl.v1.MessageBatch
-	(*MessagesSummary)(nil), // 2: cairn.repl.v1.MessagesSummary
-	(*SnapshotChunk)(nil),   // 3: cairn.repl.v1.SnapshotChunk
-	(*SnapshotResult)(nil),  // 4: cairn.repl.v1.SnapshotResult
+	(MessageStream)(0),      // 0: cairn.repl.v1.MessageStream
+	(*Hello)(nil),           // 1: cairn.repl.v1.Hello
+	(*MessageBatch)(nil),    // 2: cairn.repl.v1.MessageBatch
+	(*MessagesSummary)(nil), // 3: cairn.repl.v1.MessagesSummary
+	(*SnapshotChunk)(nil),   // 4: cairn.repl.v1.SnapshotChunk
+	(*SnapshotResult)(nil),  // 5: cairn.repl.v1.SnapshotResult
 }
 var file_replpb_transport_proto_depIdxs = []int32{
-	0, // 0: cairn.repl.v1.MessageBatch.hello:type_name -> cairn.repl.v1.Hello
-	0, // 1: cairn.repl.v1.SnapshotChunk.hello:type_name -> cairn.repl.v1.Hello
-	1, // 2: cairn.repl.v1.Replication.Messages:input_type -> cairn.repl.v1.MessageBatch
-	3, // 3: cairn.repl.v1.Replication.Snapshot:input_type -> cairn.repl.v1.SnapshotChunk
-	2, // 4: cairn.repl.v1.Replication.Messages:output_type -> cairn.repl.v1.MessagesSummary
-	4, // 5: cairn.repl.v1.Replication.Snapshot:output_type -> cairn.repl.v1.SnapshotResult
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	0, // 0: cairn.repl.v1.Hello.stream:type_name -> cairn.repl.v1.MessageStream
+	1, // 1: cairn.repl.v1.MessageBatch.hello:type_name -> cairn.repl.v1.Hello
+	1, // 2: cairn.repl.v1.SnapshotChunk.hello:type_name -> cairn.repl.v1.Hello
+	2, // 3: cairn.repl.v1.Replication.Messages:input_type -> cairn.repl.v1.MessageBatch
+	4, // 4: cairn.repl.v1.Replication.Snapshot:input_type -> cairn.repl.v1.SnapshotChunk
+	3, // 5: cairn.repl.v1.Replication.Messages:output_type -> cairn.repl.v1.MessagesSummary
+	5, // 6: cairn.repl.v1.Replication.Snapshot:output_type -> cairn.repl.v1.SnapshotResult
+	5, // [5:7] is the sub-list for method output_type
+	3, // [3:5] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_replpb_transport_proto_init() }
@@ -397,13 +470,14 @@ func file_replpb_transport_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replpb_transport_proto_rawDesc), len(file_replpb_transport_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_replpb_transport_proto_goTypes,
 		DependencyIndexes: file_replpb_transport_proto_depIdxs,
+		EnumInfos:         file_replpb_transport_proto_enumTypes,
 		MessageInfos:      file_replpb_transport_proto_msgTypes,
 	}.Build()
 	File_replpb_transport_proto = out.File

@@ -5,6 +5,7 @@
 package replpb
 
 import (
+	binary "encoding/binary"
 	fmt "fmt"
 	protohelpers "github.com/planetscale/vtprotobuf/protohelpers"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -48,6 +49,16 @@ func (m *Hello) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Stream != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Stream))
+		i--
+		dAtA[i] = 0x28
+	}
+	if m.Format != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Format))
+		i--
+		dAtA[i] = 0x20
 	}
 	if m.ToStoreId != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ToStoreId))
@@ -98,9 +109,10 @@ func (m *MessageBatch) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		copy(dAtA[i:], m.unknownFields)
 	}
 	if m.Crc != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Crc))
+		i -= 4
+		binary.LittleEndian.PutUint32(dAtA[i:], uint32(m.Crc))
 		i--
-		dAtA[i] = 0x18
+		dAtA[i] = 0x1d
 	}
 	if len(m.Messages) > 0 {
 		i -= len(m.Messages)
@@ -201,9 +213,10 @@ func (m *SnapshotChunk) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		dAtA[i] = 0x30
 	}
 	if m.Crc != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Crc))
+		i -= 4
+		binary.LittleEndian.PutUint32(dAtA[i:], uint32(m.Crc))
 		i--
-		dAtA[i] = 0x28
+		dAtA[i] = 0x2d
 	}
 	if len(m.Data) > 0 {
 		i -= len(m.Data)
@@ -304,6 +317,12 @@ func (m *Hello) SizeVT() (n int) {
 	if m.ToStoreId != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.ToStoreId))
 	}
+	if m.Format != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Format))
+	}
+	if m.Stream != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Stream))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -323,7 +342,7 @@ func (m *MessageBatch) SizeVT() (n int) {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	if m.Crc != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.Crc))
+		n += 5
 	}
 	n += len(m.unknownFields)
 	return n
@@ -365,7 +384,7 @@ func (m *SnapshotChunk) SizeVT() (n int) {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	if m.Crc != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.Crc))
+		n += 5
 	}
 	if m.Last {
 		n += 2
@@ -473,6 +492,44 @@ func (m *Hello) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.ToStoreId |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Format", wireType)
+			}
+			m.Format = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Format |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Stream", wireType)
+			}
+			m.Stream = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Stream |= MessageStream(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -599,24 +656,15 @@ func (m *MessageBatch) UnmarshalVT(dAtA []byte) error {
 			}
 			iNdEx = postIndex
 		case 3:
-			if wireType != 0 {
+			if wireType != 5 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Crc", wireType)
 			}
 			m.Crc = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Crc |= uint32(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
+			if (iNdEx + 4) > l {
+				return io.ErrUnexpectedEOF
 			}
+			m.Crc = uint32(binary.LittleEndian.Uint32(dAtA[iNdEx:]))
+			iNdEx += 4
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -875,24 +923,15 @@ func (m *SnapshotChunk) UnmarshalVT(dAtA []byte) error {
 			}
 			iNdEx = postIndex
 		case 5:
-			if wireType != 0 {
+			if wireType != 5 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Crc", wireType)
 			}
 			m.Crc = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Crc |= uint32(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
+			if (iNdEx + 4) > l {
+				return io.ErrUnexpectedEOF
 			}
+			m.Crc = uint32(binary.LittleEndian.Uint32(dAtA[iNdEx:]))
+			iNdEx += 4
 		case 6:
 			if wireType != 0 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Last", wireType)
@@ -1124,6 +1163,44 @@ func (m *Hello) UnmarshalVTUnsafe(dAtA []byte) error {
 					break
 				}
 			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Format", wireType)
+			}
+			m.Format = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Format |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Stream", wireType)
+			}
+			m.Stream = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Stream |= MessageStream(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1243,24 +1320,15 @@ func (m *MessageBatch) UnmarshalVTUnsafe(dAtA []byte) error {
 			m.Messages = dAtA[iNdEx:postIndex]
 			iNdEx = postIndex
 		case 3:
-			if wireType != 0 {
+			if wireType != 5 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Crc", wireType)
 			}
 			m.Crc = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Crc |= uint32(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
+			if (iNdEx + 4) > l {
+				return io.ErrUnexpectedEOF
 			}
+			m.Crc = uint32(binary.LittleEndian.Uint32(dAtA[iNdEx:]))
+			iNdEx += 4
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1517,24 +1585,15 @@ func (m *SnapshotChunk) UnmarshalVTUnsafe(dAtA []byte) error {
 			m.Data = dAtA[iNdEx:postIndex]
 			iNdEx = postIndex
 		case 5:
-			if wireType != 0 {
+			if wireType != 5 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Crc", wireType)
 			}
 			m.Crc = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Crc |= uint32(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
+			if (iNdEx + 4) > l {
+				return io.ErrUnexpectedEOF
 			}
+			m.Crc = uint32(binary.LittleEndian.Uint32(dAtA[iNdEx:]))
+			iNdEx += 4
 		case 6:
 			if wireType != 0 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Last", wireType)
