@@ -149,8 +149,11 @@ type message struct {
 
 func lookup(code uint16) (message, bool) {
 	table := messagesMore
-	if code < messagesMore[0].code {
+	switch {
+	case code < messagesMore[0].code:
 		table = messagesBase
+	case code >= messagesCluster[0].code:
+		table = messagesCluster
 	}
 	i := sort.Search(len(table), func(i int) bool { return table[i].code >= code })
 	if i == len(table) || table[i].code != code {

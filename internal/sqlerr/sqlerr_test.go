@@ -3,6 +3,7 @@ package sqlerr
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 
 func TestTableIsSortedAndWellFormed(t *testing.T) {
 	var last uint16
-	for _, m := range append(append([]message{}, messagesBase...), messagesMore...) {
+	for _, m := range slices.Concat(messagesBase, messagesMore, messagesCluster) {
 		require.Greater(t, m.code, last, "numbers ascend")
 		last = m.code
 		require.Len(t, m.state, 5, "%d", m.code)

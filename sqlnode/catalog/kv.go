@@ -59,7 +59,7 @@ func (s storeKV) Update(ctx context.Context, fn func(Tx) error) error {
 		switch _, err = t.Commit(ctx); {
 		case err == nil:
 			return nil
-		case !errors.As(err, &conflict):
+		case !errors.As(err, &conflict), errors.Is(err, txn.ErrUndetermined):
 			return err
 		}
 		last = err

@@ -8,6 +8,7 @@ import (
 	"github.com/pingcap/tidb/pkg/parser/ast"
 
 	"github.com/cairndb/cairn/internal/sqlerr"
+	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/table"
 	"github.com/cairndb/cairn/sqlnode/txn"
@@ -51,6 +52,12 @@ func (s *Session) sqlError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	// First of all: whatever it wraps, and whatever ended the statement, it is not
+	// known to have failed.
+	if errors.Is(err, txn.ErrUndetermined) {
+		return fmt.Errorf("%w: %w", ErrUndetermined,
+			sqlerr.Newf(sqlerr.ErrResultUndetermined, "The result of the commit is unknown: the transaction may or may not have been committed (%s)", err))
+	}
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errTimedOut):
 		return sqlerr.New(sqlerr.ErrMaxExecTimeExceeded)
@@ -74,11 +81,30 @@ func (s *Session) sqlError(ctx context.Context, err error) error {
 		return sqlerr.Newf(sqlerr.ErrTransCacheFull, "%s", large.Error())
 	case errors.Is(err, catalog.ErrLeaseLost):
 		return sqlerr.New(sqlerr.ErrTableDefChanged)
-	case errors.Is(err, txn.ErrUndetermined):
-		return fmt.Errorf("%w: %w", ErrUndetermined,
-			sqlerr.Newf(sqlerr.ErrUnknown, "The result of the commit is unknown: the transaction may or may not have been committed (%s)", err))
+	}
+	if e := unavailable(err); e != nil {
+		s.engine.metrics.unavailable.Inc()
+		s.engine.Logger.Warn("statement failed for lack of an answer", "conn", s.id.ConnID, "err", err)
+		return e
 	}
 	return sqlerr.Newf(sqlerr.ErrUnknown, "%s", err)
+}
+
+// unavailable is the client's error for one that says that the cluster did not
+// answer in time, nil for others. Waiting has been done below, for longer than a
+// change of leaders takes: what went wrong has to be repaired first.
+func unavailable(err error) *sqlerr.Error {
+	switch {
+	case errors.Is(err, kvclient.ErrDiskFull):
+		return sqlerr.New(sqlerr.ErrDiskFull, "KV store", 28, "No space left on device")
+	case errors.Is(err, kvclient.ErrBusy):
+		return sqlerr.New(sqlerr.ErrServerIsBusy)
+	case errors.Is(err, kvclient.ErrUnavailable):
+		return sqlerr.New(sqlerr.ErrRegionUnavailable)
+	case errors.Is(err, kvclient.ErrNoRoute), errors.Is(err, txn.ErrNoTimestamp):
+		return sqlerr.New(sqlerr.ErrPDServerTimeout)
+	}
+	return nil
 }
 
 // hideMissing answers "no such table" as "denied" when the account may not use
@@ -120,8 +146,12 @@ func (v *deniedTables) Enter(n ast.Node) (ast.Node, bool) {
 
 func (v *deniedTables) Leave(n ast.Node) (ast.Node, bool) { return n, true }
 
-// retriable says whether running an autocommit statement again may succeed.
+// retriable says whether running an autocommit statement again may succeed, and
+// cannot do anything twice.
 func retriable(err error) bool {
+	if errors.Is(err, txn.ErrUndetermined) { // it may wrap what follows
+		return false
+	}
 	var conflict *txn.WriteConflictError
 	var aborted *txn.AbortedError
 	return errors.As(err, &conflict) || errors.As(err, &aborted)

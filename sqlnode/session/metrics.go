@@ -17,6 +17,7 @@ type metrics struct {
 	conflicts   prometheus.Counter
 	duplicates  prometheus.Counter
 	retries     prometheus.Counter
+	unavailable prometheus.Counter
 	planHits    prometheus.Counter
 	planMisses  prometheus.Counter
 }
@@ -36,21 +37,22 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		connections: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "cairn", Subsystem: "sql", Name: "connections",
 			Help: "Client connections that are open."}),
-		errors:     counter("errors_total", "Statements that ended in an error."),
-		conflicts:  counter("write_conflicts_total", "Statements and commits that lost a write conflict."),
-		duplicates: counter("duplicate_keys_total", "Commits refused for a duplicate key."),
-		retries:    counter("retries_total", "Autocommit statements run again after a write conflict."),
-		planHits:   counter("plan_cache_hits_total", "Statements that found their plan in the cache."),
-		planMisses: counter("plan_cache_misses_total", "Statements that were planned."),
-		statements: map[string]prometheus.Counter{},
-		latency:    map[string]prometheus.Observer{},
+		errors:      counter("errors_total", "Statements that ended in an error."),
+		conflicts:   counter("write_conflicts_total", "Statements and commits that lost a write conflict."),
+		duplicates:  counter("duplicate_keys_total", "Commits refused for a duplicate key."),
+		retries:     counter("retries_total", "Autocommit statements run again after a write conflict."),
+		unavailable: counter("unavailable_total", "Statements that failed because a region or PD gave no answer in time."),
+		planHits:    counter("plan_cache_hits_total", "Statements that found their plan in the cache."),
+		planMisses:  counter("plan_cache_misses_total", "Statements that were planned."),
+		statements:  map[string]prometheus.Counter{},
+		latency:     map[string]prometheus.Observer{},
 	}
 	for _, t := range statementTypes {
 		m.statements[t] = statements.WithLabelValues(t)
 		m.latency[t] = latency.WithLabelValues(t)
 	}
 	if reg != nil {
-		reg.MustRegister(m.connections, statements, latency, m.errors, m.conflicts, m.duplicates, m.retries, m.planHits, m.planMisses)
+		reg.MustRegister(m.connections, statements, latency, m.errors, m.conflicts, m.duplicates, m.retries, m.unavailable, m.planHits, m.planMisses)
 	}
 	return m
 }

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
@@ -166,7 +165,7 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 	// WITH CONSISTENT SNAPSHOT, which the parser accepts and does not keep.
 	t, err := s.store()
 	if err == nil && t.StartTS() == 0 {
-		err = errors.New("no timestamp for the snapshot")
+		err = txn.ErrNoTimestamp
 	}
 	if err != nil {
 		s.rollback()

@@ -13,6 +13,8 @@ var (
 	// ErrUndetermined: the transaction may or may not be committed. Tell the
 	// user; never retry.
 	ErrUndetermined = errors.New("txn: result of commit undetermined")
+	// ErrNoTimestamp: PD gave no timestamp in time. Nothing was done.
+	ErrNoTimestamp = errors.New("txn: get timestamp")
 	// ErrClosed: the transaction has ended or the store was closed.
 	ErrClosed = errors.New("txn: closed")
 )

@@ -127,7 +127,7 @@ func (s *Store) CurrentTS(ctx context.Context) (uint64, error) {
 	begin := time.Now()
 	ts, err := s.pd.TS(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("get timestamp: %w", err)
+		return 0, fmt.Errorf("%w: %w", ErrNoTimestamp, err)
 	}
 	s.metrics.tsoWait.Observe(time.Since(begin).Seconds())
 	return ts, nil

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/cairndb/cairn/pd/pdclient"
 )
@@ -43,7 +44,9 @@ func (t *Txn) StartTS() uint64 {
 
 func (t *Txn) awaitStart() (uint64, error) {
 	if t.startTS == 0 && t.startErr == nil {
-		t.startTS, t.startErr = t.start.Wait()
+		if t.startTS, t.startErr = t.start.Wait(); t.startErr != nil {
+			t.startErr = fmt.Errorf("%w: %w", ErrNoTimestamp, t.startErr)
+		}
 	}
 	return t.startTS, t.startErr
 }

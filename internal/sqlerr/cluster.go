@@ -1,0 +1,22 @@
+package sqlerr
+
+// Error numbers for what MySQL cannot meet, because it is one machine: those that
+// TiDB gives, which the tools and people around it know.
+const (
+	ErrInvalidSplitRegionRanges = 8212
+	ErrDataInconsistent         = 8223
+	ErrResultUndetermined       = 8501
+	ErrPDServerTimeout          = 9001
+	ErrServerIsBusy             = 9003
+	ErrRegionUnavailable        = 9005
+)
+
+// messagesCluster holds state and text of the numbers from 8000, sorted by number.
+var messagesCluster = []message{
+	{ErrInvalidSplitRegionRanges, "HY000", "Failed to split region ranges: %s"},
+	{ErrDataInconsistent, "HY000", "data inconsistency in table: %s, index: %s, handle: %s, index-values:%s != record-values:%s"},
+	{ErrResultUndetermined, "HY000", "execution result undetermined"},
+	{ErrPDServerTimeout, "HY000", "PD server timeout"},
+	{ErrServerIsBusy, "HY000", "KV server is busy"},
+	{ErrRegionUnavailable, "HY000", "Region is unavailable"},
+}
