@@ -89,6 +89,15 @@ func TestPrintedConfigurationReproducesItself(t *testing.T) {
 	}
 }
 
+func TestEditDistance(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"pd", "", 2}, {"datadir", "data-dir", 1}, {"lisetn", "listen", 2}, {"kitten", "sitting", 3}} {
+		require.Equal(t, c.want, editDistance(c.a, c.b), "%s %s", c.a, c.b)
+	}
+}
+
 func FuzzConfigFile(f *testing.F) {
 	f.Add([]byte("listen = \"127.0.0.1:1\"\n"))
 	f.Add([]byte("[a]\nb = 1\n"))

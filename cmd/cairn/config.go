@@ -13,6 +13,8 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/cairndb/cairn/cmd/cairn/quantity"
 )
 
 // config is what can be said in the file and by flags; flags win.
@@ -27,17 +29,17 @@ type config struct {
 	PeerListen     string   `toml:"peer-listen"`
 	InitialCluster []string `toml:"initial-cluster"`
 
-	PIDFile   string `toml:"pid-file"`
-	LogFile   string `toml:"log-file"`
-	LogLevel  string `toml:"log-level"`
-	Insecure  bool   `toml:"insecure"`
-	CertFile  string `toml:"tls-cert"`
-	KeyFile   string `toml:"tls-key"`
-	CAFile    string `toml:"tls-ca"`
-	CertDir   string `toml:"cluster-cert-dir"`
-	CacheSize size   `toml:"cache-size"`
+	PIDFile   string        `toml:"pid-file"`
+	LogFile   string        `toml:"log-file"`
+	LogLevel  string        `toml:"log-level"`
+	Insecure  bool          `toml:"insecure"`
+	CertFile  string        `toml:"tls-cert"`
+	KeyFile   string        `toml:"tls-key"`
+	CAFile    string        `toml:"tls-ca"`
+	CertDir   string        `toml:"cluster-cert-dir"`
+	CacheSize quantity.Size `toml:"cache-size"`
 
-	StopTimeout duration `toml:"stop-timeout"`
+	StopTimeout quantity.Duration `toml:"stop-timeout"`
 }
 
 // command ties a config to the flags of one verb.

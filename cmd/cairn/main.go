@@ -10,6 +10,8 @@ import (
 	_ "time/tzdata" // named time zones must work on hosts without a database of them
 
 	"github.com/spf13/cobra"
+
+	"github.com/cairndb/cairn/cmd/cairn/ctl"
 )
 
 // version is the release; set with -ldflags "-X main.version=...".
@@ -34,6 +36,7 @@ func rootCommand() *cobra.Command {
   cairn start        runs everything in one process, on one data directory
   cairn playground   runs a whole cluster on this machine
   cairn pd, kv, sql  run the roles as processes of their own
+  cairn ctl          looks inside a running cluster and operates it
 
 Every port listens on loopback unless told otherwise.`,
 		SilenceUsage:  true,
@@ -41,7 +44,7 @@ Every port listens on loopback unless told otherwise.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(startCommand(), playgroundCommand(), pdCommand(), kvCommand(), sqlCommand(), versionCommand())
+	root.AddCommand(startCommand(), playgroundCommand(), pdCommand(), kvCommand(), sqlCommand(), ctl.New(nil), versionCommand())
 	return root
 }
 

@@ -21,10 +21,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/cairndb/cairn/cmd/cairn/quantity"
 )
 
 // defaultStopTimeout is well below the 30 s that service managers grant before they kill.
-const defaultStopTimeout = duration(10 * time.Second)
+const defaultStopTimeout = quantity.Duration(10 * time.Second)
 
 // process is what every verb that serves shares: log, metrics, status port,
 // pid file, and the parts to close, last opened first.

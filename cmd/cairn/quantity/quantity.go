@@ -1,4 +1,6 @@
-package main
+// Package quantity reads and writes sizes and times as people write them, for flags
+// and configuration files.
+package quantity
 
 import (
 	"fmt"
@@ -7,16 +9,17 @@ import (
 	"time"
 )
 
-// size is a number of bytes, written 96MiB, 512KiB, or as a plain number.
-type size int64
+// Size is a number of bytes, written 96MiB, 512KiB, or as a plain number.
+type Size int64
 
-// units are the names of size, greatest first.
+// units are the names of sizes, greatest first.
 var units = []struct {
 	name  string
 	shift uint
 }{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}}
 
-func (s *size) String() string {
+// String writes s so that Set reads it.
+func (s *Size) String() string {
 	for _, u := range units {
 		if *s > 0 && int64(*s)&(1<<u.shift-1) == 0 {
 			return strconv.FormatInt(int64(*s)>>u.shift, 10) + u.name
@@ -27,7 +30,7 @@ func (s *size) String() string {
 
 // Set reads a size. KB, MB and plain K, M mean what KiB and MiB mean: nobody
 // who writes 64MB for a region wants to argue about 5 percent.
-func (s *size) Set(text string) error {
+func (s *Size) Set(text string) error {
 	number, shift := strings.TrimSpace(text), uint(0)
 	for _, u := range units {
 		for _, suffix := range []string{u.name, u.name[:1] + "B", u.name[:1]} {
@@ -41,18 +44,18 @@ func (s *size) Set(text string) error {
 	if err != nil || n < 0 || n > (1<<62)>>shift {
 		return fmt.Errorf("%q is not a size; write it as 64MiB, 512KiB or a number of bytes", text)
 	}
-	*s = size(n << shift)
+	*s = Size(n << shift)
 	return nil
 }
 
 // Type implements pflag.Value: what --help shows for the value.
-func (s *size) Type() string { return "size" }
+func (s *Size) Type() string { return "size" }
 
 // MarshalText implements encoding.TextMarshaler.
-func (s size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalTOML takes a text and a plain number.
-func (s *size) UnmarshalTOML(v any) error {
+func (s *Size) UnmarshalTOML(v any) error {
 	switch v := v.(type) {
 	case int64:
 		return s.Set(strconv.FormatInt(v, 10))
@@ -62,26 +65,27 @@ func (s *size) UnmarshalTOML(v any) error {
 	return fmt.Errorf("%v is not a size; write it as \"64MiB\" or a number of bytes", v)
 }
 
-// duration is a time span, written 100ms, 2s, 10m.
-type duration time.Duration
+// Duration is a time span, written 100ms, 2s, 10m.
+type Duration time.Duration
 
-func (d *duration) String() string { return time.Duration(*d).String() }
+// String writes d so that Set reads it.
+func (d *Duration) String() string { return time.Duration(*d).String() }
 
 // Set reads a duration.
-func (d *duration) Set(text string) error {
+func (d *Duration) Set(text string) error {
 	v, err := time.ParseDuration(text)
 	if err != nil || v < 0 {
 		return fmt.Errorf("%q is not a time span; write it as 100ms, 2s or 10m", text)
 	}
-	*d = duration(v)
+	*d = Duration(v)
 	return nil
 }
 
 // Type implements pflag.Value: what --help shows for the value.
-func (d *duration) Type() string { return "time" }
+func (d *Duration) Type() string { return "time" }
 
 // MarshalText implements encoding.TextMarshaler.
-func (d duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (d *duration) UnmarshalText(text []byte) error { return d.Set(string(text)) }
+func (d *Duration) UnmarshalText(text []byte) error { return d.Set(string(text)) }

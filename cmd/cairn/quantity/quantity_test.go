@@ -1,4 +1,4 @@
-package main
+package quantity
 
 import (
 	"testing"
@@ -16,31 +16,22 @@ func TestSizesAreReadAndWritten(t *testing.T) {
 		{"0", 0, "0"}, {"1000", 1000, "1000"}, {"64MiB", 64 << 20, "64MiB"}, {"64mb", 64 << 20, "64MiB"},
 		{"512 K", 512 << 10, "512KiB"}, {"1536MiB", 1536 << 20, "1536MiB"}, {"2g", 2 << 30, "2GiB"}, {"1t", 1 << 40, "1TiB"},
 	} {
-		var s size
+		var s Size
 		require.NoError(t, s.Set(c.text), c.text)
 		require.EqualValues(t, c.want, s, c.text)
 		require.Equal(t, c.back, s.String())
 	}
 	for _, text := range []string{"", "MiB", "-1", "1.5MiB", "99999999999TiB", "10m b"} {
-		var s size
+		var s Size
 		require.ErrorContains(t, s.Set(text), "is not a size", text)
 	}
 }
 
 func TestDurationsAreReadAndWritten(t *testing.T) {
-	var d duration
+	var d Duration
 	require.NoError(t, d.Set("100ms"))
-	require.Equal(t, duration(100*time.Millisecond), d)
+	require.Equal(t, Duration(100*time.Millisecond), d)
 	require.Equal(t, "100ms", d.String())
 	require.ErrorContains(t, d.Set("100"), "write it as 100ms")
 	require.ErrorContains(t, d.Set("-1s"), "is not a time span")
-}
-
-func TestEditDistance(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"pd", "", 2}, {"datadir", "data-dir", 1}, {"lisetn", "listen", 2}, {"kitten", "sitting", 3}} {
-		require.Equal(t, c.want, editDistance(c.a, c.b), "%s %s", c.a, c.b)
-	}
 }
