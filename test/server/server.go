@@ -29,6 +29,7 @@ type Options struct {
 	Verb   string   // start, pd, kv or sql; "" = start
 	Dir    string   // data directory; "" = none (sql)
 	Listen string   // "" = a free port of 127.0.0.1
+	Status string   // "" = a free port of 127.0.0.1
 	Args   []string // further flags
 	// Timeout bounds the start; 0 = 30 s.
 	Timeout time.Duration
@@ -37,7 +38,7 @@ type Options struct {
 // Server is a running process.
 type Server struct {
 	Addr   string // where clients, or the other roles, connect
-	Status string // address of /metrics and /healthz
+	Status string // address of /metrics and /healthz; of pd and kv only if it was given
 	PID    int
 	// Started is the time from exec to readiness; of a process that serves SQL,
 	// to the first answered query.
@@ -62,7 +63,7 @@ func Launch(ctx context.Context, o Options) (*Server, error) {
 		o.Timeout = 30 * time.Second
 	}
 	cmd := command(ctx, o)
-	s := &Server{cmd: cmd, exited: make(chan struct{})}
+	s := &Server{Status: o.Status, cmd: cmd, exited: make(chan struct{})}
 	s.output.changed = make(chan struct{}, 1)
 	cmd.Stdout, cmd.Stderr = &s.output, &s.output
 	begin := time.Now()
@@ -92,7 +93,11 @@ func command(ctx context.Context, o Options) *exec.Cmd {
 	if listen == "" {
 		listen = "127.0.0.1:0"
 	}
-	args := []string{verb, "--listen", listen, "--status", "127.0.0.1:0"}
+	status := o.Status
+	if status == "" {
+		status = "127.0.0.1:0"
+	}
+	args := []string{verb, "--listen", listen, "--status", status}
 	if o.Dir != "" {
 		args = append(args, "--data-dir", o.Dir)
 	}
@@ -115,13 +120,13 @@ func (s *Server) waitReady(ctx context.Context, verb string) error {
 			return ctx.Err()
 		}
 	}
-	if verb == "pd" || verb == "kv" {
-		return nil
-	}
 	if s.Status != "" {
 		if err := s.waitHealthy(ctx); err != nil {
 			return err
 		}
+	}
+	if verb == "pd" || verb == "kv" {
+		return nil
 	}
 	return s.firstQuery(ctx)
 }
