@@ -423,7 +423,7 @@ func TestASilentStoreIsLostAndFoundOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *wires) {
 		a, b := w.started(t, 1, nil), w.started(t, 2, nil)
 		a.Send([]Message{between(1, 2, heartbeatOf(1))})
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + 100*time.Millisecond) // between two heartbeats
 		require.Empty(t, a.story())
 		require.Empty(t, b.story())
 		require.Less(t, a.o.Now()-a.LastHeard(2), 501*time.Millisecond, "heartbeats in an idle cluster")

@@ -90,6 +90,14 @@ func (t *Tracker) LastHeard(id uint64) time.Duration {
 	return 0
 }
 
+// IsLost is whether a store is lost, told or not.
+func (t *Tracker) IsLost(id uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.stores[id]
+	return s != nil && s.lost
+}
+
 // Next returns what has happened since the last call, in the order of stores, and
 // after what time it wants to be called again; 0: not before Heard, Known or Refused.
 //
