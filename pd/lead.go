@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/cairndb/cairn/pd/cluster"
@@ -35,6 +36,9 @@ func (s *Server) run() {
 			return // closing
 		}
 		err = s.lead(term)
+		if s.ctx.Err() == nil && !errors.Is(err, meta.ErrNotLeader) {
+			s.meta.StepAside() // it could not write
+		}
 		term.Resign()
 		if s.ctx.Err() != nil {
 			return
@@ -67,7 +71,7 @@ func (s *Server) lead(term *meta.Term) error {
 		return err
 	}
 	defer s.tso.Stop()
-	if err := s.persist(ctx, term, s.tso.Start(time.Now().UnixMilli(), saved)); err != nil {
+	if err := s.persist(ctx, term, s.tso.Start(s.opts.wallClock(), saved)); err != nil {
 		return err
 	}
 	extend := make(chan struct{}, 1)
@@ -81,6 +85,9 @@ func (s *Server) lead(term *meta.Term) error {
 		},
 	})
 	defer s.handler.SetLeadership(nil)
+	var tending sync.WaitGroup
+	defer func() { cancel(); tending.Wait() }()
+	tending.Go(func() { s.roster.tend(ctx) })
 	s.opts.Logger.Info("leading", "cluster", id, "regions", model.RegionCount(), "took", time.Since(began))
 	s.markReady()
 	return s.maintain(ctx, term, model, extend)
@@ -114,7 +121,7 @@ func (s *Server) maintain(ctx context.Context, term *meta.Term, model *cluster.C
 		case <-check.C:
 		case <-extend:
 		}
-		if limit := s.tso.Extend(time.Now().UnixMilli()); limit != 0 {
+		if limit := s.tso.Extend(s.opts.wallClock()); limit != 0 {
 			if err := s.persist(ctx, term, limit); err != nil {
 				return err
 			}
@@ -136,10 +143,12 @@ func (s *Server) flush(ctx context.Context, model *cluster.Cluster) error {
 func (s *Server) persist(ctx context.Context, term *meta.Term, limit int64) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	began := time.Now()
 	if err := term.Write(ctx, meta.Op{Key: tsoKey, Value: strconv.AppendInt(nil, limit, 10)}); err != nil {
 		return fmt.Errorf("persist timestamp window: %w", err)
 	}
 	s.tso.Persisted(limit)
+	s.metrics.windows.Observe(time.Since(began).Seconds())
 	return nil
 }
 

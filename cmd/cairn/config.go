@@ -26,8 +26,8 @@ type config struct {
 	PD        []string `toml:"pd"`
 	Name      string   `toml:"name"`
 
-	PeerListen     string   `toml:"peer-listen"`
 	InitialCluster []string `toml:"initial-cluster"`
+	Join           []string `toml:"join"`
 
 	PIDFile   string        `toml:"pid-file"`
 	LogFile   string        `toml:"log-file"`

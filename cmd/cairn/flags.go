@@ -38,8 +38,8 @@ var fields = map[string]field{
 	"pd":        {groupAddress, func(c *config) any { return &c.PD }, "addresses of the placement driver, comma-separated"},
 	"name":      {groupMembers, func(c *config) any { return &c.Name }, "name of this placement driver member"},
 
-	"peer-listen":     {groupMembers, func(c *config) any { return &c.PeerListen }, "address at which the other members reach this one; needed with several"},
-	"initial-cluster": {groupMembers, func(c *config) any { return &c.InitialCluster }, "all members at the first start, as name=peer address, comma-separated"},
+	"initial-cluster": {groupMembers, func(c *config) any { return &c.InitialCluster }, "a new placement driver of several members: all of them, as name=address, comma-separated"},
+	"join":            {groupMembers, func(c *config) any { return &c.Join }, "become a member of the placement driver that has these members, comma-separated; one is enough"},
 
 	"insecure":         {groupTLS, func(c *config) any { return &c.Insecure }, "allow a listener outside loopback without TLS"},
 	"tls-cert":         {groupTLS, func(c *config) any { return &c.CertFile }, "PEM certificate shown to MySQL clients (default: one made in the data directory)"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ var processKeys = []string{"status", "pid-file", "log-file", "log-level", "insec
 
 func pdCommand() *cobra.Command {
 	defaults := config{DataDir: "./cairn-pd", Listen: "127.0.0.1:2379", Status: "127.0.0.1:10079", Name: "pd", LogLevel: "info", StopTimeout: defaultStopTimeout}
-	keys := append([]string{"data-dir", "listen", "advertise", "name", "peer-listen", "initial-cluster"}, processKeys...)
+	keys := append([]string{"data-dir", "listen", "advertise", "name", "initial-cluster", "join"}, processKeys...)
 	return newCommand("pd", "Run a placement driver",
 		"PD hands out timestamps and knows where data lives. Start it before kv and sql.", defaults, keys, runPD)
 }
@@ -54,20 +55,10 @@ func runPD(cmd *cobra.Command, c *config) error {
 
 // members fills in what several members need to know of each other.
 func (c *config) members(o *pd.Options) error {
-	if c.PeerListen == "" {
-		if len(c.InitialCluster) > 0 {
-			return errors.New("--initial-cluster needs --peer-listen: the address at which the other members reach this one")
-		}
-		return nil
+	if len(c.InitialCluster) > 0 && len(c.Join) > 0 {
+		return errors.New("--initial-cluster begins a new cluster, --join extends one; give one of them")
 	}
-	if err := c.checkListen("peer-listen", c.PeerListen, o.Certs != nil); err != nil {
-		return err
-	}
-	scheme := "http://"
-	if o.Certs != nil {
-		scheme = "https://"
-	}
-	o.PeerURL = scheme + c.PeerListen
+	o.Join = c.Join
 	for _, member := range c.InitialCluster {
 		name, addr, ok := strings.Cut(member, "=")
 		if _, _, err := net.SplitHostPort(addr); !ok || name == "" || err != nil {
@@ -76,10 +67,10 @@ func (c *config) members(o *pd.Options) error {
 		if o.InitialCluster == nil {
 			o.InitialCluster = map[string]string{}
 		}
-		o.InitialCluster[name] = scheme + addr
+		o.InitialCluster[name] = addr
 	}
-	if len(o.InitialCluster) > 0 && o.InitialCluster[c.Name] != o.PeerURL {
-		return fmt.Errorf("--initial-cluster must contain this member as %s=%s; it has %s", c.Name, c.PeerListen, strings.Join(c.InitialCluster, ","))
+	if address := cmp.Or(c.Advertise, c.Listen); len(o.InitialCluster) > 0 && o.InitialCluster[c.Name] != address {
+		return fmt.Errorf("--initial-cluster must contain this member as %s=%s; it has %s", c.Name, address, strings.Join(c.InitialCluster, ","))
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func runStart(cmd *cobra.Command, c *config) error {
 		if err := p.claimDirectory(c.DataDir, "start"); err != nil {
 			return err
 		}
-		placement, err := startPD(p, pd.Options{DataDir: c.sub("pd"), Name: "pd", Embedded: true})
+		placement, err := startPD(p, pd.Options{DataDir: c.sub("pd"), Name: "pd"})
 		if err != nil {
 			return err
 		}

@@ -12,10 +12,18 @@ import (
 // newZapLogger carries etcd's log over to slog. Etcd is chatty: its information
 // is our debugging, its warnings stay warnings. Where etcd would end the process
 // (zap's Fatal) it panics instead, so that Open can turn it into an error; later,
-// a panic ends the process as etcd wants.
-func newZapLogger(logger *slog.Logger) *zap.Logger {
-	return zap.New(&slogCore{logger: logger.With("component", "etcd")}, zap.WithFatalHook(panicHook{}))
+// a panic ends the process as etcd wants. stops is told the reason when etcd stops
+// by itself: it says so nowhere else.
+func newZapLogger(logger *slog.Logger, stops func(reason string)) *zap.Logger {
+	return zap.New(&slogCore{logger: logger.With("component", "etcd"), stops: stops}, zap.WithFatalHook(panicHook{}))
 }
+
+const (
+	// stopMessage is what etcd logs when it stops by itself, with the error.
+	stopMessage = "server error"
+	// memberRemoved is part of that error when the member was removed.
+	memberRemoved = "removed from the cluster"
+)
 
 type panicHook struct{}
 
@@ -31,6 +39,7 @@ func (e etcdFatal) Error() string { return string(e) }
 type slogCore struct {
 	logger *slog.Logger
 	fields []zapcore.Field
+	stops  func(reason string)
 }
 
 func (c *slogCore) Enabled(l zapcore.Level) bool {
@@ -38,7 +47,7 @@ func (c *slogCore) Enabled(l zapcore.Level) bool {
 }
 
 func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
-	return &slogCore{logger: c.logger, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
+	return &slogCore{logger: c.logger, stops: c.stops, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
 }
 
 // expected are complaints of etcd about the way it is used here: it serves no
@@ -48,19 +57,26 @@ var expected = map[string]bool{
 	"simple token is not cryptographically signed":                                         true,
 	"Failed to detect schema version":                                                      true,
 	"failed to update storage version":                                                     true,
+	// Promotion is tried until it succeeds.
+	"rejecting promote learner: learner is not ready": true,
+	// We do not ask it to be strict; see etcdConfig.
+	"data-dir used by this member must be removed": true,
 }
 
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	if expected[e.Message] {
 		return ce
 	}
-	if c.Enabled(e.Level) {
+	if c.Enabled(e.Level) || e.Message == stopMessage {
 		return ce.AddCore(e, c)
 	}
 	return ce
 }
 
 func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if e.Message == stopMessage {
+		c.stops(describe(e, fields))
+	}
 	enc := zapcore.NewMapObjectEncoder()
 	for _, f := range c.fields {
 		f.AddTo(enc)

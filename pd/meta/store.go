@@ -2,58 +2,72 @@ package meta
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.etcd.io/bbolt"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/cairndb/cairn/internal/certs"
 )
 
 const (
 	prefix    = "cairn/"
 	leaderKey = prefix + "leader"
-	memberDir = "member/"
-
-	// formatFile marks a directory as ours; formatText is its content.
-	formatFile = "FORMAT"
-	formatText = "cairn pd metadata 1\n"
-	lockFile   = "LOCK"
+	leaseKey  = leaderKey + "/lease"
 
 	startTimeout = 60 * time.Second
 	// pageSize is the number of keys read at once by List.
 	pageSize = 1000
 	// retainRevisions is how much history etcd keeps; nobody reads it.
 	retainRevisions = "1000"
+	// maxLearners is etcd's limit, far above what anybody has.
+	maxLearners = 64
 )
 
 // Store is this member's view of the metadata. Safe for concurrent use.
 type Store struct {
-	opts   Options
-	etcd   *embed.Etcd
-	client *clientv3.Client
-	lock   io.Closer
-	self   Member
-	base   time.Time // local ends of leases are counted from here, monotonic
+	opts     Options
+	etcd     *embed.Etcd
+	client   *clientv3.Client
+	lock     io.Closer
+	self     Member
+	base     time.Time // local ends of leases are counted from here, monotonic
+	metrics  *metrics
+	observer *observer
+	// sick is set when this member lost leadership because it could not write.
+	sick atomic.Bool
+	// removed is set when etcd says that this member was removed.
+	removed atomic.Bool
+
+	ctx    context.Context // lifetime, ended by Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	gone   chan struct{} // closed when the member was removed
 
 	closeOnce sync.Once
-	closed    chan struct{}
+	closeErr  error
 }
 
-// Open starts this member and waits until it can take part: for a new or
-// restarted cluster of several, until a majority is there. A directory that is not
-// PD's, or is damaged, is refused with a *CorruptError and not touched.
-func Open(ctx context.Context, opts Options) (*Store, error) {
+// Starting is a member on its way: the others may reach it, and it them.
+type Starting struct {
+	s *Store
+}
+
+// Start starts this member. Handler must be served for Ready to return, unless the
+// member is a single one. A directory that is not PD's, or is damaged, is refused
+// with a *CorruptError and not touched; one of a removed member with ErrRemoved.
+func Start(ctx context.Context, opts Options) (*Starting, error) {
 	if err := opts.setDefaults(); err != nil {
 		return nil, err
 	}
@@ -61,41 +75,78 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := opts.etcdConfig()
-	if err != nil {
+	s := &Store{opts: opts, lock: lock, base: time.Now(), gone: make(chan struct{}), metrics: newMetrics(opts.Registerer)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.start(ctx); err != nil {
 		lock.Close()
 		return nil, err
 	}
-	etcd, err := startEtcd(cfg)
+	return &Starting{s: s}, nil
+}
+
+func (s *Store) start(ctx context.Context) error {
+	members, existing, err := s.opts.initialMembers(ctx)
 	if err != nil {
-		lock.Close()
-		return nil, err
+		return err
 	}
-	s := &Store{
-		opts: opts, etcd: etcd, lock: lock,
-		client: v3client.New(etcd.Server),
-		self:   Member{ID: uint64(etcd.Server.MemberID()), Name: opts.Name, Address: opts.Address},
-		base:   time.Now(),
-		closed: make(chan struct{}),
+	cfg, err := s.etcdConfig(members, existing)
+	if err != nil {
+		return err
 	}
-	if err := s.awaitReady(ctx); err != nil {
-		s.Close()
-		return nil, err
+	if s.etcd, err = startEtcd(cfg); err != nil {
+		return err
+	}
+	s.client = v3client.New(s.etcd.Server)
+	s.self = Member{ID: uint64(s.etcd.Server.MemberID()), Name: s.opts.Name, Address: s.opts.Address}
+	return nil
+}
+
+// Handler answers the other members, on the port of Options.Address.
+func (w *Starting) Handler() http.Handler {
+	return etcdhttp.NewPeerHandler(w.s.etcd.GetLogger(), w.s.etcd.Server)
+}
+
+// Ready waits until the member can take part: for a new or restarted cluster of
+// several, until a majority is there. It is closed when that fails.
+func (w *Starting) Ready(ctx context.Context) (*Store, error) {
+	s := w.s
+	err := s.awaitReady(ctx)
+	if err == nil {
+		s.observer = newObserver(s)
+		s.wg.Go(func() { s.observer.run(s.ctx) })
+		s.wg.Go(s.watchRemoval)
+		err = s.updateAddress(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
+// Close gives up a member that is not Ready.
+func (w *Starting) Close() error { return w.s.Close() }
+
+// Open is Start and Ready for a single member.
+func Open(ctx context.Context, opts Options) (*Store, error) {
+	starting, err := Start(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	return starting.Ready(ctx)
+}
+
 // Close stops the member. Leadership must have been resigned before, otherwise it
-// lasts until the lease ends.
+// lasts until the lease ends. Handler must be served until Close returns: the
+// leader of etcd's group hands over.
 func (s *Store) Close() error {
-	var err error
 	s.closeOnce.Do(func() {
-		close(s.closed)
-		err = s.client.Close()
+		s.cancel()
+		err := s.client.Close()
 		s.etcd.Close()
-		err = errors.Join(ignoreCanceled(err), s.lock.Close())
+		s.wg.Wait()
+		s.closeErr = errors.Join(ignoreCanceled(err), s.lock.Close())
 	})
-	return err
+	return s.closeErr
 }
 
 func ignoreCanceled(err error) error {
@@ -105,106 +156,79 @@ func ignoreCanceled(err error) error {
 	return err
 }
 
-// prepareDir checks that dir is empty or ours, marks it and locks it.
-func prepareDir(dir string) (io.Closer, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("meta: data directory: %w", err)
+// initialMembers returns whom a fresh member starts with, name → address, and
+// whether they are there already. One that started before does not need it.
+func (o *Options) initialMembers(ctx context.Context) (members map[string]string, existing bool, err error) {
+	members = map[string]string{o.Name: o.Address}
+	isFresh, err := fresh(o.Dir)
+	if err != nil || !isFresh {
+		return members, false, err
 	}
-	entries, err := os.ReadDir(dir)
+	addrs, err := joinAddrs(o.Dir, o.Join)
 	if err != nil {
-		return nil, fmt.Errorf("meta: data directory: %w", err)
+		return nil, false, err
 	}
-	mark, err := os.ReadFile(filepath.Join(dir, formatFile))
 	switch {
-	case err == nil && string(mark) != formatText:
-		return nil, &CorruptError{Dir: dir, Err: fmt.Errorf("%s says %.60q, this program writes %q", formatFile, mark, formatText)}
-	case errors.Is(err, os.ErrNotExist) && len(entries) > 0:
-		return nil, &CorruptError{Dir: dir, Err: fmt.Errorf("it is not empty and has no %s", formatFile)}
-	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("meta: data directory: %w", err)
-	case err != nil:
-		if err := os.WriteFile(filepath.Join(dir, formatFile), []byte(formatText), 0o600); err != nil {
-			return nil, fmt.Errorf("meta: data directory: %w", err)
-		}
+	case len(addrs) > 0:
+		members, err = o.Ask(ctx, addrs, o.Name, o.Address)
+		return members, true, err
+	case len(o.InitialCluster) > 0:
+		return o.InitialCluster, false, nil
 	}
-	lock, err := vfs.Default.Lock(filepath.Join(dir, lockFile))
-	if err != nil {
-		return nil, fmt.Errorf("meta: data directory %s is in use by another process: %w", dir, err)
-	}
-	if err := checkDatabase(dir); err != nil {
-		lock.Close()
-		return nil, err
-	}
-	return lock, nil
-}
-
-// checkDatabase opens etcd's database read-only: etcd itself would end the
-// process over a damaged one.
-func checkDatabase(dir string) (err error) {
-	path := filepath.Join(dir, "member", "snap", "db")
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	defer func() { // bbolt panics on some kinds of damage
-		if p := recover(); p != nil {
-			err = &CorruptError{Dir: dir, Err: fmt.Errorf("%v", p)}
-		}
-	}()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
-	if err != nil {
-		return &CorruptError{Dir: dir, Err: err}
-	}
-	return db.Close()
+	return members, false, nil
 }
 
 // etcdConfig translates the options.
-func (o *Options) etcdConfig() (*embed.Config, error) {
+func (s *Store) etcdConfig(members map[string]string, existing bool) (*embed.Config, error) {
+	o := &s.opts
 	cfg := embed.NewConfig()
 	cfg.Dir = o.Dir
 	cfg.Name = o.Name
 	cfg.TickMs = uint(o.Tick / time.Millisecond)
 	cfg.ElectionMs = uint(o.Election / time.Millisecond)
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZapLogger(o.Logger))
+	cfg.PreVote = true
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZapLogger(o.Logger, s.etcdStops))
 	cfg.AutoCompactionMode = embed.CompactorModeRevision
 	cfg.AutoCompactionRetention = retainRevisions
 	cfg.EnableGRPCGateway = false
 	cfg.UnsafeNoFsync = o.noSync
-	// Clients are in this process: etcd's own protocol is not served.
+	// Its checks would refuse to add a learner while a member is dead. Ours are in
+	// Add, Remove and Promote, and in package pd.
+	cfg.StrictReconfigCheck = false
+	cfg.MaxLearners = maxLearners
+	// Nothing of etcd's listens: clients are in this process, other members come
+	// through Handler.
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls, cfg.ListenClientHttpUrls = nil, nil, nil
-	cfg.ListenMetricsUrls = nil
+	cfg.ListenMetricsUrls, cfg.ListenPeerUrls = nil, nil
 
-	peer := o.PeerURL
-	if peer == "" {
-		peer = "http://127.0.0.1:1" // a name for the member; nobody listens or dials
-	}
-	u, err := url.Parse(peer)
+	u, err := url.Parse(o.peerURL(o.Address))
 	if err != nil {
-		return nil, fmt.Errorf("meta: peer URL: %w", err)
+		return nil, fmt.Errorf("meta: address: %w", err)
 	}
 	cfg.AdvertisePeerUrls = []url.URL{*u}
-	cfg.ListenPeerUrls = nil
-	if o.PeerURL != "" {
-		cfg.ListenPeerUrls = []url.URL{*u}
-	}
 	if o.Peer != nil {
 		ca, cert, key := o.Peer.Paths()
 		cfg.PeerTLSInfo.TrustedCAFile, cfg.PeerTLSInfo.CertFile, cfg.PeerTLSInfo.KeyFile = ca, cert, key
-		cfg.PeerTLSInfo.ClientCertAuth = true
+		cfg.PeerTLSInfo.ServerName = certs.NodeName // nodes may move
 		cfg.TlsMinVersion = "TLS1.3"
 	}
 	cfg.ClusterState = embed.ClusterStateFlagNew
-	if o.Join {
+	if existing {
 		cfg.ClusterState = embed.ClusterStateFlagExisting
 	}
-	cfg.InitialCluster = o.Name + "=" + peer
-	if len(o.InitialCluster) > 0 {
-		var parts []string
-		for name, u := range o.InitialCluster {
-			parts = append(parts, name+"="+u)
-		}
-		cfg.InitialCluster = strings.Join(parts, ",")
+	var parts []string
+	for name, address := range members {
+		parts = append(parts, name+"="+o.peerURL(address))
 	}
+	cfg.InitialCluster = strings.Join(parts, ",")
 	return cfg, nil
+}
+
+// etcdStops hears the reason why etcd stops by itself.
+func (s *Store) etcdStops(reason string) {
+	if strings.Contains(reason, memberRemoved) {
+		s.removed.Store(true)
+	}
 }
 
 // startEtcd turns what etcd would end the process for into errors.
@@ -223,11 +247,16 @@ func startEtcd(cfg *embed.Config) (e *embed.Etcd, err error) {
 func (s *Store) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	done := make(chan struct{})
+	defer close(done)
+	if m := s.etcd.Server.Cluster().Members(); len(m) == 1 {
+		s.wg.Go(func() { s.electAlone(done) })
+	}
 	select {
 	case <-s.etcd.Server.ReadyNotify():
 		return nil
 	case <-s.etcd.Server.StopNotify():
-		return errors.New("meta: the member stopped while starting; it may have been removed from the cluster")
+		return s.stopped()
 	case err := <-s.etcd.Err():
 		return fmt.Errorf("meta: start: %w", err)
 	case <-ctx.Done():
@@ -235,8 +264,22 @@ func (s *Store) awaitReady(ctx context.Context) error {
 	}
 }
 
-// Self is this member.
-func (s *Store) Self() Member { return s.self }
+// electAlone makes the only member campaign at once, and not after an election
+// timeout: there is nobody to wait for. The message is the one by which a leader
+// hands over.
+func (s *Store) electAlone(done <-chan struct{}) {
+	server := s.etcd.Server
+	t := time.NewTicker(2 * time.Millisecond) // until what is in its log is applied
+	defer t.Stop()
+	for server.Leader() == 0 {
+		_ = server.Process(s.ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: new(s.self.ID), From: new(s.self.ID)})
+		select {
+		case <-done:
+			return
+		case <-t.C:
+		}
+	}
+}
 
 // Get reads a key, as of now on a majority. found is false when it has no value.
 func (s *Store) Get(ctx context.Context, key string) (value []byte, found bool, err error) {
@@ -271,50 +314,4 @@ func (s *Store) List(ctx context.Context, dir string, fn func(name string, value
 		rev = resp.Header.Revision
 		start = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
-}
-
-// Leader returns the member that leads, ok false when nobody does.
-func (s *Store) Leader(ctx context.Context) (m Member, ok bool, err error) {
-	value, found, err := s.Get(ctx, "leader")
-	if err != nil || !found {
-		return Member{}, false, err
-	}
-	if err := json.Unmarshal(value, &m); err != nil {
-		return Member{}, false, fmt.Errorf("meta: leader: %w", err)
-	}
-	return m, true, nil
-}
-
-// Members returns the members that ever started.
-func (s *Store) Members(ctx context.Context) ([]Member, error) {
-	var list []Member
-	err := s.List(ctx, memberDir, func(_ string, value []byte) error {
-		var m Member
-		if err := json.Unmarshal(value, &m); err != nil {
-			return err
-		}
-		list = append(list, m)
-		return nil
-	})
-	return list, err
-}
-
-// publish makes this member's address known.
-func (s *Store) publish(ctx context.Context) error {
-	value, err := json.Marshal(s.self)
-	if err != nil {
-		return err
-	}
-	key := fmt.Sprintf("%s%016x", memberDir, s.self.ID)
-	old, found, err := s.Get(ctx, key)
-	if err != nil {
-		return err
-	}
-	if found && string(old) == string(value) {
-		return nil
-	}
-	if _, err := s.client.Put(ctx, prefix+key, string(value)); err != nil {
-		return fmt.Errorf("meta: publish member: %w", err)
-	}
-	return nil
 }

@@ -22,29 +22,16 @@ const (
 	tsBudget   = 15 * time.Second
 	callBudget = 20 * time.Second
 	// attemptTimeout bounds one try of a call.
-	attemptTimeout = 3 * time.Second
+	attemptTimeout = 2 * time.Second
 
-	backoffBase = 10 * time.Millisecond
-	backoffCap  = time.Second
+	// The pauses are short: looking for the leader waits by itself.
+	backoffBase = 5 * time.Millisecond
+	backoffCap  = 200 * time.Millisecond
 )
 
-// transport is what differs between a PD in this process and one behind gRPC.
-type transport interface {
-	timestamp(ctx context.Context, clusterID uint64) Future
-	// heartbeat sends or queues a report; steps, now and later, go to deliver.
-	heartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest, deliver deliverStep) error
-	// local returns the handler in this process, nil if PD is elsewhere.
-	local() Handler
-	// leader returns a connection to the leading PD.
-	leader(ctx context.Context) (pdpb.PDClient, error)
-	// lost tells that the leader may be another one by now.
-	lost()
-	close() error
-}
-
-// client is Client over a transport.
+// client is Client over the members of a cluster.
 type client struct {
-	t         transport
+	r         *remote
 	clusterID uint64
 	onStep    atomic.Pointer[func(*pdpb.RegionHeartbeatResponse)]
 }
@@ -71,23 +58,38 @@ type answer interface{ GetHeader() *pdpb.Header }
 func call[Req any, Resp answer](ctx context.Context, c *client, req Req,
 	direct func(Handler, context.Context, Req) Resp,
 	remote func(pdpb.PDClient, context.Context, Req, ...grpc.CallOption) (Resp, error),
+) (Resp, error) {
+	return invoke(ctx, c, req, direct, func(conn *grpc.ClientConn, ctx context.Context, req Req) (Resp, error) {
+		return remote(pdpb.NewPDClient(conn), ctx, req)
+	})
+}
+
+func invoke[Req any, Resp answer](ctx context.Context, c *client, req Req,
+	direct func(Handler, context.Context, Req) Resp,
+	remote func(*grpc.ClientConn, context.Context, Req) (Resp, error),
 ) (resp Resp, err error) {
 	err = retry(ctx, callBudget, func() error {
-		if h := c.t.local(); h != nil {
+		if h := c.r.opts.Local; h != nil {
 			resp = direct(h, ctx, req)
-			return headerError(resp.GetHeader())
+			if err := headerError(resp.GetHeader()); !errors.Is(err, ErrNotLeader) {
+				return err
+			}
 		}
-		pd, err := c.t.leader(ctx)
+		t, err := c.r.leader(ctx)
 		if err != nil {
 			return err
 		}
+		if t.local {
+			c.r.lost(t) // it led a moment ago
+			return ErrNotLeader
+		}
 		actx, cancel := context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
-		if resp, err = remote(pd, actx, req); err == nil {
+		if resp, err = remote(t.conn, actx, req); err == nil {
 			err = headerError(resp.GetHeader())
 		}
-		if retryable(err) {
-			c.t.lost()
+		if retryable(err) && ctx.Err() == nil {
+			c.r.lost(t)
 		}
 		return err
 	})
@@ -151,10 +153,10 @@ func retryable(err error) bool {
 func (c *client) header() *pdpb.Header { return &pdpb.Header{ClusterId: c.clusterID} }
 
 func (c *client) TS(ctx context.Context) (uint64, error) {
-	return c.t.timestamp(ctx, c.clusterID).Wait()
+	return c.r.timestamp(ctx, c.clusterID).Wait()
 }
 
-func (c *client) TSAsync(ctx context.Context) Future { return c.t.timestamp(ctx, c.clusterID) }
+func (c *client) TSAsync(ctx context.Context) Future { return c.r.timestamp(ctx, c.clusterID) }
 
 func (c *client) GetRegion(ctx context.Context, key []byte) (*kvpb.Region, *kvpb.Peer, error) {
 	return c.getRegion(ctx, &pdpb.GetRegionRequest{Header: c.header(), Key: key})
@@ -225,7 +227,7 @@ func (c *client) OnRegionStep(fn func(*pdpb.RegionHeartbeatResponse)) { c.onStep
 
 func (c *client) RegionHeartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest) error {
 	req.Header = c.header()
-	return c.t.heartbeat(ctx, req, c.deliver)
+	return c.r.heartbeat(ctx, req, c.deliver)
 }
 
 func (c *client) AllocIDs(ctx context.Context, n int) (uint64, error) {
@@ -275,4 +277,4 @@ func (c *client) UpdateSafePoint(ctx context.Context, ts uint64) (uint64, error)
 
 func (c *client) ClusterID() uint64 { return c.clusterID }
 
-func (c *client) Close() error { return c.t.close() }
+func (c *client) Close() error { return c.r.close() }

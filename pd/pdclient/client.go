@@ -1,9 +1,18 @@
 // Package pdclient is the door to the placement driver: timestamps, the map of
 // regions and stores, identifiers and the safe point.
 //
-// Two implementations stand behind Client: Dial speaks gRPC to a PD cluster and
-// follows its leader, Direct calls a PD of the same process. Both pass the same
-// validation on the PD's side and return the same errors.
+// Dial speaks gRPC to a PD cluster and follows its leader. New has a PD in the same
+// process: it calls that one while it leads, and follows the leader over gRPC while
+// another does. Either way requests pass the same validation on the PD's side and
+// return the same errors.
+//
+// # A change of leader
+//
+// When a request meets a PD that does not lead or does not answer, all members are
+// asked at once who serves as leader, and each answers when that changes; nobody is
+// asked again and again. Requests are repeated until their context or their budget
+// ends, which is harmless for all of them: identifiers and timestamps that nobody
+// got are wasted.
 package pdclient
 
 import (
@@ -147,6 +156,7 @@ type Client interface {
 	UpdateSafePoint(ctx context.Context, ts uint64) (uint64, error)
 
 	Admin
+	Members
 
 	// ClusterID identifies the cluster; never 0 once the client exists.
 	ClusterID() uint64

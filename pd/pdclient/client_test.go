@@ -3,7 +3,6 @@ package pdclient
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -27,6 +26,7 @@ var bg = context.Background()
 // fakePD is one member of a cluster; fakes share the cluster.
 type fakePD struct {
 	pdpb.UnimplementedPDServer
+	pdpb.UnimplementedMembersServer
 	cluster *fakeCluster
 	addr    string
 }
@@ -39,7 +39,10 @@ type fakeCluster struct {
 	hold      atomic.Pointer[chan struct{}] // timestamps wait for it
 	young     atomic.Bool                   // timestamps are refused
 	step      atomic.Bool                   // reports are answered with a step
+	asked     atomic.Int64                  // for the leader
 	mu        sync.Mutex
+	term      uint64
+	changed   chan struct{} // closed when another leads
 	beats     []*pdpb.RegionHeartbeatRequest
 	listeners map[string]*bufconn.Listener
 }
@@ -52,13 +55,32 @@ func (f *fakePD) header() *pdpb.Header {
 	return h
 }
 
-func (f *fakePD) GetMembers(context.Context, *pdpb.GetMembersRequest) (*pdpb.GetMembersResponse, error) {
-	resp := &pdpb.GetMembersResponse{Header: &pdpb.Header{ClusterId: f.cluster.id}}
-	for addr := range f.cluster.listeners {
+func (f *fakePD) Leader(ctx context.Context, req *pdpb.LeaderRequest) (*pdpb.LeaderResponse, error) {
+	c := f.cluster
+	c.asked.Add(1)
+	resp := &pdpb.LeaderResponse{Header: &pdpb.Header{ClusterId: c.id}}
+	for addr := range c.listeners {
 		resp.Members = append(resp.Members, &pdpb.Member{ClientUrls: []string{addr}})
 	}
-	resp.Leader = &pdpb.Member{ClientUrls: []string{f.cluster.leader.Load().(string)}}
-	return resp, nil
+	over := time.After(time.Duration(req.WaitMs) * time.Millisecond)
+	for {
+		c.mu.Lock()
+		changed := c.changed
+		resp.Term = c.term
+		c.mu.Unlock()
+		leader := c.leader.Load().(string)
+		resp.Leader, resp.Serving = &pdpb.Member{ClientUrls: []string{leader}}, leader == f.addr
+		if resp.Serving || req.WaitMs == 0 || resp.Term != req.KnownTerm {
+			return resp, nil
+		}
+		select {
+		case <-changed:
+		case <-over:
+			return resp, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (f *fakePD) IsBootstrapped(context.Context, *pdpb.IsBootstrappedRequest) (*pdpb.IsBootstrappedResponse, error) {
@@ -111,19 +133,31 @@ func (f *fakePD) RegionHeartbeat(st grpc.BidiStreamingServer[pdpb.RegionHeartbea
 }
 
 func newCluster(t testing.TB, id uint64, members ...string) *fakeCluster {
-	c := &fakeCluster{id: id, listeners: make(map[string]*bufconn.Listener)}
+	c := &fakeCluster{id: id, listeners: make(map[string]*bufconn.Listener), term: 1, changed: make(chan struct{})}
 	c.leader.Store(members[0])
 	for _, addr := range members {
 		c.listeners[addr] = bufconn.Listen(1 << 20)
 	}
 	for addr, l := range c.listeners {
 		g := rpc.NewServer(rpc.ServerOptions{})
-		pdpb.RegisterPDServer(g, &fakePD{cluster: c, addr: addr})
+		fake := &fakePD{cluster: c, addr: addr}
+		pdpb.RegisterPDServer(g, fake)
+		pdpb.RegisterMembersServer(g, fake)
 		done := make(chan struct{})
 		go func() { defer close(done); _ = g.Serve(l) }()
 		t.Cleanup(func() { g.Stop(); <-done })
 	}
 	return c
+}
+
+// lead makes another member lead; "" = nobody.
+func (c *fakeCluster) lead(addr string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leader.Store(addr)
+	c.term++
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 func (c *fakeCluster) dial(t testing.TB, addrs ...string) Client {
@@ -174,7 +208,7 @@ func TestClientMovesToTheNewLeader(t *testing.T) {
 	c := cluster.dial(t, "a")
 	_, err := c.TS(bg)
 	require.NoError(t, err)
-	cluster.leader.Store("b")
+	cluster.lead("b")
 	_, err = c.TS(bg)
 	require.NoError(t, err, "the stream to the old leader is given up")
 	ok, err := c.IsBootstrapped(bg)
@@ -197,16 +231,19 @@ func TestCanceledWaitEndsAtOnce(t *testing.T) {
 func TestAnotherClusterIsRefused(t *testing.T) {
 	ours, other := newCluster(t, 7, "a"), newCluster(t, 8, "b")
 	ours.listeners["b"] = other.listeners["b"]
-	r := newRemote(Options{Addrs: []string{"a", "b"}, Logger: slog.New(slog.DiscardHandler), dialer: ours.connect})
+	r := newRemote(Options{Addrs: []string{"b"}, dialer: ours.connect})
 	defer r.close()
-	require.NoError(t, r.askMember(bg, "a"))
-	require.ErrorIs(t, r.askMember(bg, "b"), ErrClusterMismatch)
+	r.mu.clusterID = 7
+	ctx, cancel := context.WithTimeout(bg, 100*time.Millisecond)
+	defer cancel()
+	_, err := r.find(ctx)
+	require.ErrorIs(t, err, ErrClusterMismatch)
 }
 
 func TestHeartbeatsKeepTheLatestOfEachRegion(t *testing.T) {
 	cluster := newCluster(t, 7, "a", "b")
 	c := cluster.dial(t, "a").(*client)
-	beats := c.t.(*remote).beats
+	beats := c.r.beats
 	// Queue while nobody sends: a queue of its own.
 	b := newHeartbeats(beats.r)
 	for term := range uint64(3) {
@@ -237,7 +274,7 @@ func TestHeartbeatsKeepTheLatestOfEachRegion(t *testing.T) {
 		}
 	}
 	require.Eventually(t, received(5), 5*time.Second, time.Millisecond)
-	cluster.leader.Store("b")
+	cluster.lead("b")
 	require.Eventually(t, func() bool { // the report that meets the old leader is lost; reports repeat
 		require.NoError(t, c.RegionHeartbeat(bg, &pdpb.RegionHeartbeatRequest{Region: &kvpb.Region{Id: 6}}))
 		return received(6)()

@@ -33,46 +33,9 @@ type Handler interface {
 	GetSafePoint(ctx context.Context, req *pdpb.GetSafePointRequest) *pdpb.GetSafePointResponse
 	UpdateSafePoint(ctx context.Context, req *pdpb.UpdateSafePointRequest) *pdpb.UpdateSafePointResponse
 	adminHandler
+	memberHandler
 }
 
-// Direct returns a client that calls a PD of this process, which has started.
-// Closing the client does not close the PD.
-func Direct(h Handler) Client {
-	return &client{t: directTransport{h: h}, clusterID: h.ClusterID()}
-}
-
-// directTransport calls the handler; there is no other PD to turn to.
-type directTransport struct{ h Handler }
-
-func (t directTransport) timestamp(ctx context.Context, clusterID uint64) Future {
-	last, refused := t.h.Timestamp(ctx, clusterID, 1)
-	if refused == nil {
-		return Future{ts: last}
-	}
-	err := retry(ctx, tsBudget, func() error {
-		if last, refused = t.h.Timestamp(ctx, clusterID, 1); refused != nil {
-			return &Error{Code: refused.Code, Message: refused.Message}
-		}
-		return nil
-	})
-	return Future{ts: last, err: err}
-}
-
-func (t directTransport) heartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest, deliver deliverStep) error {
-	resp := t.h.RegionHeartbeat(ctx, req, deliver)
-	if err := headerError(resp.GetHeader()); err != nil {
-		return err
-	}
-	if resp.Step != nil {
-		deliver(resp)
-	}
-	return nil
-}
-
-func (t directTransport) local() Handler { return t.h }
-
-func (t directTransport) leader(context.Context) (pdpb.PDClient, error) { return nil, ErrNotLeader }
-
-func (t directTransport) lost() {}
-
-func (t directTransport) close() error { return nil }
+// Direct returns a client of a PD of this process, which has started. Closing the
+// client does not close the PD.
+func Direct(h Handler) Client { return New(Options{Local: h}) }

@@ -2,6 +2,7 @@ package pdclient
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/cairndb/cairn/proto/pdpb"
@@ -90,13 +91,19 @@ func (b *heartbeats) run(ctx context.Context) {
 		if sent {
 			wait = backoffBase
 		}
+		if err == nil {
+			continue
+		}
 		b.r.opts.Logger.Warn("region heartbeat stream ended", "err", err)
-		b.r.lost()
 		if sleep(ctx, wait) != nil {
 			break
 		}
 		wait = min(2*wait, backoffCap)
 	}
+}
+
+// end refuses reports from now on.
+func (b *heartbeats) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mu.closed = true
@@ -110,13 +117,21 @@ func (b *heartbeats) session(ctx context.Context) (sent bool, err error) {
 		return false, ctx.Err()
 	}
 	defer b.rewake()
-	pd, err := b.r.leader(ctx)
+	t, err := b.r.leader(ctx)
 	if err != nil {
 		return false, err
 	}
+	defer func() {
+		if err != nil {
+			b.r.lost(t)
+		}
+	}()
+	if t.local {
+		return b.hand(ctx)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, err := pd.RegionHeartbeat(ctx)
+	stream, err := pdpb.NewPDClient(t.conn).RegionHeartbeat(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -142,6 +157,21 @@ func (b *heartbeats) session(ctx context.Context) (sent bool, err error) {
 			return sent, context.Cause(ctx)
 		}
 	}
+}
+
+// hand gives reports that waited for a leader to the PD of this process.
+func (b *heartbeats) hand(ctx context.Context) (bool, error) {
+	b.mu.Lock()
+	deliver := b.mu.deliver
+	b.mu.Unlock()
+	list := b.take()
+	for i, req := range list {
+		if err := b.r.direct(ctx, req, deliver); errors.Is(err, ErrNotLeader) {
+			b.putBack(list[i:])
+			return i > 0, err
+		}
+	}
+	return true, nil
 }
 
 func (b *heartbeats) step(resp *pdpb.RegionHeartbeatResponse) {

@@ -9,7 +9,6 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -18,9 +17,15 @@ import (
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
-// Options of Dial.
+// Options of Dial and New.
 type Options struct {
-	Addrs      []string              // host:port of any PD members, at least one
+	// Local is the PD of this process, which has started; it outlives the client.
+	// Required by New, not used by Dial. While it leads it is called; while another
+	// member does, that one is, over gRPC.
+	Local Handler
+	// Addrs is host:port of any PD members. Dial needs one at least; the others are
+	// learned from it, or from Local.
+	Addrs      []string
 	TLS        *tls.Config           // nil = plain text
 	Logger     *slog.Logger          // nil = discard
 	Registerer prometheus.Registerer // nil = not registered
@@ -38,11 +43,9 @@ func Dial(ctx context.Context, opts Options) (Client, error) {
 	if len(opts.Addrs) == 0 {
 		return nil, &Error{Code: pdpb.Error_INVALID, Message: "no addresses"}
 	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
+	opts.Local = nil
 	r := newRemote(opts)
-	c := &client{t: r}
+	c := &client{r: r}
 	if err := retry(ctx, callBudget, func() error {
 		_, err := r.leader(ctx)
 		return err
@@ -50,12 +53,20 @@ func Dial(ctx context.Context, opts Options) (Client, error) {
 		return nil, errors.Join(err, r.close())
 	}
 	c.clusterID = r.knownCluster()
-	r.start(c.clusterID)
+	r.start()
 	return c, nil
 }
 
-// remote is the gRPC transport: it knows the members, finds the leader and runs
-// the two streams to it.
+// New returns a client of the PD of this process and of the cluster it belongs to.
+// It does not wait and, while that PD leads, starts nothing.
+func New(opts Options) Client {
+	r := newRemote(opts)
+	id := opts.Local.ClusterID()
+	r.mu.clusterID = id
+	return &client{r: r, clusterID: id}
+}
+
+// remote knows the members, finds the leader and runs the two streams to it.
 type remote struct {
 	opts    Options
 	metrics *metrics
@@ -65,20 +76,33 @@ type remote struct {
 	ctx    context.Context // lifetime, ended by close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	begin  sync.Once // starts the streams
 
-	find sync.Mutex // held while looking for the leader, so that one looks for all
-	mu   struct {
+	finding chan struct{} // capacity 1; full while somebody looks for the leader, for all
+	mu      struct {
 		sync.Mutex
 		clusterID uint64
 		members   []string
 		conns     map[string]*grpc.ClientConn
-		leader    string // "" = to be found
+		leader    target // zero = to be found
+		found     uint64 // how often a leader was found
 		closed    bool
 	}
 }
 
+// target is where the leader is: in this process, or behind a connection.
+type target struct {
+	local  bool
+	conn   *grpc.ClientConn
+	addr   string
+	serial uint64 // never 0; tells one finding from the next
+}
+
 func newRemote(opts Options) *remote {
-	r := &remote{opts: opts, metrics: newMetrics(opts.Registerer)}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	r := &remote{opts: opts, metrics: newMetrics(opts.Registerer), finding: make(chan struct{}, 1)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.mu.members = slices.Clone(opts.Addrs)
 	r.mu.conns = make(map[string]*grpc.ClientConn)
@@ -87,19 +111,56 @@ func newRemote(opts Options) *remote {
 	return r
 }
 
-func (r *remote) start(clusterID uint64) {
-	r.tso.clusterID = clusterID
-	r.wg.Add(2)
-	go func() { defer r.wg.Done(); r.tso.run(r.ctx) }()
-	go func() { defer r.wg.Done(); r.beats.run(r.ctx) }()
+// start begins to serve what is queued.
+func (r *remote) start() {
+	r.begin.Do(func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.mu.closed {
+			return
+		}
+		r.wg.Go(func() { r.tso.run(r.ctx) })
+		r.wg.Go(func() { r.beats.run(r.ctx) })
+		if r.opts.Local == nil { // that one knows
+			r.wg.Go(func() { r.refresh(r.ctx) })
+		}
+	})
 }
 
-func (r *remote) local() Handler { return nil }
+func (r *remote) timestamp(ctx context.Context, clusterID uint64) Future {
+	if h := r.opts.Local; h != nil {
+		last, refused := h.Timestamp(ctx, clusterID, 1)
+		if refused == nil {
+			return Future{ts: last}
+		}
+		if err := (&Error{Code: refused.Code, Message: refused.Message}); !retryable(err) {
+			return Resolved(0, err)
+		}
+	}
+	r.start()
+	return r.tso.ask(ctx)
+}
 
-func (r *remote) timestamp(ctx context.Context, _ uint64) Future { return r.tso.ask(ctx) }
-
-func (r *remote) heartbeat(_ context.Context, req *pdpb.RegionHeartbeatRequest, deliver deliverStep) error {
+func (r *remote) heartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest, deliver deliverStep) error {
+	if r.opts.Local != nil {
+		if err := r.direct(ctx, req, deliver); !errors.Is(err, ErrNotLeader) {
+			return err
+		}
+	}
+	r.start()
 	return r.beats.put(req, deliver)
+}
+
+// direct reports a region to the PD of this process.
+func (r *remote) direct(ctx context.Context, req *pdpb.RegionHeartbeatRequest, deliver deliverStep) error {
+	resp := r.opts.Local.RegionHeartbeat(ctx, req, deliver)
+	if err := headerError(resp.GetHeader()); err != nil {
+		return err
+	}
+	if resp.Step != nil {
+		deliver(resp)
+	}
+	return nil
 }
 
 func (r *remote) knownCluster() uint64 {
@@ -108,19 +169,25 @@ func (r *remote) knownCluster() uint64 {
 	return r.mu.clusterID
 }
 
-// lost forgets who leads.
-func (r *remote) lost() {
+// lost forgets that t leads, unless another leader was found since.
+func (r *remote) lost(t target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.leader = ""
+	if r.mu.leader.serial == t.serial {
+		r.mu.leader = target{}
+	}
 }
 
 func (r *remote) close() error {
+	r.mu.Lock()
+	r.mu.closed = true // nothing starts any more
+	r.mu.Unlock()
 	r.cancel()
 	r.wg.Wait()
+	r.tso.end()
+	r.beats.end()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.closed = true
 	var errs []error
 	for _, conn := range r.mu.conns {
 		errs = append(errs, conn.Close())
@@ -129,104 +196,47 @@ func (r *remote) close() error {
 	return errors.Join(errs...)
 }
 
-// leader returns a connection to the leading PD, looking for it if it is not known.
-func (r *remote) leader(ctx context.Context) (pdpb.PDClient, error) {
-	if pd, err := r.knownLeader(); pd != nil || err != nil {
-		return pd, err
+// leader returns the leading PD, looking for it if it is not known.
+func (r *remote) leader(ctx context.Context) (target, error) {
+	if t, err := r.known(); t.serial != 0 || err != nil {
+		return t, err
 	}
-	r.find.Lock()
-	defer r.find.Unlock()
-	if pd, err := r.knownLeader(); pd != nil || err != nil { // somebody else found it
-		return pd, err
+	select {
+	case r.finding <- struct{}{}:
+	case <-ctx.Done():
+		return target{}, ctx.Err()
+	case <-r.ctx.Done():
+		return target{}, ErrClosed
 	}
-	r.mu.Lock()
-	members := slices.Clone(r.mu.members)
-	r.mu.Unlock()
-	var last error
-	for _, addr := range members {
-		if last = r.askMember(ctx, addr); last == nil {
-			return r.knownLeader()
-		}
-		if errors.Is(last, ErrClusterMismatch) || ctx.Err() != nil {
-			return nil, last
-		}
+	defer func() { <-r.finding }()
+	if t, err := r.known(); t.serial != 0 || err != nil { // somebody else found it
+		return t, err
 	}
-	return nil, fmt.Errorf("%w: %w", errUnreachable, last)
+	return r.find(ctx)
 }
 
-func (r *remote) knownLeader() (pdpb.PDClient, error) {
+func (r *remote) known() (target, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.closed {
+		return target{}, ErrClosed
+	}
+	return r.mu.leader, nil
+}
+
+func (r *remote) conn(addr string) (*grpc.ClientConn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.mu.closed {
 		return nil, ErrClosed
 	}
-	if r.mu.leader == "" {
-		return nil, nil
-	}
-	conn, err := r.connLocked(r.mu.leader)
-	if err != nil {
-		return nil, err
-	}
-	return pdpb.NewPDClient(conn), nil
-}
-
-func (r *remote) connLocked(addr string) (*grpc.ClientConn, error) {
 	if conn := r.mu.conns[addr]; conn != nil {
 		return conn, nil
 	}
 	conn, err := rpc.Dial(addr, rpc.DialOptions{TLS: r.opts.TLS, Dialer: r.opts.dialer})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("pd: %w", err)
 	}
 	r.mu.conns[addr] = conn
 	return conn, nil
-}
-
-// memberTimeout bounds the question to one member.
-const memberTimeout = time.Second
-
-// askMember asks one member who leads and learns the other members from it.
-func (r *remote) askMember(ctx context.Context, addr string) error {
-	r.mu.Lock()
-	if r.mu.closed {
-		r.mu.Unlock()
-		return ErrClosed
-	}
-	conn, err := r.connLocked(addr)
-	r.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
-	defer cancel()
-	resp, err := pdpb.NewPDClient(conn).GetMembers(ctx, &pdpb.GetMembersRequest{Header: &pdpb.Header{ClusterId: r.knownCluster()}})
-	if err != nil {
-		return err
-	}
-	if err := headerError(resp.Header); err != nil {
-		return err
-	}
-	urls := resp.Leader.GetClientUrls()
-	if len(urls) == 0 || urls[0] == "" || resp.Header.GetClusterId() == 0 {
-		return ErrNotLeader
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.mu.clusterID != 0 && r.mu.clusterID != resp.Header.ClusterId {
-		return fmt.Errorf("%s: %w", addr, &Error{Code: pdpb.Error_CLUSTER_MISMATCH,
-			Message: fmt.Sprintf("cluster %d, expected %d", resp.Header.ClusterId, r.mu.clusterID)})
-	}
-	r.mu.clusterID = resp.Header.ClusterId
-	for _, m := range resp.Members {
-		for _, u := range m.ClientUrls {
-			if u != "" && !slices.Contains(r.mu.members, u) {
-				r.mu.members = append(r.mu.members, u)
-			}
-		}
-	}
-	if r.mu.leader != urls[0] {
-		r.opts.Logger.Info("pd leader", "addr", urls[0], "cluster", r.mu.clusterID)
-	}
-	r.mu.leader = urls[0]
-	return nil
 }

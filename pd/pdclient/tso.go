@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,7 @@ const (
 	// maxBatch timestamps are asked for in one request.
 	maxBatch = 10_000
 	// tsTimeout gives a stream up that does not answer.
-	tsTimeout = 3 * time.Second
+	tsTimeout = time.Second
 )
 
 // tsRequest is the wish for one timestamp. ts and err are written before done is
@@ -60,9 +61,8 @@ func (f Future) Wait() (uint64, error) {
 // the stream breaks, wishes in flight are asked for again: a timestamp nobody got
 // is wasted and nothing else.
 type tsStream struct {
-	r         *remote
-	clusterID uint64
-	wake      chan struct{} // capacity 1: queue changed
+	r    *remote
+	wake chan struct{} // capacity 1: queue changed
 
 	mu struct {
 		sync.Mutex
@@ -104,15 +104,20 @@ func (s *tsStream) run(ctx context.Context) {
 		if got {
 			wait = backoffBase
 		}
-		s.r.opts.Logger.Warn("timestamp stream ended", "err", err)
-		s.r.metrics.streamBreaks.Inc()
-		s.r.lost()
+		if !errors.Is(err, ErrNotReplicated) {
+			s.r.opts.Logger.Warn("timestamp stream ended", "err", err)
+			s.r.metrics.streamBreaks.Inc()
+		}
 		s.expire(err)
-		if sleep(ctx, wait) != nil {
+		if sleep(ctx, wait/2+rand.N(wait/2)) != nil {
 			break
 		}
 		wait = min(2*wait, backoffCap)
 	}
+}
+
+// end refuses what waits, and what comes.
+func (s *tsStream) end() {
 	s.mu.Lock()
 	s.mu.closed = true
 	queue := s.mu.queue
@@ -156,13 +161,21 @@ type session struct {
 
 // session runs one stream until it breaks. got tells whether it ever answered.
 func (s *tsStream) session(ctx context.Context) (got bool, err error) {
-	pd, err := s.r.leader(ctx)
+	t, err := s.r.leader(ctx)
 	if err != nil {
 		return false, err
 	}
+	defer func() {
+		if err != nil && !errors.Is(err, ErrNotReplicated) {
+			s.r.lost(t)
+		}
+	}()
+	if t.local {
+		return s.local(ctx)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, err := pd.Timestamps(ctx)
+	stream, err := pdpb.NewPDClient(t.conn).Timestamps(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -183,6 +196,30 @@ func (s *tsStream) session(ctx context.Context) (got bool, err error) {
 	}
 	s.requeue(again)
 	return se.count.Load() > 0, context.Cause(ctx)
+}
+
+// local serves wishes that waited for a leader from the PD of this process; others
+// do not come here while it leads.
+func (s *tsStream) local(ctx context.Context) (got bool, err error) {
+	h, id := s.r.opts.Local, s.r.knownCluster()
+	for {
+		for batch := s.take(); len(batch) > 0; batch = s.take() {
+			last, refused := h.Timestamp(ctx, id, uint32(len(batch)))
+			if refused != nil {
+				s.requeue(batch)
+				return got, &Error{Code: refused.Code, Message: refused.Message}
+			}
+			for i, q := range batch {
+				q.finish(last-uint64(len(batch)-1-i), nil)
+			}
+			got = true
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return got, ctx.Err()
+		}
+	}
 }
 
 // send packs and sends until the session ends.
@@ -207,7 +244,7 @@ func (se *session) send() {
 		}
 		se.flight <- batch
 		s.r.metrics.tsBatch.Observe(float64(len(batch)))
-		req := &pdpb.TimestampRequest{Header: &pdpb.Header{ClusterId: s.clusterID}, Count: uint32(len(batch))}
+		req := &pdpb.TimestampRequest{Header: &pdpb.Header{ClusterId: s.r.knownCluster()}, Count: uint32(len(batch))}
 		if err := se.stream.Send(req); err != nil {
 			// The reason comes out of Recv; this is only io.EOF.
 			<-se.ctx.Done()
@@ -243,11 +280,12 @@ func (se *session) receive() {
 	}
 }
 
-// watch ends a session that has requests in flight and gets no answers.
+// watch ends a session that has requests in flight and gets no answers, after one
+// to one and a half tsTimeout.
 func (se *session) watch() {
-	t := time.NewTicker(tsTimeout)
+	t := time.NewTicker(tsTimeout / 2)
 	defer t.Stop()
-	last := int64(-1)
+	last, silent := int64(-1), 0
 	for {
 		select {
 		case <-se.ctx.Done():
@@ -258,7 +296,12 @@ func (se *session) watch() {
 		if len(se.places) == 0 {
 			n = -1 // idle
 		}
-		if n >= 0 && n == last {
+		if n < 0 || n != last {
+			silent = 0
+		} else {
+			silent++
+		}
+		if silent == 2 {
 			se.fail(fmt.Errorf("%w: no timestamp for %v", errUnreachable, tsTimeout))
 			return
 		}

@@ -9,13 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cairndb/cairn/pd/cluster"
-	"github.com/cairndb/cairn/pd/meta"
 	"github.com/cairndb/cairn/pd/tso"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
@@ -36,15 +36,14 @@ type Leadership struct {
 	Extend func()
 }
 
-// Members lists the PDs (meta.Store).
-type Members interface {
-	Members(ctx context.Context) ([]meta.Member, error)
-	Leader(ctx context.Context) (m meta.Member, ok bool, err error)
-}
-
 // Options of a Handler.
 type Options struct {
-	Members    Members // required
+	Members Members // required
+	Roster  Roster  // required where it may lead
+	// WallClock tells the time that timestamps follow, in Unix milliseconds; nil =
+	// the system's. Only tests replace it.
+	WallClock func() int64
+
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -52,11 +51,17 @@ type Options struct {
 // Handler answers requests; it implements pdclient.Handler. Safe for concurrent use.
 type Handler struct {
 	members   Members
+	roster    Roster
+	wall      func() int64
 	logger    *slog.Logger
 	metrics   *metrics
 	clusterID atomic.Uint64
 	lead      atomic.Pointer[Leadership]
 	ways      ways
+	begun     struct {
+		sync.Mutex
+		serving chan struct{} // closed and renewed when this PD begins to lead
+	}
 }
 
 // New returns a handler that does not lead.
@@ -64,7 +69,12 @@ func New(opts Options) *Handler {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{members: opts.Members, logger: opts.Logger, metrics: newMetrics(opts.Registerer)}
+	if opts.WallClock == nil {
+		opts.WallClock = func() int64 { return time.Now().UnixMilli() }
+	}
+	h := &Handler{members: opts.Members, roster: opts.Roster, wall: opts.WallClock, logger: opts.Logger, metrics: newMetrics(opts.Registerer)}
+	h.begun.serving = make(chan struct{})
+	return h
 }
 
 // SetLeadership begins or, with nil, ends answering as leader.
@@ -73,6 +83,9 @@ func (h *Handler) SetLeadership(l *Leadership) {
 		h.clusterID.Store(l.ClusterID)
 	}
 	h.lead.Store(l)
+	if l != nil {
+		h.announce()
+	}
 }
 
 // SetClusterID makes the cluster id known on a PD that follows.
@@ -99,7 +112,7 @@ func (h *Handler) Timestamp(ctx context.Context, clusterID uint64, count uint32)
 		if !l.Term.ValidAt(now) {
 			return 0, notLeader
 		}
-		last, err := l.TSO.Alloc(now.UnixMilli(), count)
+		last, err := l.TSO.Alloc(h.wall(), count)
 		if err == nil {
 			// Leadership lasted while allocating: no later leader can have begun.
 			if !l.Term.ValidAt(time.Now()) {
@@ -152,6 +165,7 @@ var refusals = []struct {
 	{cluster.ErrStaleEpoch, pdpb.Error_STALE_EPOCH},
 	{cluster.ErrInvalid, pdpb.Error_INVALID},
 	{tso.ErrCount, pdpb.Error_INVALID},
+	{ErrUnsafe, pdpb.Error_REFUSED},
 }
 
 func refusal(err error) *pdpb.Error {

@@ -6,35 +6,8 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/pd/cluster"
-	"github.com/cairndb/cairn/pd/meta"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
-
-// GetMembers is answered by every PD that sees a majority; leader is absent while
-// there is none.
-func (h *Handler) GetMembers(ctx context.Context, req *pdpb.GetMembersRequest) *pdpb.GetMembersResponse {
-	resp := &pdpb.GetMembersResponse{Header: &pdpb.Header{ClusterId: h.ClusterID()}}
-	members, err := h.members.Members(ctx)
-	if err == nil {
-		var leader meta.Member
-		var ok bool
-		if leader, ok, err = h.members.Leader(ctx); ok {
-			resp.Leader = member(leader)
-		}
-	}
-	if err != nil {
-		resp.Header.Error = refusal(err)
-		return resp
-	}
-	for _, m := range members {
-		resp.Members = append(resp.Members, member(m))
-	}
-	return resp
-}
-
-func member(m meta.Member) *pdpb.Member {
-	return &pdpb.Member{Name: m.Name, Id: m.ID, ClientUrls: []string{m.Address}}
-}
 
 // Bootstrap records the first store and region.
 func (h *Handler) Bootstrap(ctx context.Context, req *pdpb.BootstrapRequest) *pdpb.BootstrapResponse {

@@ -11,9 +11,12 @@ import (
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
-// Register adds the PD service to a gRPC server. Refusals travel in the header of
+// Register adds PD's services to a gRPC server. Refusals travel in the header of
 // the answer; a gRPC status is a broken connection.
-func (h *Handler) Register(g *grpc.Server) { pdpb.RegisterPDServer(g, service{h: h}) }
+func (h *Handler) Register(g *grpc.Server) {
+	pdpb.RegisterPDServer(g, service{h: h})
+	h.registerMembers(g)
+}
 
 type service struct {
 	pdpb.UnimplementedPDServer

@@ -31,7 +31,7 @@ import (
 func newEngine(t *testing.T) *session.Engine {
 	t.Helper()
 	ctx := context.Background()
-	placement, err := pd.New(pd.Options{DataDir: t.TempDir(), Embedded: true})
+	placement, err := pd.New(pd.Options{DataDir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = placement.Close() })
 	pdc := pdclient.Direct(placement.Handler())

@@ -30,8 +30,8 @@ func (c *cluster) arguments(n *node) []string {
 	switch n.Role {
 	case RolePD:
 		args = append(args, "--name", n.Name)
-		if n.Peer != "" {
-			args = append(args, "--peer-listen", n.Peer, "--initial-cluster", c.members())
+		if len(c.role(RolePD)) > 1 {
+			args = append(args, "--initial-cluster", c.members())
 		}
 	case RoleKV:
 		args = append(args, "--pd", c.addrs(RolePD), "--cache-size", fmt.Sprint(cachePerNode(len(c.role(RoleKV)))))
@@ -45,7 +45,7 @@ func (c *cluster) arguments(n *node) []string {
 func (c *cluster) members() string {
 	var list []string
 	for _, n := range c.role(RolePD) {
-		list = append(list, n.Name+"="+n.Peer)
+		list = append(list, n.Name+"="+n.Addr)
 	}
 	return strings.Join(list, ",")
 }

@@ -175,21 +175,15 @@ func (c *cluster) place(n *Node, ports *ports, members int) error {
 	}
 	n.DataDir, n.Log, n.State, n.PID = filepath.Join(dir, "data"), filepath.Join(dir, "log"), StateStarting, 0
 	var err error
+	had := n.Addr
 	if n.Addr, err = ports.keep(n.Addr, defaultPorts[n.Role].service); err != nil {
 		return err
 	}
+	if n.Role == RolePD && members > 1 && had != "" && had != n.Addr {
+		return fmt.Errorf("%s of %s is in use by another program; the other members of the placement driver know %s by it: free it", had, c.opts.Dir, n.Name)
+	}
 	if n.Status, err = ports.keep(n.Status, defaultPorts[n.Role].status); err != nil {
 		return err
-	}
-	if n.Role != RolePD || members == 1 && n.Peer == "" {
-		return nil
-	}
-	had := n.Peer
-	if n.Peer, err = ports.keep(n.Peer, defaultPorts[n.Role].peer); err != nil {
-		return err
-	}
-	if had != "" && had != n.Peer {
-		return fmt.Errorf("%s of %s is in use by another program; the other members of the placement driver know %s by it: free it", had, c.opts.Dir, n.Name)
 	}
 	return nil
 }

@@ -7,10 +7,10 @@ import (
 )
 
 // defaultPorts is where the search for the ports of a role begins.
-var defaultPorts = map[string]struct{ service, status, peer int }{
-	RolePD:  {2379, 10179, 2480},
-	RoleKV:  {20160, 20180, 0},
-	RoleSQL: {4000, 10080, 0},
+var defaultPorts = map[string]struct{ service, status int }{
+	RolePD:  {2379, 10179},
+	RoleKV:  {20160, 20180},
+	RoleSQL: {4000, 10080},
 }
 
 // ports hands out ports of 127.0.0.1 that nobody listens on. They lie below the

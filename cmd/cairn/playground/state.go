@@ -33,10 +33,9 @@ type Node struct {
 	Name    string    `json:"name"` // such as kv-2
 	Role    string    `json:"role"` // pd, kv or sql
 	State   string    `json:"state"`
-	PID     int       `json:"pid"`            // 0 when it does not run
-	Addr    string    `json:"addr"`           // where clients, or the other roles, connect
-	Peer    string    `json:"peer,omitempty"` // of a pd, where the other members connect
-	Status  string    `json:"status"`         // address of /metrics and /healthz
+	PID     int       `json:"pid"`    // 0 when it does not run
+	Addr    string    `json:"addr"`   // where clients, or the other roles, connect
+	Status  string    `json:"status"` // address of /metrics and /healthz
 	DataDir string    `json:"data_dir"`
 	Log     string    `json:"log"`
 	Started time.Time `json:"started"`
