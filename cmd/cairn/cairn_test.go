@@ -56,6 +56,7 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		{"is not empty and was not made by cairn", []string{"start", "--data-dir", foreign, "--listen", "127.0.0.1:0", "--status", ""}},
 		{"holds the data of 'cairn pd'", []string{"start", "--data-dir", other, "--listen", "127.0.0.1:0", "--status", ""}},
 		{"--pd is empty", []string{"kv", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--status", "", "--pd", ""}},
+		{`--labels: "zone" is not a label; write them as zone=a,host=h1`, []string{"start", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--status", "", "--labels", "zone"}},
 		{"--cluster-cert-dir", []string{"pd", "--cluster-cert-dir", "/nowhere"}},
 	} {
 		_, err := run(t, c.args...)

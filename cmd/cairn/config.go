@@ -39,6 +39,9 @@ type config struct {
 	CertDir   string        `toml:"cluster-cert-dir"`
 	CacheSize quantity.Size `toml:"cache-size"`
 
+	Labels       []string `toml:"labels"`
+	UnsafeNoSync bool     `toml:"unsafe-no-sync"`
+
 	StopTimeout quantity.Duration `toml:"stop-timeout"`
 }
 

@@ -32,6 +32,9 @@ var fields = map[string]field{
 	"data-dir":   {groupData, func(c *config) any { return &c.DataDir }, "directory of all durable data"},
 	"cache-size": {groupData, func(c *config) any { return &c.CacheSize }, "block cache of the storage engine; 0 = a quarter of memory, at most 1GiB"},
 
+	"labels":         {groupData, func(c *config) any { return &c.Labels }, "where this node is, for placement: zone=a,host=h1"},
+	"unsafe-no-sync": {groupData, func(c *config) any { return &c.UnsafeNoSync }, "FOR TESTS: do not make anything durable; what was acknowledged is lost in a crash"},
+
 	"listen":    {groupAddress, func(c *config) any { return &c.Listen }, "address to listen on"},
 	"advertise": {groupAddress, func(c *config) any { return &c.Advertise }, "address by which other processes reach this one (default: the listen address)"},
 	"status":    {groupAddress, func(c *config) any { return &c.Status }, "address of /metrics, /healthz and /debug/pprof; empty = none"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -86,7 +87,7 @@ func hasLeader(ctx context.Context, h pdclient.Handler) error {
 
 func kvCommand() *cobra.Command {
 	defaults := config{DataDir: "./cairn-kv", Listen: "127.0.0.1:20160", Status: "127.0.0.1:20180", PD: []string{"127.0.0.1:2379"}, LogLevel: "info", StopTimeout: defaultStopTimeout}
-	keys := append([]string{"data-dir", "listen", "advertise", "pd", "cache-size"}, processKeys...)
+	keys := slices.Concat([]string{"data-dir", "listen", "advertise", "pd"}, kvKeys, processKeys)
 	return newCommand("kv", "Run a key-value node",
 		"KV stores regions of the key space. It needs a placement driver (--pd).", defaults, keys, runKV)
 }
@@ -107,10 +108,11 @@ func runKV(cmd *cobra.Command, c *config) error {
 		if err != nil {
 			return err
 		}
-		o := kvnode.Options{
-			DataDir: c.sub("kv"), Listen: c.Listen, Advertise: c.Advertise, PD: pdc, Version: version,
-			CacheBytes: c.cacheBytes(), Logger: p.log, Registerer: p.registry,
+		o, err := c.kvOptions(p, pdc)
+		if err != nil {
+			return err
 		}
+		o.Listen = c.Listen
 		if material != nil {
 			o.TLS = material.Server()
 		}

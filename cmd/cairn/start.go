@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,7 @@ func startCommand() *cobra.Command {
 	defaults := config{
 		DataDir: "./cairn-data", Listen: "127.0.0.1:4000", Status: "127.0.0.1:10080", LogLevel: "info", StopTimeout: defaultStopTimeout,
 	}
-	keys := []string{"data-dir", "listen", "status", "pid-file", "log-file", "log-level", "insecure", "tls-cert", "tls-key", "tls-ca", "cache-size", "stop-timeout"}
+	keys := slices.Concat([]string{"data-dir", "listen", "tls-cert", "tls-key", "tls-ca"}, kvKeys, processKeys)
 	return newCommand("start", "Run everything in one process, durable, in one data directory",
 		"Start runs the SQL layer, the key-value tier and the placement driver in one process.\nEverything it keeps is in the data directory; the same directory starts again where it stopped.",
 		defaults, keys, runStart)
@@ -44,10 +45,11 @@ func runStart(cmd *cobra.Command, c *config) error {
 		}
 		pdc := pdclient.Direct(placement.Handler())
 		p.onClose("placement driver client", pdc.Close)
-		node, err := kvnode.New(kvnode.Options{
-			DataDir: c.sub("kv"), PD: pdc, Version: version, CacheBytes: c.cacheBytes(),
-			Logger: p.log, Registerer: p.registry,
-		})
+		o, err := c.kvOptions(p, pdc)
+		if err != nil {
+			return err
+		}
+		node, err := kvnode.New(o)
 		if err != nil {
 			return err
 		}
