@@ -60,7 +60,7 @@ func (n *Network) monitor(h Handler) {
 		events, wait := n.tracker.Next(n.o.Now())
 		for _, e := range events {
 			if e.Lost {
-				n.o.Logger.Warn("store lost", "store", e.Store, "silent", n.o.Now()-e.LastHeard, "ever_heard", e.LastHeard != 0)
+				n.o.Logger.Info("store lost", "store", e.Store, "silent", n.o.Now()-e.LastHeard, "ever_heard", e.LastHeard != 0)
 				h.StoreLost(e.Store, e.LastHeard)
 			} else {
 				n.o.Logger.Info("store found", "store", e.Store)
