@@ -19,6 +19,7 @@ import (
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/pd/pdclient"
+	"github.com/cairndb/cairn/sqlnode/admin"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/ddl"
 	"github.com/cairndb/cairn/sqlnode/privilege"
@@ -117,7 +118,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.engine, err = session.NewEngine(session.Options{
 		Store: s.store, Catalog: s.catalog, DDL: s.ddl, Counters: s.counters, Privileges: s.privileges,
-		Globals: globals, Version: o.Version, MemoryQuota: o.MemoryQuota, Logger: o.Logger, Registerer: o.Registerer,
+		Globals: globals, Cluster: &admin.Cluster{PD: o.PD, Split: o.KV.SplitAt}, Version: o.Version, MemoryQuota: o.MemoryQuota, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	return err
 }

@@ -55,7 +55,7 @@ var floors = map[string][][]string{
 		{"txn", "parse", "sysvar", "wire"},
 		{"catalog", "privilege"},
 		{"table", "plan", "stats", "distscan"},
-		{"binder", "ddl", "sysview"},
+		{"binder", "ddl", "sysview", "admin"},
 		{"optimizer"},
 		{"exec"},
 		{"session"},

@@ -10,6 +10,9 @@ import (
 	"github.com/cairndb/cairn/proto/kvpb"
 )
 
+// maxSplitKeys go into one request; a store takes 256.
+const maxSplitKeys = 128
+
 // SplitAt makes each key the first of a region. Keys that start a region already
 // are skipped. Keys ascending, not empty.
 func (c *Client) SplitAt(ctx context.Context, keys [][]byte) error {
@@ -19,7 +22,7 @@ func (c *Client) SplitAt(ctx context.Context, keys [][]byte) error {
 			return err
 		}
 		n := 1
-		for n < len(keys) && contains(e.meta, keys[n]) {
+		for n < len(keys) && n < maxSplitKeys && contains(e.meta, keys[n]) {
 			n++
 		}
 		inside := keys[:n]

@@ -40,6 +40,10 @@ func (s *Session) command(ctx context.Context, sql string, stmt ast.StmtNode, w 
 		return s.okAfter(s.do(ctx, n), w)
 	case *ast.KillStmt:
 		return s.okAfter(s.kill(ctx, n), w)
+	case *ast.SplitRegionStmt:
+		return s.splitTable(ctx, n, w)
+	case *ast.AdminStmt:
+		return s.admin(ctx, n, w)
 	case *ast.HelpStmt:
 		return s.sendRows(w, newRowSet("name", "is_it_category"))
 	}

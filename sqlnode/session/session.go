@@ -25,6 +25,7 @@ import (
 	"github.com/cairndb/cairn/internal/expr"
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/sqlnode/admin"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/ddl"
 	"github.com/cairndb/cairn/sqlnode/exec"
@@ -35,7 +36,8 @@ import (
 	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
-// Options is what an Engine is made of. All but Logger and Registerer are required.
+// Options is what an Engine is made of. All but Cluster, Logger and Registerer are
+// required.
 type Options struct {
 	Store      *txn.Store
 	Catalog    *catalog.Catalog
@@ -43,7 +45,9 @@ type Options struct {
 	Counters   *table.Counters
 	Privileges *privilege.Manager
 	Globals    *sysvar.Globals
-	Version    string // as SELECT VERSION() answers
+	// Cluster is for statements about regions; nil = there are none.
+	Cluster *admin.Cluster
+	Version string // as SELECT VERSION() answers
 	// Retries bounds how often an autocommit statement is run again after a
 	// write conflict; 0 = 64.
 	Retries int

@@ -34,6 +34,7 @@ var shows = map[ast.ShowStmtType]func(*Session, context.Context, *ast.ShowStmt) 
 	ast.ShowTableStatus:     (*Session).showTableStatus,
 	ast.ShowCreateTable:     (*Session).showCreateTable,
 	ast.ShowCreateDatabase:  (*Session).showCreateDatabase,
+	ast.ShowRegions:         (*Session).showRegions,
 	ast.ShowPlugins:         empty("Name", "Status", "Type", "Library", "License"),
 	ast.ShowTriggers:        empty("Trigger", "Event", "Table", "Statement", "Timing", "Created", "sql_mode", "Definer", "character_set_client", "collation_connection", "Database Collation"),
 	ast.ShowEvents:          empty("Db", "Name", "Definer", "Time zone", "Type", "Execute at", "Interval value", "Interval field", "Starts", "Ends", "Status", "Originator", "character_set_client", "collation_connection", "Database Collation"),
