@@ -30,6 +30,8 @@ type onePD struct {
 	store  *kvpb.Store
 }
 
+func (*onePD) OnRegionStep(func(*pdpb.RegionHeartbeatResponse)) {}
+
 func (p *onePD) ClusterID() uint64 { return 1 }
 func (p *onePD) TS(context.Context) (uint64, error) {
 	return uint64(time.Now().UnixMilli())<<18 + p.ts.Add(1), nil

@@ -127,6 +127,22 @@ func (x *LockIndex) Split(at []byte) *LockIndex {
 	return right
 }
 
+// Merge moves the locks of other, an index of other keys, into x. The caller keeps
+// readers of other's range away until the merge is published.
+func (x *LockIndex) Merge(other *LockIndex) {
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	other.t.Scan(func(e lockEntry) bool {
+		x.t.Set(e)
+		return true
+	})
+	x.n.Store(int64(x.t.Len()))
+	other.t = newLockTree()
+	other.n.Store(0)
+}
+
 // Clear drops all locks.
 func (x *LockIndex) Clear() {
 	x.mu.Lock()

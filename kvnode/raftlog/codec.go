@@ -20,8 +20,12 @@ const (
 	entryKeyLen  = 17 // region, kind, index
 )
 
-// ErrCorrupt reports bytes in the log that this package did not write.
-var ErrCorrupt = errors.New("raftlog: corrupt record")
+var (
+	// ErrCorrupt reports bytes in the log that this package did not write.
+	ErrCorrupt = errors.New("raftlog: corrupt record")
+	// ErrClosed: the log was closed before the write was made.
+	ErrClosed = errors.New("raftlog: closed")
+)
 
 func appendRegionKey(dst []byte, region uint64, kind byte) []byte {
 	return append(binary.BigEndian.AppendUint64(dst, region), kind)

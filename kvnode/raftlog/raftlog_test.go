@@ -31,7 +31,7 @@ func openLog(t testing.TB, fs vfs.FS) *DB {
 
 func load(t testing.TB, d *DB, region, applied uint64, o Owner) *Storage {
 	t.Helper()
-	s, err := d.Load(region, applied, []uint64{1}, o)
+	s, err := d.Load(LoadOptions{Region: region, Applied: applied, Conf: &raftpb.ConfState{Voters: []uint64{1}}, Owner: o})
 	require.NoError(t, err)
 	return s
 }
@@ -168,9 +168,9 @@ func TestTruncationDropsEntriesForGood(t *testing.T) {
 	term, err := s.Term(7)
 	require.NoError(t, err)
 	require.Equal(t, uint64(6), term)
-	_, err = d.Load(1, 6, nil, o)
+	_, err = d.Load(LoadOptions{Region: 1, Applied: 6, Conf: &raftpb.ConfState{}, Owner: o})
 	require.ErrorIs(t, err, ErrCorrupt, "a state older than the log")
-	_, err = d.Load(1, 9, nil, o)
+	_, err = d.Load(LoadOptions{Region: 1, Applied: 9, Conf: &raftpb.ConfState{}, Owner: o})
 	require.ErrorIs(t, err, ErrCorrupt, "a state newer than the log")
 }
 
@@ -294,7 +294,7 @@ func crashOnce(t *testing.T, seed uint64) {
 	require.NoError(t, d.Close())
 	d = openLog(t, after)
 	for region, m := range models {
-		s, err := d.Load(uint64(region)+1, max(m.trunc, InitialIndex), nil, m.o)
+		s, err := d.Load(LoadOptions{Region: uint64(region) + 1, Applied: max(m.trunc, InitialIndex), Conf: &raftpb.ConfState{}, Owner: m.o})
 		require.NoError(t, err, "seed %d", seed)
 		last, _ := s.LastIndex()
 		first, _ := s.FirstIndex()

@@ -28,7 +28,9 @@ type Storage struct {
 	db     *DB
 	region uint64
 	owner  Owner
-	conf   raftpb.ConfState
+	conf   *raftpb.ConfState
+	// snapshot makes what Snapshot returns.
+	snapshot func() (*raftpb.Snapshot, error)
 
 	trunc    mark // the last entry that is gone
 	last     uint64
@@ -42,15 +44,29 @@ type Storage struct {
 	size       int64 // bytes of entries appended since the last truncation; an estimate
 }
 
-// Load opens the log of a region. applied is the position of its state
-// machine; voters are the ids of its replicas at that position. A log that
-// was never written starts at InitialIndex.
-func (d *DB) Load(region, applied uint64, voters []uint64, owner Owner) (*Storage, error) {
-	s := &Storage{
-		db: d, region: region, owner: owner,
-		conf:  raftpb.ConfState{Voters: voters},
-		trunc: mark{InitialIndex, InitialTerm},
-		hs:    hardState{term: InitialTerm, commit: InitialIndex},
+// LoadOptions say what Load opens.
+type LoadOptions struct {
+	Region uint64
+	Owner  Owner
+	// Conf is the region's configuration at Applied. It is taken over.
+	Conf *raftpb.ConfState
+	// Applied and AppliedTerm are the position of the region's state machine; 0 for
+	// a replica that has no state yet and waits for a snapshot.
+	Applied, AppliedTerm uint64
+	// AppliedAlone says that the state may have come to Applied without the log, by
+	// a snapshot or a merge: a log that does not reach it begins again after it.
+	AppliedAlone bool
+	// Snapshot makes what raft.Storage's Snapshot returns. Nil: never available.
+	Snapshot func() (*raftpb.Snapshot, error)
+}
+
+// Load opens the log of a region. A log that was never written starts at
+// InitialIndex, or at 0 when there is no state.
+func (d *DB) Load(o LoadOptions) (*Storage, error) {
+	s := &Storage{db: d, region: o.Region, owner: o.Owner, conf: o.Conf, snapshot: o.Snapshot}
+	if o.Applied > 0 {
+		s.trunc = mark{InitialIndex, InitialTerm}
+		s.hs = hardState{term: InitialTerm, commit: InitialIndex}
 	}
 	if err := s.loadState(); err != nil {
 		return nil, err
@@ -58,16 +74,30 @@ func (d *DB) Load(region, applied uint64, voters []uint64, owner Owner) (*Storag
 	if err := s.loadLast(); err != nil {
 		return nil, err
 	}
-	if applied < s.trunc.index || s.last < applied {
+	if o.AppliedTerm > s.hs.term {
+		s.hs.term, s.hs.vote = o.AppliedTerm, 0
+	}
+	if o.AppliedAlone && !s.holds(o.Applied, o.AppliedTerm) {
+		if err := s.Restart(o.Applied, o.AppliedTerm); err != nil {
+			return nil, err
+		}
+	}
+	if o.Applied < s.trunc.index || s.last < o.Applied {
 		return nil, fmt.Errorf("%w: region %d has applied %d but its log is (%d, %d]: the state and the log do not belong together",
-			ErrCorrupt, region, applied, s.trunc.index, s.last)
+			ErrCorrupt, o.Region, o.Applied, s.trunc.index, s.last)
 	}
 	// The commit index may be persisted later than the state that rests on it.
-	s.hs.commit = max(s.hs.commit, applied)
+	s.hs.commit = max(s.hs.commit, o.Applied)
 	if s.last < s.hs.commit {
-		return nil, fmt.Errorf("%w: region %d has committed %d but its log ends at %d", ErrCorrupt, region, s.hs.commit, s.last)
+		return nil, fmt.Errorf("%w: region %d has committed %d but its log ends at %d", ErrCorrupt, o.Region, s.hs.commit, s.last)
 	}
 	return s, nil
+}
+
+// holds says whether the log has an entry, or begins right after it.
+func (s *Storage) holds(index, term uint64) bool {
+	have, err := s.Term(index)
+	return err == nil && have == term
 }
 
 func (s *Storage) loadState() error {
@@ -137,7 +167,7 @@ func entryAt(it *pebble.Iterator) (*raftpb.Entry, error) {
 
 // InitialState implements raft.Storage.
 func (s *Storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
-	return &raftpb.HardState{Term: new(s.hs.term), Vote: new(s.hs.vote), Commit: new(s.hs.commit)}, &s.conf, nil
+	return &raftpb.HardState{Term: new(s.hs.term), Vote: new(s.hs.vote), Commit: new(s.hs.commit)}, s.conf, nil
 }
 
 // Entries implements raft.Storage.
@@ -236,11 +266,16 @@ func (s *Storage) LastIndex() (uint64, error) { return s.last, nil }
 // FirstIndex implements raft.Storage.
 func (s *Storage) FirstIndex() (uint64, error) { return s.trunc.index + 1, nil }
 
-// Snapshot implements raft.Storage. Snapshots of a region are made elsewhere;
-// there is none yet.
+// Snapshot implements raft.Storage.
 func (s *Storage) Snapshot() (*raftpb.Snapshot, error) {
-	return nil, raft.ErrSnapshotTemporarilyUnavailable
+	if s.snapshot == nil {
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
+	return s.snapshot()
 }
+
+// SetConf tells the configuration that holds from now on. It is taken over.
+func (s *Storage) SetConf(c *raftpb.ConfState) { s.conf = c }
 
 // Size returns how many entries the log has, and about how many bytes were
 // appended since the last truncation.
@@ -270,12 +305,12 @@ func (s *Storage) grow(bytes int64) {
 	s.db.cacheUsed.Add(bytes)
 }
 
-// Submit takes a MsgStorageAppend. See the package comment. A message that only
+// Submit takes a MsgStorageAppend without a snapshot. See the package comment. A message that only
 // moves the commit index is answered to nobody and kept back: it is written with
 // the next append, as the commit index can be learned again.
 func (s *Storage) Submit(m *raftpb.Message) {
 	if m.Snapshot != nil && !raft.IsEmptySnap(m.Snapshot) {
-		panic(fmt.Sprintf("raftlog: region %d: snapshot in an append", s.region))
+		panic(fmt.Sprintf("raftlog: region %d: snapshot in an append", s.region)) // see Restart
 	}
 	sync := len(m.GetEntries()) > 0 || len(m.GetResponses()) > 0
 	if m.Vote != nil {
@@ -343,6 +378,43 @@ func (s *Storage) Truncate(index uint64) error {
 	s.trunc, s.size = mark{index, term}, 0
 	s.db.submit(t)
 	return nil
+}
+
+// Persist makes the term and vote of a hard state durable and waits for it. A
+// snapshot's state may be installed only after that.
+func (s *Storage) Persist(term, vote uint64) error {
+	s.hs.term, s.hs.vote, s.hsDirty = term, vote, false
+	return s.writeNow(task{hs: s.hs, hasHS: true})
+}
+
+// Restart drops the whole log and lets it begin after index, the position of a
+// state that came without it, durably. Nothing may be submitted and not yet
+// handed back. Term and vote are kept.
+func (s *Storage) Restart(index, term uint64) error {
+	s.grow(-s.cacheBytes)
+	s.cache, s.size = nil, 0
+	s.trunc, s.last, s.lastTerm = mark{index, term}, index, term
+	s.hs.commit, s.hsDirty = index, false
+	return s.writeNow(task{hs: s.hs, hasHS: true, clear: true, trunc: s.trunc})
+}
+
+// writeNow submits a task and waits until it is durable.
+func (s *Storage) writeNow(t task) error {
+	t.region, t.owner, t.sync, t.barrier = s.region, s.owner, true, make(chan struct{})
+	s.db.submit(t)
+	select {
+	case <-t.barrier:
+		return nil
+	case <-s.db.done:
+		return fmt.Errorf("raftlog: region %d: %w", s.region, ErrClosed)
+	}
+}
+
+// Remove drops everything of a region durably, its hard state too: for a replica
+// that never comes back. What was submitted before is written before.
+func (d *DB) Remove(region uint64) error {
+	s := &Storage{db: d, region: region}
+	return s.writeNow(task{clear: true, trunc: mark{}})
 }
 
 // Release gives the memory of the log back; the Storage must not be used afterwards.

@@ -28,7 +28,10 @@ type task struct {
 	truncFrom uint64
 	trunc     mark
 
-	barrier chan struct{} // closed when everything before was handed back
+	// clear drops all of the region before hs and trunc are written.
+	clear bool
+
+	barrier chan struct{} // closed when this and everything before was handed back
 }
 
 // Barrier waits until everything submitted before the call was handed to its owner.
@@ -47,7 +50,7 @@ func (d *DB) submit(t task) {
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
-		return
+		return // a barrier is released by done
 	}
 	d.queue = append(d.queue, t)
 	wake := len(d.queue) == 1
@@ -137,6 +140,9 @@ func (d *DB) writeSome(b *pebble.Batch, tasks []task) int {
 
 // encode adds a task to a batch.
 func (d *DB) encode(b *pebble.Batch, t *task) {
+	if t.clear {
+		d.must(b.DeleteRange(appendRegionKey(nil, t.region, 0), appendRegionKey(nil, t.region, 0xff), nil))
+	}
 	for _, e := range t.entries {
 		op := b.SetDeferred(entryKeyLen, entrySize(e))
 		appendEntryKey(op.Key[:0], t.region, e.GetIndex())
@@ -154,6 +160,8 @@ func (d *DB) encode(b *pebble.Batch, t *task) {
 	}
 	if t.truncFrom > 0 {
 		d.must(b.DeleteRange(appendEntryKey(nil, t.region, t.truncFrom), appendEntryKey(nil, t.region, t.trunc.index+1), nil))
+	}
+	if t.truncFrom > 0 || t.clear && t.trunc.index > 0 {
 		d.must(b.Set(appendRegionKey(key[:0], t.region, kindTruncated), appendMark(val[:0], t.trunc), nil))
 	}
 }

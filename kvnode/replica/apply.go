@@ -30,13 +30,17 @@ type answer struct {
 // maxApplyBytes is the size at which a batch is committed before it takes more.
 const maxApplyBytes = 1 << 20
 
-// apply carries committed entries out, in order. They are visible when it
-// returns but not durable: the log has them.
-func (r *Replica) apply(entries []*raftpb.Entry) error {
+// applyEntries carries committed entries out, in order. They are visible when it
+// returns but not durable: the log has them. After a merge has begun the rest waits.
+func (r *Replica) applyEntries(entries []*raftpb.Entry) error {
 	start := time.Now()
-	for _, e := range entries {
+	for i, e := range entries {
 		if err := r.applyEntry(e); err != nil {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
+		}
+		if r.absorbing != nil {
+			r.absorbing.rest = entries[i+1:]
+			break
 		}
 	}
 	if err := r.commitApplied(false); err != nil {
@@ -52,9 +56,6 @@ func (r *Replica) applyEntry(e *raftpb.Entry) error {
 	if e.GetIndex() <= r.applied.Load() {
 		return fmt.Errorf("%w: entry %d is applied already, up to %d", ErrCorrupt, e.GetIndex(), r.applied.Load())
 	}
-	if e.GetType() != raftpb.EntryNormal {
-		return fmt.Errorf("%w: entry of type %s", ErrCorrupt, e.GetType())
-	}
 	if r.ab.b == nil {
 		r.ab.b = r.o.Engine.NewBatch()
 	}
@@ -62,7 +63,17 @@ func (r *Replica) applyEntry(e *raftpb.Entry) error {
 		r.ab.index, r.ab.term = e.GetIndex(), e.GetTerm()
 		return nil
 	}
-	c, err := decodeCommand(e.GetData())
+	var cc *raftpb.ConfChangeV2
+	var c command
+	var err error
+	switch e.GetType() {
+	case raftpb.EntryNormal:
+		c, err = decodeCommand(e.GetData())
+	case raftpb.EntryConfChangeV2:
+		cc, c, err = decodeConfChange(e)
+	default:
+		err = fmt.Errorf("%w: entry of type %s", ErrCorrupt, e.GetType())
+	}
 	if err != nil {
 		return err
 	}
@@ -73,7 +84,7 @@ func (r *Replica) applyEntry(e *raftpb.Entry) error {
 		return nil
 	}
 	if c.kind == commandAdmin {
-		return r.applyAdmin(c, p, e)
+		return r.applyAdmin(c, cc, p, e)
 	}
 	return r.applyWrite(c, p, e)
 }
@@ -98,6 +109,8 @@ func (r *Replica) claim(c command, term uint64) *proposal {
 func (r *Replica) check(c command, term uint64) *kvpb.RegionError {
 	epoch := r.region.GetEpoch()
 	switch {
+	case r.merging() != nil && c.kind == commandWrite:
+		return mergingMode(r.id)
 	case c.version != epoch.GetVersion() || c.kind == commandAdmin && c.confVer != epoch.GetConfVer():
 		return epochNotMatch(r.region)
 	case c.term != term:
@@ -214,14 +227,28 @@ func (r *Replica) commitApplied(sync bool) error {
 }
 
 // applyAdmin carries out a command that changes the region itself.
-func (r *Replica) applyAdmin(c command, p *proposal, e *raftpb.Entry) error {
+func (r *Replica) applyAdmin(c command, cc *raftpb.ConfChangeV2, p *proposal, e *raftpb.Entry) error {
 	var cmd replpb.AdminCommand
 	if err := cmd.UnmarshalVT(c.body); err != nil {
 		return fmt.Errorf("%w: admin command: %w", ErrCorrupt, err)
 	}
+	change := cmd.GetChangePeers()
+	if (cc != nil) != (change != nil) {
+		return fmt.Errorf("%w: change of membership in an entry of type %s", ErrCorrupt, e.GetType())
+	}
 	switch cmd.GetCmd().(type) {
 	case *replpb.AdminCommand_Split:
 		return r.applySplit(cmd.GetSplit(), p, e)
+	case *replpb.AdminCommand_ChangePeers:
+		return r.applyChange(change, cc, p, e)
+	case *replpb.AdminCommand_PrepareMerge:
+		return r.applyPrepareMerge(cmd.GetPrepareMerge(), p, e)
+	case *replpb.AdminCommand_CommitMerge:
+		return r.applyCommitMerge(cmd.GetCommitMerge(), p, e)
+	case *replpb.AdminCommand_RollbackMerge:
+		return r.applyRollbackMerge(cmd.GetRollbackMerge(), p, e)
+	case *replpb.AdminCommand_ComputeHash:
+		return r.applyHash(p, e)
 	default:
 		return fmt.Errorf("%w: unknown admin command", ErrCorrupt)
 	}

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -11,13 +12,16 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/kvnode/raftlog"
+	"github.com/cairndb/cairn/kvnode/rafttransport"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/replpb"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,6 +35,10 @@ type cluster struct {
 	stores []*testStore
 	region *kvpb.Region
 	clock  atomic.Int64 // a time.Duration
+
+	quietTicks int
+	deaf       func(to uint64, m rafttransport.Message) bool // loses messages
+	onMerging  func(source, target *Replica, c *replpb.CommitMerge)
 
 	mu        sync.Mutex // protects the fields below
 	scheduled map[*Replica]bool
@@ -48,6 +56,9 @@ type testStore struct {
 	replicas map[uint64]*Replica
 	started  time.Duration
 	metrics  *Metrics
+
+	snapshots map[uint64][]string // files that arrived, by region
+	removed   map[uint64]uint64   // region -> peer
 }
 
 func newCluster(t *testing.T, n int) *cluster {
@@ -84,24 +95,30 @@ func (s *testStore) openDatabases() {
 	s.raftlog, err = raftlog.Open(raftlog.Options{Dir: "raft", FS: s.fs, MemTableBytes: 1 << 20})
 	require.NoError(s.c.t, err)
 	s.metrics, s.replicas, s.started = NewMetrics(nil), map[uint64]*Replica{}, s.c.now()
+	s.snapshots, s.removed = map[uint64][]string{}, map[uint64]uint64{}
 }
 
 func (s *testStore) openReplicas() {
-	regions, err := LoadRegions(s.engine)
+	states, _, err := LoadStates(s.engine)
 	require.NoError(s.c.t, err)
-	for _, region := range regions {
-		s.openReplica(Child{Region: region})
+	for _, state := range states {
+		s.openState(state, nil, nil)
 	}
 }
 
 func (s *testStore) openReplica(child Child) *Replica {
+	return s.openState(&replpb.RegionState{Region: child.Region}, child.Locks, nil)
+}
+
+func (s *testStore) openState(state *replpb.RegionState, locks *mvcc.LockIndex, peer *kvpb.Peer) *Replica {
 	r, err := Open(Options{
-		Region: child.Region, Locks: child.Locks, StoreID: s.id, Host: s, Engine: s.engine, Log: s.raftlog,
+		State: state, Locks: locks, Peer: peer, StoreID: s.id, Host: s, Engine: s.engine, Log: s.raftlog,
 		Metrics: s.metrics, Logger: slog.New(slog.DiscardHandler), ElectionTicks: 10, HeartbeatTicks: 2,
 		Tick: testTick, Lease: 800 * time.Millisecond, Started: s.started, Now: func() time.Duration { return s.c.now() },
+		DownAfter: 5 * time.Second, QuietTicks: s.c.quietTicks,
 	})
 	require.NoError(s.c.t, err)
-	s.replicas[child.Region.GetId()] = r
+	s.replicas[r.ID()] = r
 	s.Schedule(r)
 	return r
 }
@@ -141,17 +158,85 @@ func (s *testStore) Schedule(r *Replica) {
 	s.c.wake()
 }
 
-func (s *testStore) Send(r *Replica, msgs []*raftpb.Message) {
+func (s *testStore) Send(msgs []rafttransport.Message) {
 	for _, m := range msgs {
 		for _, to := range s.c.stores {
-			if to.id == s.id || s.c.cut[to.id] || s.c.cut[s.id] {
+			if to.id != m.To.GetStoreId() || to.id == s.id || s.c.cut[to.id] || s.c.cut[s.id] {
 				continue
 			}
-			if dst := to.replicas[r.ID()]; dst != nil && dst.Peer().GetId() == m.GetTo() {
-				dst.Step(m)
+			if s.c.deaf != nil && s.c.deaf(to.id, m) {
+				continue
 			}
+			dst := to.replicas[m.RegionID]
+			switch {
+			case dst == nil && m.HasRange && m.Raft.GetType() == raftpb.MsgHeartbeat:
+				dst = to.openState(&replpb.RegionState{Region: &kvpb.Region{Id: m.RegionID}}, nil, m.To)
+			case dst == nil || dst.Peer().GetId() != m.To.GetId():
+				continue
+			}
+			if m.Kind == rafttransport.KindGone {
+				dst.Gone(m.To.GetId(), m.Epoch)
+				continue
+			}
+			m.Raft = proto.CloneOf(m.Raft)
+			dst.Step(m)
 		}
 	}
+}
+
+// SendSnapshot carries a snapshot at once, files included.
+func (s *testStore) SendSnapshot(r *Replica, m rafttransport.Message, state *engine.RangeSnapshot) {
+	to := s.c.stores[m.To.GetStoreId()-1]
+	dst := to.replicas[m.RegionID]
+	ok := dst != nil && !s.c.cut[to.id] && !s.c.cut[s.id]
+	if ok {
+		dir := fmt.Sprintf("snap-%d-%d", m.RegionID, m.Raft.GetSnapshot().GetMetadata().GetIndex())
+		require.NoError(s.c.t, to.fs.MkdirAll(dir, 0o755))
+		var files []string
+		_, err := state.WriteTables(context.Background(), func(string) (io.WriteCloser, error) {
+			files = append(files, fmt.Sprintf("%s/%d.sst", dir, len(files)))
+			f, err := to.fs.Create(files[len(files)-1], vfs.WriteCategoryUnspecified)
+			return f, err
+		})
+		require.NoError(s.c.t, err)
+		to.snapshots[m.RegionID] = files
+		m.Raft = proto.CloneOf(m.Raft)
+		dst.Step(m)
+	}
+	require.NoError(s.c.t, state.Close())
+	r.SnapshotSent(m.To.GetId(), ok)
+}
+
+func (s *testStore) Install(r *Replica, meta *replpb.SnapshotMeta) {
+	r.Install(context.Background(), meta, s.snapshots[r.ID()], nil)
+}
+
+func (s *testStore) DropSnapshot(*Replica)            {}
+func (s *testStore) Installed(*Replica, *kvpb.Region) {}
+
+func (s *testStore) Merging(r *Replica, m *replpb.PrepareMerge, c *replpb.CommitMerge) {
+	if t := s.replicas[m.GetTarget().GetId()]; t != nil && s.c.onMerging != nil {
+		s.c.onMerging(r, t, c)
+	}
+}
+
+func (s *testStore) Absorb(target *Replica, c *replpb.CommitMerge) {
+	s.replicas[c.GetSource().GetId()].Absorb(target, c)
+}
+
+func (s *testStore) Merged(_ *Replica, _, source *kvpb.Region) {
+	s.removed[source.GetId()] = s.replicas[source.GetId()].Peer().GetId()
+	delete(s.replicas, source.GetId())
+}
+
+func (s *testStore) Superseded(region, peer uint64) bool { return s.removed[region] >= peer }
+
+func (s *testStore) Background(fn func(context.Context)) { fn(context.Background()) }
+
+func (s *testStore) Remove(r *Replica) {
+	require.NoError(s.c.t, r.Destroy(context.Background()))
+	s.removed[r.ID()] = r.Peer().GetId()
+	delete(s.replicas, r.ID())
 }
 
 func (s *testStore) Split(parent *Replica, children []Child) {

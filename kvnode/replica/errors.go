@@ -65,6 +65,14 @@ func regionNotFound(region uint64) *kvpb.RegionError {
 	}
 }
 
-func invalidSplit(reason string) *kvpb.RegionError {
-	return &kvpb.RegionError{Message: "the split is refused: " + reason}
+// invalidAdmin refuses a command that changes the region itself; asking again does not help.
+func invalidAdmin(reason string) *kvpb.RegionError {
+	return &kvpb.RegionError{Message: "refused: " + reason}
+}
+
+func mergingMode(region uint64) *kvpb.RegionError {
+	return &kvpb.RegionError{
+		Message: fmt.Sprintf("region %d is being merged into its neighbour", region),
+		Kind:    &kvpb.RegionError_ProposalInMergingMode{ProposalInMergingMode: &kvpb.ProposalInMergingMode{RegionId: region}},
+	}
 }

@@ -5,7 +5,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cairndb/cairn/kvnode/rafttransport"
 	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/replpb"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -24,7 +26,10 @@ type proposal struct {
 	id      uint64
 	payload []byte
 	since   time.Time
-	sent    time.Duration // when Raft got it, for the lease
+	change  *replpb.ChangePeers      // of a change of membership
+	check   func() *kvpb.RegionError // run when Raft is about to get it; nil = none
+	merging bool                     // allowed while the region is being merged
+	sent    time.Duration            // when Raft got it, for the lease
 	state   atomic.Int32
 	done    chan *kvpb.RegionError // receives exactly one answer, unless abandoned
 }
@@ -49,7 +54,7 @@ func (v *View) newProposal(kind byte) *proposal {
 // release gives p back. Only the one who received its answer, or never queued
 // it, may call it.
 func (p *proposal) release() {
-	p.view = nil
+	p.view, p.change, p.check, p.merging = nil, nil, nil, false
 	if cap(p.payload) > maxKeptPayload {
 		p.payload = nil
 	}
@@ -71,7 +76,8 @@ type read struct {
 // taken is the content of an inbox, for one visit. Its slices are reused.
 type taken struct {
 	durable   []*raftpb.Message
-	msgs      []*raftpb.Message
+	msgs      []rafttransport.Message
+	calls     []func()
 	proposals []*proposal
 	reads     []*read
 	tick      bool
@@ -87,6 +93,7 @@ func (r *Replica) take(t *taken) {
 	defer in.mu.Unlock()
 	in.durable, t.durable = t.durable[:0], in.durable
 	in.msgs, t.msgs = t.msgs[:0], in.msgs
+	in.calls, t.calls = t.calls[:0], in.calls
 	in.proposals, t.proposals = t.proposals[:0], in.proposals
 	in.reads, t.reads = t.reads[:0], in.reads
 	t.tick, in.ticks = in.ticks, false
@@ -95,10 +102,17 @@ func (r *Replica) take(t *taken) {
 	t.closed = in.closed
 }
 
+// work says whether there is something that a resting replica has to wake up for;
+// messages decide for themselves.
+func (t *taken) work() bool {
+	return len(t.proposals) > 0 || len(t.reads) > 0 || t.campaign
+}
+
 // forget drops the references a visit has dealt with.
 func (t *taken) forget() {
 	clear(t.durable)
 	clear(t.msgs)
+	clear(t.calls)
 	clear(t.proposals)
 	clear(t.reads)
 }
@@ -141,12 +155,27 @@ func (r *Replica) Appended(m *raftpb.Message) {
 	r.host.Schedule(r)
 }
 
-// Step takes a message of another replica of the region.
-func (r *Replica) Step(m *raftpb.Message) {
+// Step takes messages of other replicas of the region, and owns them.
+func (r *Replica) Step(msgs ...rafttransport.Message) {
 	r.in.mu.Lock()
-	r.in.msgs = append(r.in.msgs, m)
+	if !r.in.closed {
+		r.in.msgs = append(r.in.msgs, msgs...)
+	}
 	r.in.mu.Unlock()
 	r.host.Schedule(r)
+}
+
+// do has fn called during a visit; false when there will be none.
+func (r *Replica) do(fn func()) bool {
+	r.in.mu.Lock()
+	if r.in.closed {
+		r.in.mu.Unlock()
+		return false
+	}
+	r.in.calls = append(r.in.calls, fn)
+	r.in.mu.Unlock()
+	r.host.Schedule(r)
+	return true
 }
 
 // Tick says that a tick has passed. Ticks that no visit has taken yet count as
@@ -182,4 +211,9 @@ func (r *Replica) Close() {
 	r.in.closed = true
 	r.in.mu.Unlock()
 	r.host.Schedule(r)
+}
+
+// Abandon ends the replica without waiting for what it has under way.
+func (r *Replica) Abandon() {
+	r.do(func() { r.end("the replica was replaced") })
 }

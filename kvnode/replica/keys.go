@@ -53,34 +53,50 @@ func Bootstrap(b *engine.Batch, region *kvpb.Region) error {
 	return nil
 }
 
-// LoadRegions returns the regions that have a replica in the database, in order of id.
-func LoadRegions(db *engine.DB) (regions []*kvpb.Region, err error) {
+// LoadStates returns the states of all regions the database knows of, in order
+// of id: of those that have a replica, and the tombstones of those that had one.
+func LoadStates(db *engine.DB) (live, tombstones []*replpb.RegionState, err error) {
 	it, err := db.NewIter(engine.IterOptions{CF: engine.CFLocal, Lower: []byte{localRegion}, Upper: []byte{localRegion + 1}})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		k := it.Key()
 		if len(k) != localKeyLen {
-			return nil, fmt.Errorf("%w: key %x", ErrCorrupt, k)
+			return nil, nil, fmt.Errorf("%w: key %x", ErrCorrupt, k)
 		}
 		if k[localKeyLen-1] != kindState {
 			continue
 		}
 		v, err := it.Value()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		var s replpb.RegionState
+		s := &replpb.RegionState{}
 		if err := s.UnmarshalVT(v); err != nil {
-			return nil, fmt.Errorf("%w: region state: %w", ErrCorrupt, err)
+			return nil, nil, fmt.Errorf("%w: region state: %w", ErrCorrupt, err)
 		}
-		if s.GetState() == replpb.ReplicaState_REPLICA_STATE_NORMAL {
-			regions = append(regions, s.GetRegion())
+		if s.GetState() == replpb.ReplicaState_REPLICA_STATE_TOMBSTONE {
+			tombstones = append(tombstones, s)
+		} else {
+			live = append(live, s)
 		}
 	}
-	return regions, it.Err()
+	return live, tombstones, it.Err()
+}
+
+// LoadState returns the state of a region, nil if the database does not know it.
+func LoadState(db *engine.DB, region uint64) (*replpb.RegionState, error) {
+	v, found, err := db.Get(engine.CFLocal, localKey(region, kindState))
+	if err != nil || !found {
+		return nil, err
+	}
+	s := &replpb.RegionState{}
+	if err := s.UnmarshalVT(v); err != nil {
+		return nil, fmt.Errorf("%w: state of region %d: %w", ErrCorrupt, region, err)
+	}
+	return s, nil
 }
 
 func loadApplyState(db *engine.DB, region uint64) (index, term uint64, err error) {

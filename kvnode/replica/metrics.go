@@ -14,6 +14,9 @@ type Metrics struct {
 	readIndexes    prometheus.Counter
 	leaderChanges  prometheus.Counter
 	splits         prometheus.Counter
+	merges         prometheus.Counter
+	changes        prometheus.Counter
+	snapshots      *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics. A nil registerer is allowed.
@@ -40,6 +43,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		readIndexes:    counter("read_index_total", "Reads that had to ask the quorum."),
 		leaderChanges:  counter("leader_changes_total", "Times a replica became or ceased to be leader."),
 		splits:         counter("splits_total", "Splits applied."),
+		merges:         counter("merges_total", "Merges applied to their target."),
+		changes:        counter("membership_changes_total", "Changes of membership applied."),
+		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "cairn", Subsystem: "replica", Name: "snapshots_total", Help: "Snapshots that began to be sent, or were installed.",
+		}, []string{"what"}),
 	}
 	if reg != nil {
 		reg.MustRegister(m.all()...)
@@ -50,7 +58,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.proposals, m.proposalBytes, m.perMessage, m.rejected, m.commit, m.apply,
-		m.appliedEntries, m.readIndexes, m.leaderChanges, m.splits,
+		m.appliedEntries, m.readIndexes, m.leaderChanges, m.splits, m.merges, m.changes, m.snapshots,
 	}
 }
 

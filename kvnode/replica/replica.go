@@ -24,6 +24,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -34,7 +35,9 @@ import (
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/kvnode/raftlog"
+	"github.com/cairndb/cairn/kvnode/rafttransport"
 	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/replpb"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -53,8 +56,32 @@ type Host interface {
 	Done(n int)
 	// Schedule asks for a visit of r, soon, and again if one is running.
 	Schedule(r *Replica)
-	// Send passes messages on to other stores. They may be lost.
-	Send(r *Replica, msgs []*raftpb.Message)
+	// Send passes messages on to other stores. They may be lost. The host owns msgs.
+	Send(msgs []rafttransport.Message)
+	// SendSnapshot sends m, a MsgSnap, with the state that goes with it, closes that, and
+	// tells SnapshotSent what became of it.
+	SendSnapshot(r *Replica, m rafttransport.Message, state *engine.RangeSnapshot)
+	// Install calls r.Install, from a goroutine of its own, for the snapshot that Raft
+	// has accepted. DropSnapshot tells that Raft did not want what was received.
+	Install(r *Replica, s *replpb.SnapshotMeta)
+	DropSnapshot(r *Replica)
+	// Installed tells that r.Install is done and the region has a new range.
+	Installed(r *Replica, before *kvpb.Region)
+	// Merging tells, again and again, that r is the source of a merge. The host has a
+	// leader of the target on this store propose c, or r roll the merge back.
+	Merging(r *Replica, m *replpb.PrepareMerge, c *replpb.CommitMerge)
+	// Absorb calls Absorb of the source's replica. Merged tells that target has taken
+	// source over, whose replica has ended.
+	Absorb(target *Replica, c *replpb.CommitMerge)
+	Merged(target *Replica, before, source *kvpb.Region)
+	// Superseded says whether the store knows of a later replica of a region than the
+	// given peer: one that waits for a snapshot, or the tombstone of one that was removed.
+	Superseded(region, peer uint64) bool
+	// Background runs fn on a goroutine of the host, with a context that ends with it.
+	Background(fn func(ctx context.Context))
+	// Remove tells that the replica is not a member of its region any more and has
+	// ended. The host calls Destroy and forgets it.
+	Remove(r *Replica)
 	// Split opens replicas for the regions that a split of r made. Their state is durable.
 	Split(r *Replica, children []Child)
 	// Changed tells that the region or its leadership changed.
@@ -73,8 +100,12 @@ type Child struct {
 
 // Options of Open. All fields are required unless said otherwise.
 type Options struct {
-	Region  *kvpb.Region // taken over
+	// State is the durable state of the region. Taken over. A replica that waits for
+	// its first snapshot has a region with an id only.
+	State   *replpb.RegionState
 	StoreID uint64
+	// Peer is this replica, for one that waits for its first snapshot. Else it is found in the region.
+	Peer    *kvpb.Peer
 	Host    Host
 	Engine  *engine.DB
 	Log     *raftlog.DB
@@ -95,6 +126,13 @@ type Options struct {
 	Started time.Duration
 	// Now is a clock that never goes back and runs while the machine sleeps.
 	Now func() time.Duration
+	// QuietTicks is after how many ticks without work a group stops ticking. 0 means never.
+	QuietTicks int
+	// DownAfter is after how long without a word a peer is reported as down.
+	DownAfter time.Duration
+	// MaxLogBytes is the size of the log above which it is cut although a replica
+	// still needs it; that one gets a snapshot.
+	MaxLogBytes int64
 }
 
 // Replica is one copy of one region. See the package comment for what may be
@@ -116,15 +154,22 @@ type Replica struct {
 	ready   chan struct{} // closed when this replica first serves as leader
 	ended   chan struct{} // closed when no visit will do anything any more
 
+	hash    atomic.Pointer[Hash]
+	peers   atomic.Pointer[PeerHealth]    // as the leader sees them
+	changed atomic.Pointer[chan struct{}] // closed at the next publish
+
 	in struct { // what a visit takes
 		mu        sync.Mutex // protects the fields below
 		durable   []*raftpb.Message
-		msgs      []*raftpb.Message
+		msgs      []rafttransport.Message
+		calls     []func()
 		proposals []*proposal
 		reads     []*read
 		ticks     bool
 		campaign  bool
 		truncate  uint64
+		installed *installation
+		absorbed  *absorbed
 		closed    bool
 	}
 
@@ -132,7 +177,8 @@ type Replica struct {
 
 	rn          *raft.RawNode
 	storage     *raftlog.Storage
-	region      *kvpb.Region // immutable value
+	state       *replpb.RegionState // immutable value
+	region      *kvpb.Region        // of state
 	locks       *mvcc.LockIndex
 	term        uint64
 	lead        uint64
@@ -141,8 +187,21 @@ type Replica struct {
 	inflight    []*proposal // given to Raft, in log order
 	reading     []*read     // waiting for the quorum or for the state machine
 	nextRead    uint64
-	appliedKey  []byte // of the apply state
-	quiet       bool   // needs no ticks
+	appliedKey  []byte                   // of the apply state
+	quiet       bool                     // needs no ticks
+	idleTicks   int                      // since anything happened
+	barred      uint64                   // term in which no lease is granted any more
+	removed     bool                     // not a member of the region any more
+	installing  *raftpb.Message          // a MsgStorageAppend whose snapshot is being installed
+	installed   *installation            // set when that is done
+	absorbing   *absorption              // a merge that waits for its source
+	outgoing    []outgoing               // snapshots Raft has asked for
+	sending     map[uint64]bool          // peers that a snapshot is on its way to
+	strangers   map[uint64]*kvpb.Peer    // senders that are not in the region, by id
+	low         uint64                   // log index that every replica has, as the leader has told
+	lastSeen    map[uint64]time.Duration // of other peers, while leading
+	checkTicks  int                      // since lastSeen was looked at
+	lost        lostLeader
 	taken       taken
 	ab          applyBatch
 	over        bool // no visit does anything any more
@@ -158,42 +217,64 @@ type Slot struct {
 // Open makes the replica of a region from its durable state. It is passive until
 // it is first scheduled.
 func Open(o Options) (*Replica, error) {
+	region := o.State.GetRegion()
 	r := &Replica{
-		id: o.Region.GetId(), o: o, host: o.Host, region: o.Region, locks: o.Locks,
-		log:   o.Logger.With("region", o.Region.GetId()),
+		id: region.GetId(), o: o, host: o.Host, state: o.State, region: region, locks: o.Locks, peer: o.Peer,
+		log:   o.Logger.With("region", region.GetId()),
 		ready: make(chan struct{}),
 		ended: make(chan struct{}),
 	}
 	r.nextID.Store(rand.Uint64())
+	r.changed.Store(new(make(chan struct{})))
+	r.peers.Store(&PeerHealth{})
 	r.appliedKey = localKey(r.id, kindApplied)
-	for _, p := range o.Region.GetPeers() {
-		if p.GetStoreId() == o.StoreID {
-			r.peer = p
-		}
+	if p := peerOn(region, o.StoreID); p != nil {
+		r.peer = p
 	}
 	if r.peer == nil {
 		return nil, fmt.Errorf("replica: region %d has no peer on store %d", r.id, o.StoreID)
 	}
-	index, term, err := loadApplyState(o.Engine, r.id)
-	if err != nil {
-		return nil, err
-	}
-	r.applied.Store(index)
-	r.appliedTerm = term
-	if r.locks == nil {
-		if err := r.loadLocks(); err != nil {
+	if r.initialised() {
+		index, term, err := loadApplyState(o.Engine, r.id)
+		if err != nil {
 			return nil, err
 		}
+		r.applied.Store(index)
+		r.appliedTerm = term
+		if r.locks == nil {
+			if r.locks, err = loadLocks(o.Engine, region); err != nil {
+				return nil, err
+			}
+		}
+	} else {
+		r.locks = mvcc.NewLockIndex()
 	}
-	if r.storage, err = o.Log.Load(r.id, index, voters(o.Region), r); err != nil {
+	if err := r.openRaft(); err != nil {
 		return nil, err
+	}
+	r.term = r.rn.BasicStatus().GetTerm()
+	r.publish()
+	r.in.campaign = r.alone()
+	return r, nil
+}
+
+// openRaft opens the log and the Raft group's member.
+func (r *Replica) openRaft() (err error) {
+	applied := r.applied.Load()
+	r.storage, err = r.o.Log.Load(raftlog.LoadOptions{
+		Region: r.id, Owner: r, Conf: confState(r.region), Applied: applied, AppliedTerm: r.appliedTerm,
+		AppliedAlone: applied > 0 && (applied == r.state.GetSnapshotIndex() || applied == r.state.GetMergeIndex()),
+		Snapshot:     r.makeSnapshot,
+	})
+	if err != nil {
+		return err
 	}
 	r.rn, err = raft.NewRawNode(&raft.Config{
 		ID:                        r.peer.GetId(),
-		ElectionTick:              o.ElectionTicks,
-		HeartbeatTick:             o.HeartbeatTicks,
+		ElectionTick:              r.o.ElectionTicks,
+		HeartbeatTick:             r.o.HeartbeatTicks,
 		Storage:                   r.storage,
-		Applied:                   index,
+		Applied:                   applied,
 		AsyncStorageWrites:        true,
 		MaxSizePerMsg:             512 << 10,
 		MaxCommittedSizePerReady:  4 << 20,
@@ -208,34 +289,36 @@ func Open(o Options) (*Replica, error) {
 		Logger:                    raftLogger{r.log},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("replica: region %d: %w", r.id, err)
+		return fmt.Errorf("replica: region %d: %w", r.id, err)
 	}
-	st := r.rn.BasicStatus()
-	r.term = st.GetTerm()
-	r.publish()
-	r.in.campaign = r.alone()
-	return r, nil
+	return nil
 }
 
-// loadLocks reads the lock index from the region's range.
-func (r *Replica) loadLocks() error {
-	r.locks = mvcc.NewLockIndex()
-	it, err := r.o.Engine.NewIter(engine.IterOptions{CF: engine.CFLock, Lower: r.region.GetStartKey(), Upper: r.region.GetEndKey()})
+// initialised says whether the replica has a state; without one it waits for a snapshot.
+func (r *Replica) initialised() bool { return len(r.region.GetPeers()) > 0 }
+
+// loadLocks reads the lock index of a region's range.
+func loadLocks(db *engine.DB, region *kvpb.Region) (*mvcc.LockIndex, error) {
+	locks := mvcc.NewLockIndex()
+	it, err := db.NewIter(engine.IterOptions{CF: engine.CFLock, Lower: region.GetStartKey(), Upper: region.GetEndKey()})
 	if err != nil {
-		return fmt.Errorf("replica: region %d: %w", r.id, err)
+		return nil, fmt.Errorf("replica: region %d: %w", region.GetId(), err)
 	}
-	if err := r.locks.Load(it); err != nil {
-		_ = it.Close()
-		return fmt.Errorf("replica: region %d: %w", r.id, err)
+	if err := errors.Join(locks.Load(it), it.Close()); err != nil {
+		return nil, fmt.Errorf("replica: region %d: %w", region.GetId(), err)
 	}
-	return it.Close()
+	return locks, nil
 }
 
 // ID returns the region's id.
 func (r *Replica) ID() uint64 { return r.id }
 
-// Peer returns this copy's place in the region.
+// Peer returns this copy's place in the region. Its role may be out of date: the
+// region in View knows.
 func (r *Replica) Peer() *kvpb.Peer { return r.peer }
+
+// Changed returns a channel that is closed when View changes. Take it before View.
+func (r *Replica) Changed() <-chan struct{} { return *r.changed.Load() }
 
 // View returns how commands see the region now.
 func (r *Replica) View() *View { return r.view.Load() }
@@ -257,16 +340,6 @@ func (r *Replica) Ended() <-chan struct{} { return r.ended }
 func (r *Replica) alone() bool {
 	peers := r.region.GetPeers()
 	return len(peers) == 1 && peers[0].GetId() == r.peer.GetId() && peers[0].GetRole() == kvpb.PeerRole_PEER_ROLE_VOTER
-}
-
-func voters(region *kvpb.Region) []uint64 {
-	ids := make([]uint64, 0, len(region.GetPeers()))
-	for _, p := range region.GetPeers() {
-		if p.GetRole() == kvpb.PeerRole_PEER_ROLE_VOTER {
-			ids = append(ids, p.GetId())
-		}
-	}
-	return ids
 }
 
 // raftLogger passes Raft's own log on; it narrates, so all but trouble is debug.

@@ -193,10 +193,10 @@ func TestAReplayedSplitDoesNotResetAChild(t *testing.T) {
 	require.NoError(t, b.Close())
 	s.openReplica(Child{Region: child})
 	require.Nil(t, c.await("split", c.async(func() *kvpb.RegionError { return v.ProposeSplit(context.Background(), splitAt("m")) })))
-	regions, err := LoadRegions(s.engine)
+	regions, _, err := LoadStates(s.engine)
 	require.NoError(t, err)
 	require.Len(t, regions, 2)
-	require.Equal(t, uint64(9), regions[1].GetEpoch().GetVersion())
+	require.Equal(t, uint64(9), regions[1].GetRegion().GetEpoch().GetVersion())
 }
 
 func TestImpossibleSplitsAreRefused(t *testing.T) {
@@ -281,7 +281,7 @@ func TestACommandOfAnotherTermOrVersionHasNoEffect(t *testing.T) {
 		b := set(r.o.Engine, "k", "v")
 		e := &raftpb.Entry{Index: &index, Term: &term, Data: append(appendHeader(nil, cmd), b.Repr()...)}
 		require.NoError(t, b.Close())
-		require.NoError(t, r.apply([]*raftpb.Entry{e}))
+		require.NoError(t, r.applyEntries([]*raftpb.Entry{e}))
 		require.Equal(t, index, r.AppliedIndex())
 		require.Empty(t, c.stores[0].get("k"))
 	}

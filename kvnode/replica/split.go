@@ -2,10 +2,10 @@ package replica
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 
-	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/replpb"
@@ -60,7 +60,7 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 	children, rest, err := splitRegion(r.region, s)
 	if err != nil {
 		r.ab.index, r.ab.term = e.GetIndex(), e.GetTerm()
-		r.answer(p, invalidSplit(err.Error()))
+		r.answer(p, invalidAdmin(err.Error()))
 		return nil
 	}
 	if err := r.commitApplied(false); err != nil {
@@ -68,31 +68,40 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 	}
 	b := r.o.Engine.NewBatch()
 	r.ab.b, r.ab.index, r.ab.term = b, e.GetIndex(), e.GetTerm()
-	for _, c := range children {
-		known, err := r.regionKnown(c.GetId())
-		if err != nil {
+	fates := make([]childFate, len(children))
+	for i, c := range children {
+		if fates[i], err = r.fateOf(c); err != nil {
 			return err
 		}
-		if known {
-			continue // it has a life of its own, which must not begin again
-		}
-		if err := Bootstrap(b, c); err != nil {
-			return err
+		if fates[i] == childBegins {
+			if err := Bootstrap(b, c); err != nil {
+				return err
+			}
 		}
 	}
-	if err := setRegionState(b, &replpb.RegionState{Region: rest}); err != nil {
+	state := proto.CloneOf(r.state)
+	state.Region = rest
+	if err := setRegionState(b, state); err != nil {
 		return err
 	}
 	if err := r.commitApplied(true); err != nil {
 		return err
 	}
 	old, locks := r.region, r.locks
-	r.region, r.locks = rest, mvcc.NewLockIndex()
+	r.setState(state)
+	r.locks = mvcc.NewLockIndex()
 	r.view.Store(&View{r: r, meta: rest, term: r.term, locks: r.locks}) // serves nothing while the index is cut
 	out := make([]Child, 0, len(children))
-	for _, c := range children {
+	for i, c := range children {
 		right := locks.Split(c.GetEndKey())
-		out = append(out, Child{Region: c, Locks: locks})
+		switch fates[i] {
+		case childBegins:
+			out = append(out, Child{Region: c, Locks: locks})
+		case childGone:
+			if err := r.o.Engine.ClearRange(context.Background(), c.GetStartKey(), c.GetEndKey()); err != nil {
+				return err
+			}
+		}
 		locks = right
 	}
 	r.locks = locks
@@ -107,8 +116,27 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 	return nil
 }
 
-// regionKnown says whether the database has a state of a region, a tombstone included.
-func (r *Replica) regionKnown(id uint64) (bool, error) {
-	_, found, err := r.o.Engine.Get(engine.CFLocal, localKey(id, kindState))
-	return found, err
+// childFate is what becomes of a child of a split on this store.
+type childFate int
+
+const (
+	childBegins childFate = iota
+	childLives            // it has a life of its own, which must not begin again
+	childGone             // its replica here was removed, or replaced, since: so is the data
+)
+
+func (r *Replica) fateOf(child *kvpb.Region) (childFate, error) {
+	known, err := LoadState(r.o.Engine, child.GetId())
+	if err != nil {
+		return 0, err
+	}
+	self := peerOn(child, r.o.StoreID)
+	switch {
+	case known != nil && known.GetState() != replpb.ReplicaState_REPLICA_STATE_TOMBSTONE:
+		return childLives, nil
+	case self == nil || r.host.Superseded(child.GetId(), self.GetId()):
+		return childGone, nil
+	default:
+		return childBegins, nil
+	}
 }

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,12 @@ type View struct {
 	meta    *kvpb.Region
 	term    uint64
 	leading bool
-	leader  *kvpb.Peer // nil when unknown
-	locks   *mvcc.LockIndex
+	merging bool // takes no reads and no writes
+	barred  bool // never has a lease: every read asks the quorum
+	// mergeIndex is of the merge under way, for its rollback.
+	mergeIndex uint64
+	leader     *kvpb.Peer // nil when unknown
+	locks      *mvcc.LockIndex
 	// lease is the time of Options.Now until which reads may be served without
 	// asking anyone; 0 before this term's first entry is applied.
 	lease atomic.Int64
@@ -89,8 +94,9 @@ func (v *View) ReadReady(ctx context.Context) *kvpb.RegionError {
 
 // CheckLease returns nil if the view is current and leased at a clock read
 // taken within the call. Whoever opened an iterator before has read under this view.
+// A view without leases need only be current: ReadReady has had it confirmed.
 func (v *View) CheckLease() *kvpb.RegionError {
-	if !v.leased() {
+	if !v.barred && !v.leased() {
 		if v.leading && v.r.view.Load() == v {
 			return readIndexNotReady(v.r.id)
 		}
@@ -110,8 +116,12 @@ func (v *View) outdated() *kvpb.RegionError {
 // refuse is what the current view answers to a command admitted under another.
 func (v *View) refuse(version uint64) *kvpb.RegionError {
 	switch {
+	case len(v.meta.GetPeers()) == 0:
+		return notInitialized(v.r.id)
 	case !v.leading:
 		return notLeader(v.r.id, v.leader)
+	case v.merging:
+		return mergingMode(v.r.id)
 	case v.meta.GetEpoch().GetVersion() != version:
 		return epochNotMatch(v.meta)
 	default:
@@ -147,21 +157,19 @@ func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
 // ProposeSplit cuts the region and waits until that is applied here.
 func (v *View) ProposeSplit(ctx context.Context, s *replpb.Split) *kvpb.RegionError {
 	if _, _, err := splitRegion(v.meta, s); err != nil {
-		return invalidSplit(err.Error())
+		return invalidAdmin(err.Error())
 	}
-	body, err := (&replpb.AdminCommand{Epoch: v.meta.GetEpoch(), Cmd: &replpb.AdminCommand_Split{Split: s}}).MarshalVT()
-	if err != nil {
-		return invalidSplit(err.Error())
-	}
-	p := v.newProposal(commandAdmin)
-	p.payload = append(p.payload, body...)
-	return v.propose(ctx, p)
+	return v.proposeAdmin(ctx, &replpb.AdminCommand{Epoch: v.meta.GetEpoch(), Cmd: &replpb.AdminCommand_Split{Split: s}}, false)
 }
 
 func (v *View) propose(ctx context.Context, p *proposal) *kvpb.RegionError {
 	if v.r.view.Load() != v || !v.leading {
-		p.release()
+		p.release() // never queued
 		return v.outdated()
+	}
+	if v.merging && !p.merging {
+		p.release()
+		return mergingMode(v.r.id)
 	}
 	if !v.r.enqueueProposal(p) {
 		p.release()
@@ -184,5 +192,12 @@ func readIndexNotReady(region uint64) *kvpb.RegionError {
 	return &kvpb.RegionError{
 		Message: "leadership has to be confirmed first",
 		Kind:    &kvpb.RegionError_ReadIndexNotReady{ReadIndexNotReady: &kvpb.ReadIndexNotReady{RegionId: region}},
+	}
+}
+
+func notInitialized(region uint64) *kvpb.RegionError {
+	return &kvpb.RegionError{
+		Message: fmt.Sprintf("the replica of region %d waits for its first snapshot", region),
+		Kind:    &kvpb.RegionError_RegionNotInitialized{RegionNotInitialized: &kvpb.RegionNotInitialized{RegionId: region}},
 	}
 }

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cairndb/cairn/kvnode/rafttransport"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"go.etcd.io/raft/v3/tracker"
 )
 
 // Limits of one message of proposals; what is left waits for the next round of
@@ -33,13 +33,27 @@ func (r *Replica) Visit() {
 	if r.over {
 		return
 	}
+	if r.installing != nil && !r.takeInstalled() || r.absorbing != nil && !r.takeAbsorbed() {
+		return
+	}
 	t := &r.taken
 	r.take(t)
+	if t.work() && !r.alone() {
+		r.wake()
+	}
 	if t.tick {
 		r.tick()
 	}
 	r.stepDurable(t.durable)
 	r.stepMessages(t.msgs)
+	for _, call := range t.calls {
+		call()
+	}
+	if r.over {
+		r.refuseAll(t.proposals, t.reads)
+		t.forget()
+		return
+	}
 	if t.campaign {
 		if err := r.rn.Campaign(); err != nil {
 			r.log.Warn("campaign", "err", err)
@@ -53,26 +67,91 @@ func (r *Replica) Visit() {
 	r.advance()
 	for len(rest) > 0 && !r.over {
 		rest = r.packProposals(rest)
-		r.advance()
+		if !r.paused() {
+			r.advance()
+		}
 	}
 	t.forget()
+	if r.over || r.paused() {
+		return
+	}
+	switch {
+	case r.removed:
+		r.end("the replica was removed")
+		r.host.Remove(r)
 	// What a lone replica has given to Raft needs nobody else; it is finished.
-	if t.closed && !r.over && (len(r.inflight) == 0 || !r.alone()) {
-		r.storage.Release()
+	case t.closed && (len(r.inflight) == 0 || !r.alone()):
 		r.end("the store is closing")
 	}
+}
+
+// paused says whether Raft must wait: for a snapshot to be installed, or for the
+// source of a merge.
+func (r *Replica) paused() bool { return r.installing != nil || r.absorbing != nil }
+
+// takeInstalled returns false while a snapshot is being installed.
+func (r *Replica) takeInstalled() bool {
+	r.in.mu.Lock()
+	done := r.in.installed
+	r.in.installed = nil
+	r.in.mu.Unlock()
+	if done == nil {
+		return false
+	}
+	r.finishInstall(done)
+	return !r.over
 }
 
 // end answers everybody who waits, at the end of the replica.
 func (r *Replica) end(reason string) {
 	r.over = true
+	r.rest()
+	r.closeSnapshots()
+	r.storage.Release()
 	r.drop(reason)
 	r.failReads(regionNotFound(r.id))
+	r.leading = false
+	r.view.Store(&View{r: r, meta: r.region, term: r.term, locks: r.locks})
+	r.in.mu.Lock()
+	r.in.closed = true
+	proposals, reads, calls := r.in.proposals, r.in.reads, r.in.calls
+	r.in.proposals, r.in.reads, r.in.calls, r.in.msgs = nil, nil, nil, nil
+	r.in.mu.Unlock()
+	r.refuseAll(proposals, reads)
+	for _, call := range calls {
+		call() // it finds that the replica is over
+	}
+	close(*r.changed.Load())
 	close(r.ended)
+}
+
+// refuseAll answers what came too late.
+func (r *Replica) refuseAll(proposals []*proposal, reads []*read) {
+	for _, p := range proposals {
+		if p.state.CompareAndSwap(proposalQueued, proposalTaken) {
+			r.reject("propose", p, regionNotFound(r.id))
+		}
+	}
+	for _, rd := range reads {
+		rd.done <- regionNotFound(r.id)
+	}
+}
+
+// fail ends the replica, and the process with it: it cannot go on.
+func (r *Replica) fail(err error) {
+	r.end("the replica has failed")
+	r.host.Fatal(r, err)
 }
 
 func (r *Replica) tick() {
 	r.rn.Tick()
+	r.idleTicks++
+	r.replaceLostLeader()
+	if r.checkTicks++; r.checkTicks >= r.o.ElectionTicks {
+		r.checkTicks = 0
+		r.checkPeers()
+	}
+	r.tickMerge()
 	for _, rd := range r.reading {
 		if rd.id > 0 && rd.index == 0 {
 			if rd.ticks++; rd.ticks >= readRetryTicks {
@@ -102,16 +181,49 @@ func (r *Replica) stepDurable(appends []*raftpb.Message) {
 			}
 		}
 	}
-	if len(out) > 0 {
-		r.host.Send(r, out)
+	r.send(out)
+}
+
+func (r *Replica) stepMessages(msgs []rafttransport.Message) {
+	for _, env := range msgs {
+		m := env.Raft
+		if r.answerStranger(env) || r.forgottenPromise(m) {
+			continue
+		}
+		if peerByID(r.region, env.From.GetId()) == nil {
+			if r.strangers == nil {
+				r.strangers = map[uint64]*kvpb.Peer{}
+			}
+			r.strangers[env.From.GetId()] = env.From
+		}
+		r.keepFrom(env.Low)
+		if m.GetType() == raftpb.MsgHeartbeat && string(m.GetContext()) == quietContext {
+			if r.followQuiet(m) {
+				continue
+			}
+			m.Context = nil
+		}
+		r.wakeFor(m)
+		r.step(m)
+		if m.GetType() == raftpb.MsgSnap {
+			r.advance()
+			if r.installing == nil {
+				r.host.DropSnapshot(r)
+			}
+		}
+		if r.paused() || r.over {
+			// What follows is for the state to come; it will be sent again.
+			return
+		}
 	}
 }
 
-func (r *Replica) stepMessages(msgs []*raftpb.Message) {
-	for _, m := range msgs {
-		if !r.forgottenPromise(m) {
-			r.step(m)
-		}
+// wakeFor wakes the replica for a message, unless that is part of the group's coming to rest.
+func (r *Replica) wakeFor(m *raftpb.Message) {
+	if m.GetType() != raftpb.MsgHeartbeat && m.GetType() != raftpb.MsgHeartbeatResp {
+		r.wake()
+	} else if r.quiet {
+		r.wake()
 	}
 }
 
@@ -122,6 +234,9 @@ func (r *Replica) stepMessages(msgs []*raftpb.Message) {
 func (r *Replica) forgottenPromise(m *raftpb.Message) bool {
 	if t := m.GetType(); t != raftpb.MsgVote && t != raftpb.MsgPreVote {
 		return false
+	}
+	if !r.initialised() {
+		return true // it has no vote to give
 	}
 	if string(m.GetContext()) == campaignTransfer || len(voters(r.region)) == 1 {
 		return false
@@ -139,11 +254,21 @@ func (r *Replica) packProposals(ps []*proposal) (rest []*proposal) {
 	if len(ps) == 0 {
 		return nil
 	}
+	if ps[0].change != nil {
+		if p := ps[0]; p.state.CompareAndSwap(proposalQueued, proposalTaken) {
+			if cur := r.view.Load(); p.view != cur || !cur.leading {
+				r.reject("propose", p, cur.refuse(p.view.meta.GetEpoch().GetVersion()))
+			} else {
+				r.proposeChange(p)
+			}
+		}
+		return ps[1:]
+	}
 	slab := make([]raftpb.Entry, min(len(ps), maxPackedProposals))
 	entries := make([]*raftpb.Entry, 0, len(slab))
 	first, bytes, n := len(r.inflight), 0, 0
 	cur := r.view.Load()
-	for n < len(ps) && len(entries) < len(slab) && (bytes == 0 || bytes+len(ps[n].payload) <= maxPackedBytes) {
+	for n < len(ps) && ps[n].change == nil && len(entries) < len(slab) && (bytes == 0 || bytes+len(ps[n].payload) <= maxPackedBytes) {
 		p := ps[n]
 		n++
 		if !p.state.CompareAndSwap(proposalQueued, proposalTaken) {
@@ -152,6 +277,17 @@ func (r *Replica) packProposals(ps []*proposal) (rest []*proposal) {
 		if p.view != cur || !cur.leading {
 			r.reject("propose", p, cur.refuse(p.view.meta.GetEpoch().GetVersion()))
 			continue
+		}
+		if cur.merging && !p.merging {
+			r.reject("propose", p, mergingMode(r.id))
+			continue
+		}
+		if p.check != nil {
+			if refusal := p.check(); refusal != nil {
+				r.reject("propose", p, refusal)
+				continue
+			}
+			cur = r.view.Load()
 		}
 		e := &slab[len(entries)]
 		e.Data = p.payload
@@ -196,7 +332,7 @@ func (r *Replica) reject(at string, p *proposal, err *kvpb.RegionError) {
 // advance hands on whatever Raft is ready with, until there is nothing.
 func (r *Replica) advance() {
 	r.serveReads()
-	for !r.over && r.rn.HasReady() {
+	for !r.over && !r.paused() && r.rn.HasReady() {
 		rd := r.rn.Ready()
 		if rd.SoftState != nil || rd.HardState != nil && rd.GetTerm() != r.term {
 			r.noticeLeadership()
@@ -216,6 +352,10 @@ func (r *Replica) handOn(msgs []*raftpb.Message) {
 	for _, m := range msgs {
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
+			if !raft.IsEmptySnap(m.Snapshot) {
+				r.beginInstall(m)
+				continue
+			}
 			r.storage.Submit(m)
 		case raft.LocalApplyThread:
 			apply = m
@@ -223,15 +363,16 @@ func (r *Replica) handOn(msgs []*raftpb.Message) {
 			out = append(out, m)
 		}
 	}
-	if len(out) > 0 {
-		r.host.Send(r, out)
-	}
-	if apply == nil {
+	r.send(out)
+	if apply == nil || r.over {
 		return
 	}
-	if err := r.apply(apply.GetEntries()); err != nil {
-		r.end("the replica has failed")
-		r.host.Fatal(r, fmt.Errorf("replica: region %d: apply: %w", r.id, err))
+	if err := r.applyEntries(apply.GetEntries()); err != nil {
+		r.fail(fmt.Errorf("replica: region %d: apply: %w", r.id, err))
+		return
+	}
+	if r.absorbing != nil {
+		r.absorbing.apply = apply
 		return
 	}
 	for _, m := range apply.GetResponses() {
@@ -270,7 +411,7 @@ func (r *Replica) drop(reason string) {
 // publish makes the present epoch, term and leadership the current view. Everything
 // admitted under the view before is refused from here on.
 func (r *Replica) publish() {
-	v := &View{r: r, meta: r.region, term: r.term, leading: r.leading, locks: r.locks}
+	v := &View{r: r, meta: r.region, term: r.term, leading: r.leading, locks: r.locks, merging: r.merging() != nil, barred: r.barred == r.term, mergeIndex: r.state.GetMergeIndex()}
 	for _, p := range r.region.GetPeers() {
 		if p.GetId() == r.lead {
 			v.leader = p
@@ -278,13 +419,19 @@ func (r *Replica) publish() {
 	}
 	r.view.Store(v)
 	r.grantAlone()
+	close(*r.changed.Swap(new(make(chan struct{}))))
+}
+
+// mayLease says whether a lease may be granted to a view.
+func (r *Replica) mayLease(v *View) bool {
+	return v.leading && !v.merging && !v.barred && r.appliedTerm == v.term
 }
 
 // grantAlone leases the view to a replica that is its own quorum, once an entry
 // of its term is applied.
 func (r *Replica) grantAlone() {
 	v := r.view.Load()
-	if !v.leading || r.appliedTerm != v.term || !r.alone() {
+	if !r.mayLease(v) || !r.alone() {
 		return
 	}
 	v.lease.Store(forever)
@@ -306,10 +453,13 @@ func (r *Replica) renew(sent time.Duration) {
 	if !v.leading || r.appliedTerm != v.term || r.alone() {
 		return
 	}
+	r.served()
+	if !r.mayLease(v) {
+		return
+	}
 	if until := int64(sent + r.o.Lease); until > v.lease.Load() {
 		v.lease.Store(until)
 	}
-	r.served()
 }
 
 // serveReads moves the waiting reads on.
@@ -324,6 +474,8 @@ func (r *Replica) serveReads() {
 		switch {
 		case rd.view != cur || !cur.leading:
 			rd.done <- cur.refuse(rd.view.meta.GetEpoch().GetVersion())
+		case cur.merging:
+			rd.done <- mergingMode(r.id)
 		case r.appliedTerm != cur.term:
 			kept = append(kept, rd) // the term's first entry is on its way
 		case cur.leased():
@@ -376,16 +528,6 @@ func (r *Replica) failReads(err *kvpb.RegionError) {
 	r.reading = r.reading[:0]
 }
 
-// noticeQuiet lets the ticker sleep for a replica that leads alone: nothing in
-// its group depends on time.
-func (r *Replica) noticeQuiet() {
-	quiet := r.leading && r.alone() && r.appliedTerm == r.term
-	if quiet != r.quiet {
-		r.quiet = quiet
-		r.host.SetAwake(r, !quiet)
-	}
-}
-
 // truncate drops log entries up to index if that is worth it.
 func (r *Replica) truncate(index uint64) {
 	first, err := r.storage.FirstIndex()
@@ -393,7 +535,13 @@ func (r *Replica) truncate(index uint64) {
 		r.log.Error("first index of the log", "err", err)
 		return
 	}
-	index = min(index, r.applied.Load(), r.matched())
+	index = min(index, r.applied.Load())
+	if !r.alone() {
+		index = min(index, r.low)
+	}
+	if m := r.merging(); m != nil {
+		index = min(index, m.GetMinIndex())
+	}
 	_, bytes := r.storage.Size()
 	if index < first || index-first+1 < truncateEntries && bytes < truncateBytes {
 		return
@@ -401,15 +549,4 @@ func (r *Replica) truncate(index uint64) {
 	if err := r.storage.Truncate(index); err != nil {
 		r.log.Error("truncate the log", "err", err)
 	}
-}
-
-// matched is what every other replica is known to have, for a leader; others
-// keep nothing for anybody.
-func (r *Replica) matched() uint64 {
-	low := ^uint64(0)
-	if !r.leading || r.alone() {
-		return low
-	}
-	r.rn.WithProgress(func(_ uint64, _ raft.ProgressType, pr tracker.Progress) { low = min(low, pr.Match) })
-	return low
 }

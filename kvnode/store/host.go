@@ -1,11 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"context"
 
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/rafttransport"
 	"github.com/cairndb/cairn/kvnode/replica"
 	"github.com/cairndb/cairn/proto/kvpb"
-	"go.etcd.io/raft/v3/raftpb"
+	"github.com/cairndb/cairn/proto/replpb"
 )
 
 // host is the store as its replicas see it.
@@ -19,9 +22,9 @@ func (h host) Done(n int) { h.s.flow.done(n) }
 
 func (h host) Schedule(r *replica.Replica) { h.s.sched.schedule(r) }
 
-func (h host) Send(r *replica.Replica, msgs []*raftpb.Message) {
+func (h host) Send(msgs []rafttransport.Message) {
 	if h.s.o.Transport != nil {
-		h.s.o.Transport.Send(r.View().Meta(), msgs)
+		h.s.o.Transport.Send(msgs)
 	}
 }
 
@@ -29,9 +32,25 @@ func (h host) SetAwake(r *replica.Replica, awake bool) { h.s.ticker.setAwake(r, 
 
 func (h host) Changed(r *replica.Replica) { h.s.report.changed(r) }
 
+func (h host) Background(fn func(ctx context.Context)) { h.s.wg.Go(func() { fn(h.s.ctx) }) }
+
 func (h host) Fatal(r *replica.Replica, err error) {
+	if h.s.ctx.Err() != nil {
+		return // what was under way has been given up
+	}
 	h.s.log.Error("a replica cannot go on", "region", r.ID(), "err", err)
 	h.s.o.OnFatal(err.Error())
+}
+
+// Superseded implements replica.Host.
+func (h host) Superseded(region, peer uint64) bool {
+	s := h.s
+	if r := s.find(region); r != nil && r.Peer().GetId() > peer {
+		return true
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.tombstones[region] >= peer
 }
 
 // Split opens the replicas of the regions a split made. The parent's leader also
@@ -40,19 +59,150 @@ func (h host) Split(parent *replica.Replica, children []replica.Child) {
 	s := h.s
 	lead := parent.View().Leading()
 	for _, c := range children {
-		if s.find(c.Region.GetId()) != nil {
-			continue // it was open before the split was carried out a second time
+		waiting := s.find(c.Region.GetId())
+		if waiting == nil {
+			s.openChild(parent, c, lead)
+			continue
 		}
-		r, err := s.openReplica(c.Region, c)
-		if err != nil {
-			h.Fatal(parent, err)
-			return
-		}
-		if lead {
-			r.Campaign()
-		}
+		// A replica that waits for its first snapshot gives way. What it has written to
+		// the log must be there before that is read.
+		s.wg.Go(func() {
+			waiting.Abandon()
+			<-waiting.Ended()
+			s.raftlog.Barrier()
+			s.openChild(parent, c, lead)
+		})
 	}
 	s.mu.Lock()
 	s.byStart.Set(string(parent.View().Meta().GetStartKey()), parent)
 	s.mu.Unlock()
+}
+
+func (s *Store) openChild(parent *replica.Replica, c replica.Child, lead bool) {
+	if s.ctx.Err() != nil {
+		return
+	}
+	r, err := s.openReplica(replica.Options{State: &replpb.RegionState{Region: c.Region}, Locks: c.Locks})
+	if err != nil {
+		host{s}.Fatal(parent, err)
+		return
+	}
+	if lead {
+		r.Campaign()
+	} else {
+		s.sched.schedule(r)
+	}
+	s.replayVote(r)
+}
+
+// Remove destroys a replica that is not a member of its region any more.
+func (h host) Remove(r *replica.Replica) {
+	s := h.s
+	s.mu.Lock()
+	s.tombstones[r.ID()] = max(s.tombstones[r.ID()], r.Peer().GetId())
+	s.mu.Unlock()
+	s.wg.Go(func() {
+		if err := r.Destroy(s.ctx); err != nil {
+			h.Fatal(r, err)
+			return
+		}
+		s.forget(r)
+		s.report.forget(r)
+	})
+}
+
+// forget drops a replica that has ended.
+func (s *Store) forget(r *replica.Replica) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	start := string(r.View().Meta().GetStartKey())
+	if have, ok := s.byStart.Get(start); ok && have == r {
+		s.byStart.Delete(start)
+	}
+	s.regions.CompareAndDelete(r.ID(), r)
+}
+
+// Installed implements replica.Host: a snapshot has given r a new range.
+func (h host) Installed(r *replica.Replica, before *kvpb.Region) {
+	h.s.moved(r, before)
+}
+
+// moved files r under its new start key.
+func (s *Store) moved(r *replica.Replica, before *kvpb.Region) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have, ok := s.byStart.Get(string(before.GetStartKey())); ok && have == r {
+		s.byStart.Delete(string(before.GetStartKey()))
+	}
+	s.byStart.Set(string(r.View().Meta().GetStartKey()), r)
+}
+
+// Absorb implements replica.Host.
+func (h host) Absorb(target *replica.Replica, c *replpb.CommitMerge) {
+	source := h.s.find(c.GetSource().GetId())
+	if source == nil {
+		target.AbsorbFailed(c.GetSource().GetId())
+		return
+	}
+	source.Absorb(target, c)
+}
+
+// Merged implements replica.Host: target has taken over the range of source.
+func (h host) Merged(target *replica.Replica, before, source *kvpb.Region) {
+	s := h.s
+	if r := s.find(source.GetId()); r != nil {
+		s.mu.Lock()
+		s.tombstones[r.ID()] = max(s.tombstones[r.ID()], r.Peer().GetId())
+		s.mu.Unlock()
+		s.forget(r)
+		s.report.forget(r)
+	}
+	s.moved(target, before)
+	s.wg.Go(func() {
+		if err := s.raftlog.Remove(source.GetId()); err != nil && s.ctx.Err() == nil {
+			s.log.Error("remove the log of a merged region", "region", source.GetId(), "err", err)
+		}
+	})
+}
+
+// overlapping returns the replicas whose range meets [start, end), in key order.
+func (s *Store) overlapping(start, end []byte) []*replica.Replica {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []*replica.Replica
+	s.byStart.Descend(string(start), func(_ string, r *replica.Replica) bool {
+		if e := r.View().Meta().GetEndKey(); len(e) == 0 || bytes.Compare(e, start) > 0 {
+			out = append(out, r)
+		}
+		return false
+	})
+	s.byStart.Ascend(string(start), func(k string, r *replica.Replica) bool {
+		if len(end) > 0 && k >= string(end) {
+			return false
+		}
+		if len(out) == 0 || out[0] != r {
+			out = append(out, r)
+		}
+		return true
+	})
+	return out
+}
+
+// hasData says whether there is anything of users in [start, end).
+func (s *Store) hasData(start, end []byte) (bool, error) {
+	for _, cf := range []engine.CF{engine.CFLock, engine.CFWrite, engine.CFDefault} {
+		it, err := s.engine.NewIter(engine.IterOptions{CF: cf, Lower: start, Upper: end})
+		if err != nil {
+			return false, err
+		}
+		some := it.First()
+		err = it.Err()
+		if cerr := it.Close(); err == nil {
+			err = cerr
+		}
+		if some || err != nil {
+			return some, err
+		}
+	}
+	return false, nil
 }

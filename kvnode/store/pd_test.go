@@ -76,6 +76,19 @@ func (p *fakePD) GetRegionByID(_ context.Context, id uint64) (*kvpb.Region, *kvp
 	return nil, nil, pdclient.ErrRegionNotFound
 }
 
+func (p *fakePD) GetRegion(_ context.Context, key []byte) (*kvpb.Region, *kvpb.Peer, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.regions {
+		if string(r.GetStartKey()) <= string(key) && (len(r.GetEndKey()) == 0 || string(key) < string(r.GetEndKey())) {
+			return r, nil, nil
+		}
+	}
+	return nil, nil, pdclient.ErrRegionNotFound
+}
+
+func (p *fakePD) OnRegionStep(fn func(*pdpb.RegionHeartbeatResponse)) {}
+
 func (p *fakePD) AskSplit(_ context.Context, region *kvpb.Region, n int) ([]*pdpb.SplitID, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

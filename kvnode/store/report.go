@@ -21,8 +21,9 @@ type reporter struct {
 	start  time.Time
 
 	wake  chan struct{} // holds a token when dirty is not empty
-	mu    sync.Mutex    // protects dirty
+	mu    sync.Mutex    // protects the fields below
 	dirty map[*replica.Replica]struct{}
+	gone  []*replica.Replica // replicas that written need not know any more
 
 	written map[*replica.Replica]uint64 // bytes written at the last report; of run only
 }
@@ -68,11 +69,25 @@ func (p *reporter) run() {
 		case <-storeClock.C:
 			p.reportStore()
 		case <-regionClock.C:
+			p.mu.Lock()
+			for _, r := range p.gone {
+				delete(p.written, r)
+			}
+			p.gone = nil
+			p.mu.Unlock()
 			for _, r := range p.s.replicas() {
 				p.reportRegion(r, p.size(r))
 			}
 		}
 	}
+}
+
+// forget drops what is kept of a replica that is gone.
+func (p *reporter) forget(r *replica.Replica) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.dirty, r)
+	p.gone = append(p.gone, r)
 }
 
 func (p *reporter) reportStore() {
@@ -113,6 +128,11 @@ func (p *reporter) reportRegion(r *replica.Replica, size uint64) {
 	req := &pdpb.RegionHeartbeatRequest{
 		Region: v.Meta(), Leader: &kvpb.Peer{Id: r.Peer().GetId(), StoreId: r.Peer().GetStoreId(), Role: r.Peer().GetRole()},
 		Term: v.Term(), ApproximateBytes: size, WrittenBytes: written - p.written[r],
+	}
+	health := r.Peers()
+	req.PendingPeers = health.Pending
+	for _, d := range health.Down {
+		req.DownPeers = append(req.DownPeers, &pdpb.DownPeer{Peer: d.Peer, DownSeconds: uint32(d.For / time.Second)})
 	}
 	p.written[r] = written
 	ctx, cancel := context.WithTimeout(p.ctx, reportTimeout)

@@ -24,19 +24,21 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/raftlog"
+	"github.com/cairndb/cairn/kvnode/rafttransport"
 	"github.com/cairndb/cairn/kvnode/replica"
 	"github.com/cairndb/cairn/kvnode/txncmd"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
+	"github.com/cairndb/cairn/proto/replpb"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tidwall/btree"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // PD is what a store asks of the placement driver; a pdclient.Client is one.
@@ -46,17 +48,12 @@ type PD interface {
 	Bootstrap(ctx context.Context, store *kvpb.Store, region *kvpb.Region) error
 	AllocIDs(ctx context.Context, n int) (first uint64, err error)
 	PutStore(ctx context.Context, store *kvpb.Store) error
+	GetRegion(ctx context.Context, key []byte) (*kvpb.Region, *kvpb.Peer, error)
 	GetRegionByID(ctx context.Context, id uint64) (*kvpb.Region, *kvpb.Peer, error)
 	AskSplit(ctx context.Context, region *kvpb.Region, n int) ([]*pdpb.SplitID, error)
 	StoreHeartbeat(ctx context.Context, stats *pdpb.StoreStats) (*pdpb.StoreHeartbeatResponse, error)
 	RegionHeartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest) error
-}
-
-// Transport carries messages between the replicas of a region on different
-// stores. Send does not block; messages may be lost, but those of one region and
-// receiver that arrive do so in order. Received messages enter by Store.Receive.
-type Transport interface {
-	Send(region *kvpb.Region, msgs []*raftpb.Message)
+	OnRegionStep(fn func(*pdpb.RegionHeartbeatResponse))
 }
 
 // Options of Open. The zero value of a field means its default.
@@ -73,8 +70,8 @@ type Options struct {
 	Version string
 	// Labels of the store, for placement.
 	Labels []*kvpb.StoreLabel
-	// Transport to other stores. Nil means there are none.
-	Transport Transport
+	// Transport to other stores; it calls Handler's methods. Nil means there are none.
+	Transport rafttransport.Transport
 
 	// Tick is Raft's unit of time. 0 means 100 ms.
 	Tick time.Duration
@@ -83,6 +80,21 @@ type Options struct {
 	// Lease is how long a leader serves reads without hearing of a quorum. 0 means
 	// eight tenths of the election timeout, which is also the maximum.
 	Lease time.Duration
+	// QuietTicks is after how many idle ticks a region stops ticking. 0 means 20; less than 0 never.
+	QuietTicks int
+	// DownAfter is after how long a silent peer is reported to PD. 0 means 5 s.
+	DownAfter time.Duration
+	// StaleAfter is after how long without a leader a replica asks PD whether it is
+	// still wanted. 0 means 15 s.
+	StaleAfter time.Duration
+	// MaxLogBytes is the size of a region's log above which it is cut although a
+	// replica lags; that one gets a snapshot. 0 means 64 MiB.
+	MaxLogBytes int64
+	// RegionSplitBytes is the size of the pieces a region is cut into when it has
+	// grown to RegionMaxBytes. 0 means 64 MiB and 96 MiB.
+	RegionSplitBytes, RegionMaxBytes uint64
+	// SplitInterval is how often the sizes of regions that grow are looked at. 0 means 2 s.
+	SplitInterval time.Duration
 	// TrimInterval is how often logs are truncated. 0 means 2 s.
 	TrimInterval time.Duration
 	// StoreHeartbeat and RegionHeartbeat are how often PD hears of the store and
@@ -116,6 +128,7 @@ func (o *Options) setDefaults() error {
 	}{
 		{&o.Tick, 100 * time.Millisecond}, {&o.TrimInterval, 2 * time.Second},
 		{&o.StoreHeartbeat, time.Second}, {&o.RegionHeartbeat, 30 * time.Second},
+		{&o.DownAfter, 5 * time.Second}, {&o.StaleAfter, 15 * time.Second}, {&o.SplitInterval, 2 * time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -126,6 +139,22 @@ func (o *Options) setDefaults() error {
 	}
 	if o.ElectionTicks == 0 {
 		o.ElectionTicks = 10
+	}
+	if o.QuietTicks == 0 {
+		o.QuietTicks = 20
+	}
+	o.QuietTicks = max(o.QuietTicks, 0)
+	if o.MaxLogBytes == 0 {
+		o.MaxLogBytes = 64 << 20
+	}
+	if o.RegionMaxBytes == 0 {
+		o.RegionMaxBytes = max(96<<20, o.RegionSplitBytes*3/2)
+	}
+	if o.RegionSplitBytes == 0 {
+		o.RegionSplitBytes = o.RegionMaxBytes * 2 / 3
+	}
+	if o.RegionSplitBytes > o.RegionMaxBytes {
+		return fmt.Errorf("store: regions are split at %d bytes into pieces of %d", o.RegionMaxBytes, o.RegionSplitBytes)
 	}
 	longest := o.Tick * time.Duration(o.ElectionTicks) * 8 / 10
 	if o.Lease == 0 {
@@ -162,11 +191,21 @@ type Store struct {
 	now     func() time.Duration // the clock of leases
 	started time.Duration        // by now
 
-	regions sync.Map // region id -> *replica.Replica
+	regions sync.Map     // region id -> *replica.Replica
+	making  sync.Mutex   // held while a message makes a replica
+	steps   sync.Map     // region id -> struct{}: what PD wants of it is under way
+	sending atomic.Int32 // snapshots
 
-	mu      sync.RWMutex                         // protects byStart
-	byStart *btree.Map[string, *replica.Replica] // start key -> replica; regions do not overlap
+	mu sync.RWMutex // protects the fields below
+	// byStart has the replicas that have a state, by start key; they do not overlap.
+	byStart    *btree.Map[string, *replica.Replica]
+	tombstones map[uint64]uint64                // region -> greatest peer id that was removed here
+	incoming   map[uint64]*incoming             // snapshots being received or installed, by region
+	votes      map[uint64]rafttransport.Message // last request for a vote of a region that a split is about to make
+	lost       map[uint64]time.Duration         // stores that nothing is heard of, and when they were heard last
 
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
 	stop     chan struct{}
 	stopOnce sync.Once
 	wg       sync.WaitGroup
@@ -181,7 +220,12 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
-	s := &Store{o: o, log: o.Logger, byStart: &btree.Map[string, *replica.Replica]{}, stop: make(chan struct{})}
+	s := &Store{
+		o: o, log: o.Logger, byStart: &btree.Map[string, *replica.Replica]{}, stop: make(chan struct{}),
+		tombstones: map[uint64]uint64{}, incoming: map[uint64]*incoming{}, votes: map[uint64]rafttransport.Message{},
+		lost: map[uint64]time.Duration{},
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -202,13 +246,16 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.ticker = newTicker(o.Tick)
 	s.flow = newFlow()
 	s.report = newReporter(s)
-	if err := s.openReplicas(); err != nil {
+	s.o.PD.OnRegionStep(s.takeStep)
+	if err := s.openReplicas(ctx); err != nil {
 		return nil, err
 	}
 	s.wg.Go(func() { s.ticker.run(s.stop) })
 	s.wg.Go(func() { s.flow.run(s.engine, s.stop) })
 	s.wg.Go(s.trim)
 	s.wg.Go(s.report.run)
+	s.wg.Go(s.watchSizes)
+	s.wg.Go(s.watchStale)
 	return s, s.awaitReady(ctx)
 }
 
@@ -241,34 +288,71 @@ func (s *Store) openDatabases() (err error) {
 	return err
 }
 
-// openReplicas opens the replicas of all regions that are here.
-func (s *Store) openReplicas() error {
-	regions, err := replica.LoadRegions(s.engine)
+// openReplicas opens the replicas of all regions that are here. They begin to work
+// when all are open: a merge in one's log needs the other.
+func (s *Store) openReplicas(ctx context.Context) error {
+	states, tombstones, err := replica.LoadStates(s.engine)
 	if err != nil {
 		return err
 	}
-	if err := checkDisjoint(regions); err != nil {
+	for _, t := range tombstones {
+		s.tombstones[t.GetRegion().GetId()] = t.GetRemovedPeerId()
+	}
+	if err := errors.Join(checkDisjoint(states), s.dropSnapshotFiles()); err != nil {
 		return err
 	}
-	for _, region := range regions {
-		r, err := s.openReplica(region, replica.Child{})
-		if err != nil {
+	if err := s.clearOrphans(ctx, states); err != nil {
+		return err
+	}
+	for _, state := range states {
+		if _, err := s.openReplica(replica.Options{State: state}); err != nil {
 			return err
 		}
+	}
+	for _, r := range s.replicas() {
 		s.sched.schedule(r)
 	}
-	s.log.Info("store is open", "regions", len(regions), "address", s.o.Address)
+	s.log.Info("store is open", "regions", len(states), "address", s.o.Address)
 	return nil
+}
+
+// clearOrphans removes data that belongs to no region: a crash came between the
+// tombstone of a replica and the removal of its data.
+func (s *Store) clearOrphans(ctx context.Context, states []*replpb.RegionState) error {
+	next := []byte{}
+	clear := func(start, end []byte) error {
+		some, err := s.hasData(start, end)
+		if err != nil || !some {
+			return err
+		}
+		s.o.Logger.Warn("data of no region is removed", "start", fmt.Sprintf("%x", start), "end", fmt.Sprintf("%x", end))
+		return s.engine.ClearRange(ctx, start, end)
+	}
+	for _, st := range sortByStart(states) {
+		if bytes.Compare(next, st.GetRegion().GetStartKey()) < 0 {
+			if err := clear(next, st.GetRegion().GetStartKey()); err != nil {
+				return err
+			}
+		}
+		if next = st.GetRegion().GetEndKey(); len(next) == 0 {
+			return nil
+		}
+	}
+	return clear(next, nil)
+}
+
+func sortByStart(states []*replpb.RegionState) []*replpb.RegionState {
+	return slices.SortedFunc(slices.Values(states), func(a, b *replpb.RegionState) int {
+		return bytes.Compare(a.GetRegion().GetStartKey(), b.GetRegion().GetStartKey())
+	})
 }
 
 // checkDisjoint makes sure that no key is in two regions: with both open, the
 // same row would live two lives.
-func checkDisjoint(regions []*kvpb.Region) error {
-	sorted := slices.SortedFunc(slices.Values(regions), func(a, b *kvpb.Region) int {
-		return bytes.Compare(a.GetStartKey(), b.GetStartKey())
-	})
+func checkDisjoint(states []*replpb.RegionState) error {
+	sorted := sortByStart(states)
 	for i := 1; i < len(sorted); i++ {
-		a, b := sorted[i-1], sorted[i]
+		a, b := sorted[i-1].GetRegion(), sorted[i].GetRegion()
 		if len(a.GetEndKey()) == 0 || bytes.Compare(a.GetEndKey(), b.GetStartKey()) > 0 {
 			return fmt.Errorf("%w: regions %d and %d overlap at key %x", replica.ErrCorrupt, a.GetId(), b.GetId(), b.GetStartKey())
 		}
@@ -276,22 +360,25 @@ func checkDisjoint(regions []*kvpb.Region) error {
 	return nil
 }
 
-// openReplica opens one replica, of child.Region if that is set, and makes it known.
-func (s *Store) openReplica(region *kvpb.Region, child replica.Child) (*replica.Replica, error) {
-	r, err := replica.Open(replica.Options{
-		Region: region, Locks: child.Locks, StoreID: s.meta.GetId(),
-		Host: host{s}, Engine: s.engine, Log: s.raftlog, Metrics: s.replica, Logger: s.log,
-		ElectionTicks: s.o.ElectionTicks, HeartbeatTicks: s.o.HeartbeatTicks,
-		Tick: s.o.Tick, Lease: s.o.Lease, Now: s.now, Started: s.started,
-	})
+// openReplica opens one replica, of o.State, and makes it known. The caller
+// schedules it.
+func (s *Store) openReplica(o replica.Options) (*replica.Replica, error) {
+	o.StoreID, o.Host, o.Engine, o.Log = s.meta.GetId(), host{s}, s.engine, s.raftlog
+	o.Metrics, o.Logger = s.replica, s.log
+	o.ElectionTicks, o.HeartbeatTicks, o.QuietTicks = s.o.ElectionTicks, s.o.HeartbeatTicks, s.o.QuietTicks
+	o.Tick, o.Lease, o.Now, o.Started = s.o.Tick, s.o.Lease, s.now, s.started
+	o.DownAfter, o.MaxLogBytes = s.o.DownAfter, s.o.MaxLogBytes
+	r, err := replica.Open(o)
 	if err != nil {
 		return nil, err
 	}
 	s.sched.assign(r)
 	s.mu.Lock()
-	s.byStart.Set(string(region.GetStartKey()), r)
+	if region := o.State.GetRegion(); len(region.GetPeers()) > 0 {
+		s.byStart.Set(string(region.GetStartKey()), r)
+	}
+	s.regions.Store(r.ID(), r)
 	s.mu.Unlock()
-	s.regions.Store(region.GetId(), r)
 	s.ticker.setAwake(r, true)
 	return r, nil
 }
@@ -321,18 +408,25 @@ func (s *Store) awaitReady(ctx context.Context) error {
 // single replica have begun are finished; others are answered as undetermined. Only the first call does anything.
 func (s *Store) Close() error {
 	first := false
-	s.stopOnce.Do(func() { first = true; close(s.stop) })
+	s.stopOnce.Do(func() {
+		first = true
+		close(s.stop)
+		s.mu.Lock() // nothing begins any more that Close would have to wait for
+		s.cancel()
+		s.mu.Unlock()
+	})
 	if !first {
 		return nil
 	}
 	if s.report != nil {
 		s.report.cancel()
 	}
-	s.wg.Wait()
 	if s.sched != nil {
 		s.closeReplicas()
+		s.wg.Wait() // snapshots being sent, installed; removals
 		s.sched.stop()
 	}
+	s.wg.Wait()
 	var err error
 	if s.raftlog != nil {
 		err = errors.Join(err, s.raftlog.Close())
@@ -358,12 +452,13 @@ func (s *Store) closeReplicas() {
 	closed := make(map[*replica.Replica]bool)
 	for more := true; more; {
 		more = false
-		for _, r := range s.replicas() {
-			if !closed[r] {
+		s.regions.Range(func(_, v any) bool {
+			if r := v.(*replica.Replica); !closed[r] {
 				closed[r], more = true, true
 				r.Close()
 			}
-		}
+			return true
+		})
 		for r := range closed {
 			<-r.Ended()
 		}
@@ -379,7 +474,7 @@ func (s *Store) Meta() *kvpb.Store { return s.meta }
 // Engine is the database of the store's state.
 func (s *Store) Engine() *engine.DB { return s.engine }
 
-// replicas returns all replicas in the order of their keys.
+// replicas returns all replicas that have a state, in the order of their keys.
 func (s *Store) replicas() []*replica.Replica {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -392,16 +487,4 @@ func (s *Store) find(region uint64) *replica.Replica {
 		return nil
 	}
 	return r.(*replica.Replica)
-}
-
-// Receive takes messages for a region's replica from another store. Messages for
-// regions that are not here are dropped: their senders try again.
-func (s *Store) Receive(region uint64, msgs []*raftpb.Message) {
-	r := s.find(region)
-	if r == nil {
-		return
-	}
-	for _, m := range msgs {
-		r.Step(m)
-	}
 }

@@ -9,11 +9,14 @@ import (
 	"testing"
 
 	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/raftlog"
 	"github.com/cairndb/cairn/kvnode/replica"
 	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/replpb"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/goleak"
 )
 
@@ -312,7 +315,7 @@ func TestLogsAreTrimmedBelowWhatIsDurable(t *testing.T) {
 	trimmed := seen[r]
 	require.Nil(t, put(t.Context(), s, "after", "v")) // its visit finds the request to truncate
 	s.raftlog.Barrier()
-	log, err := s.raftlog.Load(r.ID(), r.AppliedIndex(), nil, nil)
+	log, err := s.raftlog.Load(raftlog.LoadOptions{Region: r.ID(), Applied: r.AppliedIndex(), Conf: &raftpb.ConfState{}})
 	require.NoError(t, err)
 	first, err := log.FirstIndex()
 	require.NoError(t, err)
@@ -329,12 +332,12 @@ func TestLogsAreTrimmedBelowWhatIsDurable(t *testing.T) {
 }
 
 func TestOverlappingRegionsAreRefused(t *testing.T) {
-	region := func(id uint64, start, end string) *kvpb.Region {
-		return &kvpb.Region{Id: id, StartKey: []byte(start), EndKey: []byte(end)}
+	region := func(id uint64, start, end string) *replpb.RegionState {
+		return &replpb.RegionState{Region: &kvpb.Region{Id: id, StartKey: []byte(start), EndKey: []byte(end)}}
 	}
-	require.NoError(t, checkDisjoint([]*kvpb.Region{region(3, "m", ""), region(1, "", "c"), region(2, "c", "m")}))
-	for _, other := range []*kvpb.Region{region(2, "b", "m"), region(2, "", "a"), region(2, "", "")} {
-		require.ErrorIs(t, checkDisjoint([]*kvpb.Region{region(1, "", "c"), other}), replica.ErrCorrupt)
+	require.NoError(t, checkDisjoint([]*replpb.RegionState{region(3, "m", ""), region(1, "", "c"), region(2, "c", "m")}))
+	for _, other := range []*replpb.RegionState{region(2, "b", "m"), region(2, "", "a"), region(2, "", "")} {
+		require.ErrorIs(t, checkDisjoint([]*replpb.RegionState{region(1, "", "c"), other}), replica.ErrCorrupt)
 	}
 }
 

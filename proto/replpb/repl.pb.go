@@ -188,6 +188,8 @@ type RegionState struct {
 	// Of a tombstone: the id of the replica that was here. A replica with this or a
 	// smaller id never comes back.
 	RemovedPeerId uint64 `protobuf:"varint,5,opt,name=removed_peer_id,json=removedPeerId,proto3" json:"removed_peer_id,omitempty"`
+	// Log index of the snapshot that was last installed here, 0 for none.
+	SnapshotIndex uint64 `protobuf:"varint,6,opt,name=snapshot_index,json=snapshotIndex,proto3" json:"snapshot_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +255,13 @@ func (x *RegionState) GetMergeIndex() uint64 {
 func (x *RegionState) GetRemovedPeerId() uint64 {
 	if x != nil {
 		return x.RemovedPeerId
+	}
+	return 0
+}
+
+func (x *RegionState) GetSnapshotIndex() uint64 {
+	if x != nil {
+		return x.SnapshotIndex
 	}
 	return 0
 }
@@ -1014,14 +1023,15 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"StoreIdent\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x19\n" +
-	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"\xe9\x01\n" +
+	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"\x90\x02\n" +
 	"\vRegionState\x121\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1b.cairn.repl.v1.ReplicaStateR\x05state\x12+\n" +
 	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x121\n" +
 	"\x05merge\x18\x03 \x01(\v2\x1b.cairn.repl.v1.PrepareMergeR\x05merge\x12\x1f\n" +
 	"\vmerge_index\x18\x04 \x01(\x04R\n" +
 	"mergeIndex\x12&\n" +
-	"\x0fremoved_peer_id\x18\x05 \x01(\x04R\rremovedPeerId\"T\n" +
+	"\x0fremoved_peer_id\x18\x05 \x01(\x04R\rremovedPeerId\x12%\n" +
+	"\x0esnapshot_index\x18\x06 \x01(\x04R\rsnapshotIndex\"T\n" +
 	"\n" +
 	"ApplyState\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +

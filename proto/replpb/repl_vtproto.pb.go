@@ -93,6 +93,11 @@ func (m *RegionState) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.SnapshotIndex != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.SnapshotIndex))
+		i--
+		dAtA[i] = 0x30
+	}
 	if m.RemovedPeerId != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.RemovedPeerId))
 		i--
@@ -964,6 +969,9 @@ func (m *RegionState) SizeVT() (n int) {
 	if m.RemovedPeerId != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.RemovedPeerId))
 	}
+	if m.SnapshotIndex != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.SnapshotIndex))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -1542,6 +1550,25 @@ func (m *RegionState) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.RemovedPeerId |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field SnapshotIndex", wireType)
+			}
+			m.SnapshotIndex = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.SnapshotIndex |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -3382,6 +3409,25 @@ func (m *RegionState) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.RemovedPeerId |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field SnapshotIndex", wireType)
+			}
+			m.SnapshotIndex = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.SnapshotIndex |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -1,0 +1,280 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/pdpb"
+	"github.com/cairndb/cairn/proto/replpb"
+)
+
+// stepTimeout bounds one step that PD asks for.
+const stepTimeout = 10 * time.Second
+
+// takeStep begins what PD wants of a region led here, unless an earlier step of that
+// region is still under way: PD repeats what was not done.
+func (s *Store) takeStep(step *pdpb.RegionHeartbeatResponse) {
+	if step.GetStep() == nil {
+		return
+	}
+	r := s.find(step.GetRegionId())
+	if r == nil {
+		return
+	}
+	if _, busy := s.steps.LoadOrStore(step.GetRegionId(), struct{}{}); busy {
+		return
+	}
+	begin := func() {
+		defer s.steps.Delete(step.GetRegionId())
+		ctx, cancel := context.WithTimeout(s.ctx, stepTimeout)
+		defer cancel()
+		if refused := s.doStep(ctx, r, step); refused != nil {
+			s.log.Info("a step that PD wants was not done", "region", r.ID(), "step", fmt.Sprintf("%T", step.GetStep()), "why", refused.GetMessage())
+		}
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.ctx.Err() == nil {
+		s.wg.Go(begin)
+	}
+}
+
+func (s *Store) doStep(ctx context.Context, r *replica.Replica, step *pdpb.RegionHeartbeatResponse) *kvpb.RegionError {
+	v := r.View()
+	if !v.Leading() {
+		return &kvpb.RegionError{Message: "the region is not led here"}
+	}
+	if have, want := v.Meta().GetEpoch(), step.GetEpoch(); want != nil && (have.GetVersion() != want.GetVersion() || have.GetConfVer() != want.GetConfVer()) {
+		return &kvpb.RegionError{Message: "the region has changed"}
+	}
+	switch want := step.GetStep().(type) {
+	case *pdpb.RegionHeartbeatResponse_ChangePeers:
+		return v.ProposeChange(ctx, changeOf(want.ChangePeers, v.Meta()))
+	case *pdpb.RegionHeartbeatResponse_TransferLeader:
+		var refused *kvpb.RegionError
+		for _, p := range want.TransferLeader.GetPeers() {
+			if refused = v.TransferLeader(ctx, p.GetId()); refused == nil {
+				return nil
+			}
+		}
+		return refused
+	case *pdpb.RegionHeartbeatResponse_Split:
+		return s.splitNow(ctx, v, want.Split.GetKeys())
+	case *pdpb.RegionHeartbeatResponse_Merge:
+		return s.mergeInto(ctx, v, want.Merge.GetTarget())
+	default:
+		return &kvpb.RegionError{Message: "an unknown step"}
+	}
+}
+
+var changeTypes = map[pdpb.ChangePeer_Type]replpb.PeerChangeType{
+	pdpb.ChangePeer_ADD_VOTER:   replpb.PeerChangeType_PEER_CHANGE_TYPE_ADD_VOTER,
+	pdpb.ChangePeer_ADD_LEARNER: replpb.PeerChangeType_PEER_CHANGE_TYPE_ADD_LEARNER,
+	pdpb.ChangePeer_REMOVE:      replpb.PeerChangeType_PEER_CHANGE_TYPE_REMOVE,
+}
+
+func changeOf(step *pdpb.ChangePeersStep, _ *kvpb.Region) *replpb.ChangePeers {
+	c := &replpb.ChangePeers{}
+	for _, p := range step.GetChanges() {
+		c.Changes = append(c.Changes, &replpb.PeerChange{Type: changeTypes[p.GetType()], Peer: p.GetPeer()})
+	}
+	return c
+}
+
+// mergeInto begins the merge of a region into a neighbour, which must be as PD
+// describes it on this store too.
+func (s *Store) mergeInto(ctx context.Context, v *replica.View, target *kvpb.Region) *kvpb.RegionError {
+	t := s.find(target.GetId())
+	if t == nil {
+		return &kvpb.RegionError{Message: "the neighbour has no replica here"}
+	}
+	have := t.View().Meta()
+	if have.GetEpoch().GetVersion() != target.GetEpoch().GetVersion() || have.GetEpoch().GetConfVer() != target.GetEpoch().GetConfVer() {
+		return &kvpb.RegionError{Message: "the neighbour has changed"}
+	}
+	return v.ProposeMerge(ctx, have)
+}
+
+// Merging implements replica.Host.
+func (h host) Merging(r *replica.Replica, m *replpb.PrepareMerge, c *replpb.CommitMerge) {
+	s := h.s
+	if _, busy := s.steps.LoadOrStore(r.ID(), struct{}{}); busy {
+		return
+	}
+	s.wg.Go(func() {
+		defer s.steps.Delete(r.ID())
+		ctx, cancel := context.WithTimeout(s.ctx, stepTimeout)
+		defer cancel()
+		s.driveMerge(ctx, r, m, c)
+	})
+}
+
+// driveMerge takes the next step of a merge whose source is r, if it is up to this store.
+func (s *Store) driveMerge(ctx context.Context, r *replica.Replica, m *replpb.PrepareMerge, c *replpb.CommitMerge) {
+	want := m.GetTarget().GetEpoch()
+	t := s.find(m.GetTarget().GetId())
+	if t == nil {
+		s.settleMerge(ctx, r, m)
+		return
+	}
+	v := t.View()
+	have := v.Meta().GetEpoch()
+	switch {
+	case have.GetVersion() == want.GetVersion() && have.GetConfVer() == want.GetConfVer():
+		if v.Leading() {
+			if refused := v.ProposeCommitMerge(ctx, c); refused != nil {
+				s.log.Info("a merge has to wait", "source", r.ID(), "target", t.ID(), "why", refused.GetMessage())
+			}
+		}
+	case have.GetVersion() > want.GetVersion() || have.GetConfVer() > want.GetConfVer():
+		s.rollbackMerge(ctx, r)
+	}
+}
+
+func (s *Store) rollbackMerge(ctx context.Context, r *replica.Replica) {
+	v := r.View()
+	if !v.Leading() {
+		return
+	}
+	if refused := v.ProposeRollbackMerge(ctx); refused != nil {
+		s.log.Info("a merge is not rolled back yet", "source", r.ID(), "why", refused.GetMessage())
+	}
+}
+
+// settleMerge decides about a merge whose target has no replica on this store any
+// more: PD knows whether the target has taken the range over.
+func (s *Store) settleMerge(ctx context.Context, r *replica.Replica, m *replpb.PrepareMerge) {
+	now, _, err := s.o.PD.GetRegion(ctx, r.View().Meta().GetStartKey())
+	if err != nil {
+		return
+	}
+	want := m.GetTarget().GetEpoch()
+	switch {
+	case now.GetId() != r.ID() && now.GetEpoch().GetVersion() > r.View().Meta().GetEpoch().GetVersion():
+		s.goneBy(r, now) // merged, and this store is not among the target's
+	case now.GetId() == r.ID():
+		if t, _, err := s.o.PD.GetRegionByID(ctx, m.GetTarget().GetId()); err == nil &&
+			(t.GetEpoch().GetVersion() > want.GetVersion() || t.GetEpoch().GetConfVer() > want.GetConfVer()) {
+			s.rollbackMerge(ctx, r)
+		}
+	}
+}
+
+// watchStale asks PD about replicas that have had no leader for a while: perhaps
+// their region goes on without them.
+func (s *Store) watchStale() {
+	clock := time.NewTicker(s.o.StaleAfter / 3)
+	defer clock.Stop()
+	without := map[*replica.Replica]time.Time{}
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-clock.C:
+		}
+		now := time.Now()
+		alive := map[*replica.Replica]bool{}
+		s.regions.Range(func(_, x any) bool {
+			r := x.(*replica.Replica)
+			alive[r] = true
+			if v := r.View(); v.Leader() != nil || v.Leading() {
+				delete(without, r)
+			} else if since, known := without[r]; !known {
+				without[r] = now
+			} else if now.Sub(since) >= s.o.StaleAfter {
+				without[r] = now
+				s.checkStale(r)
+			}
+			return true
+		})
+		for r := range without {
+			if !alive[r] {
+				delete(without, r)
+			}
+		}
+	}
+}
+
+// checkStale ends r if PD knows that its region does not have it as a member.
+func (s *Store) checkStale(r *replica.Replica) {
+	ctx, cancel := context.WithTimeout(s.ctx, reportTimeout)
+	defer cancel()
+	meta := r.View().Meta()
+	now, _, err := s.o.PD.GetRegionByID(ctx, r.ID())
+	if err != nil && len(meta.GetPeers()) > 0 {
+		// Merged away, or PD is new to its office; the range tells.
+		now, _, err = s.o.PD.GetRegion(ctx, meta.GetStartKey())
+		if err != nil || now.GetId() == r.ID() || now.GetEpoch().GetVersion() <= meta.GetEpoch().GetVersion() {
+			return
+		}
+		if s.find(now.GetId()) != nil {
+			return // its replica here will take the range over
+		}
+	}
+	if err == nil {
+		s.goneBy(r, now)
+	}
+}
+
+// goneBy ends r unless a region that PD describes has it as a member.
+func (s *Store) goneBy(r *replica.Replica, now *kvpb.Region) {
+	for _, p := range now.GetPeers() {
+		if p.GetId() == r.Peer().GetId() || p.GetStoreId() == s.meta.GetId() && now.GetId() != r.ID() {
+			return
+		}
+	}
+	epoch := now.GetEpoch()
+	if now.GetId() != r.ID() {
+		epoch = &kvpb.RegionEpoch{ConfVer: ^uint64(0), Version: epoch.GetVersion()}
+	}
+	r.Gone(r.Peer().GetId(), epoch)
+}
+
+// EvictLeaders hands leadership of every region led here to another replica, until
+// none is left that can be handed over or ctx ends. It returns how many are left.
+func (s *Store) EvictLeaders(ctx context.Context) int {
+	for {
+		left, moved := 0, 0
+		for _, r := range s.replicas() {
+			v := r.View()
+			if !v.Leading() || len(v.Meta().GetPeers()) == 1 {
+				continue
+			}
+			left++
+			if s.handOver(ctx, v) {
+				moved++
+			}
+		}
+		if left == 0 || ctx.Err() != nil {
+			return left - moved
+		}
+		select {
+		case <-ctx.Done():
+			return left - moved
+		case <-time.After(evictPause):
+		}
+	}
+}
+
+const evictPause = 20 * time.Millisecond
+
+// handOver gives a region's leadership to any other voter that can take it.
+func (s *Store) handOver(ctx context.Context, v *replica.View) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for _, p := range v.Meta().GetPeers() {
+		if p.GetStoreId() == s.meta.GetId() || p.GetRole() != kvpb.PeerRole_PEER_ROLE_VOTER {
+			continue
+		}
+		s.mu.RLock()
+		_, lost := s.lost[p.GetStoreId()]
+		s.mu.RUnlock()
+		if !lost && v.TransferLeader(ctx, p.GetId()) == nil {
+			return true
+		}
+	}
+	return false
+}
