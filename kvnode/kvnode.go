@@ -16,6 +16,7 @@ import (
 	"github.com/cairndb/cairn/internal/rpc"
 	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/kvnode/kvrpc"
+	"github.com/cairndb/cairn/kvnode/rafttransport"
 	"github.com/cairndb/cairn/kvnode/store"
 	"github.com/cairndb/cairn/kvnode/txncmd"
 	"github.com/cairndb/cairn/pd/pdclient"
@@ -37,13 +38,18 @@ type Options struct {
 	Advertise string
 	// PD is the cluster's placement driver. Required; not closed by the node.
 	PD pdclient.Client
-	// TLS secures the service. Nil means plain text.
-	TLS *tls.Config
+	// TLS secures the service, PeerTLS the connections to other nodes. Nil means plain text.
+	TLS, PeerTLS *tls.Config
 	// Labels and Version are reported to PD.
 	Labels  []*kvpb.StoreLabel
 	Version string
 	// CacheBytes and MemTableBytes size the state database; see engine.Options.
 	CacheBytes, MemTableBytes int64
+	// Raft's timing and the sizes of regions: see store.Options.
+	Tick                             time.Duration
+	HeartbeatTicks, ElectionTicks    int
+	Lease                            time.Duration
+	RegionSplitBytes, RegionMaxBytes uint64
 	// StartTimeout bounds how long New waits for PD. 0 means 30 s.
 	StartTimeout time.Duration
 	// Logger receives what happens. Nil discards it.
@@ -60,6 +66,7 @@ type Options struct {
 // Node is a running KV node. Its methods are safe for concurrent use.
 type Node struct {
 	store    *store.Store
+	raft     *rafttransport.Network // nil when only this process is served
 	server   *kvrpc.Server
 	listener net.Listener // nil when only this process is served
 	grpc     *grpc.Server
@@ -96,12 +103,23 @@ func New(o Options) (_ *Node, err error) {
 			o.Advertise = n.listener.Addr().String()
 		}
 	}
-	n.store, err = store.Open(ctx, store.Options{
+	so := store.Options{
 		Dir: o.DataDir, FS: o.FS, PD: o.PD, Address: o.Advertise, Version: o.Version, Labels: o.Labels,
+		Tick: o.Tick, HeartbeatTicks: o.HeartbeatTicks, ElectionTicks: o.ElectionTicks, Lease: o.Lease,
+		RegionSplitBytes: o.RegionSplitBytes, RegionMaxBytes: o.RegionMaxBytes,
 		CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
 		Logger: o.Logger, Registerer: o.Registerer, OnFatal: o.OnFatal,
-	})
-	if err != nil {
+	}
+	if n.listener != nil {
+		n.raft, err = rafttransport.New(rafttransport.Options{
+			Resolve: n.resolve(o.PD), TLS: o.PeerTLS, Now: store.Clock(), Logger: o.Logger, Registerer: o.Registerer,
+		})
+		if err != nil {
+			return nil, err
+		}
+		so.Transport = n.raft
+	}
+	if n.store, err = store.Open(ctx, so); err != nil {
 		return nil, err
 	}
 	n.server = kvrpc.New(kvrpc.Options{
@@ -111,9 +129,26 @@ func New(o Options) (_ *Node, err error) {
 	if n.listener != nil {
 		n.grpc = rpc.NewServer(rpc.ServerOptions{TLS: o.TLS, Logger: o.Logger})
 		n.server.Register(n.grpc)
+		n.raft.Register(n.grpc)
+		n.raft.Start(o.PD.ClusterID(), n.store.ID(), n.store)
 	}
 	return n, nil
 }
+
+// resolve finds the address of another store.
+func (n *Node) resolve(pd pdclient.Client) func(ctx context.Context, id uint64) (string, error) {
+	return func(ctx context.Context, id uint64) (string, error) {
+		s, err := pd.GetStore(ctx, id)
+		if err != nil {
+			return "", err
+		}
+		return s.GetAddress(), nil
+	}
+}
+
+// EvictLeaders hands leadership of all regions to other nodes, as far as there are
+// any that can take it, until ctx ends. It returns how many it still leads of those.
+func (n *Node) EvictLeaders(ctx context.Context) int { return n.store.EvictLeaders(ctx) }
 
 // Handler serves commands of this process.
 func (n *Node) Handler() kvclient.Handler { return n.server }
@@ -158,6 +193,9 @@ func (n *Node) Close() error {
 		}
 		if n.server != nil {
 			err = errors.Join(err, n.server.Close())
+		}
+		if n.raft != nil {
+			err = errors.Join(err, n.raft.Close())
 		}
 		if n.store != nil {
 			err = errors.Join(err, n.store.Close())

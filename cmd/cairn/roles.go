@@ -114,7 +114,7 @@ func runKV(cmd *cobra.Command, c *config) error {
 		}
 		o.Listen = c.Listen
 		if material != nil {
-			o.TLS = material.Server()
+			o.TLS, o.PeerTLS = material.Server(), material.Client()
 		}
 		node, err := kvnode.New(o)
 		if err != nil {

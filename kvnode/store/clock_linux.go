@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bootClock returns a clock for leases. It must run while the machine sleeps: a
+// Clock returns the clock for leases. It must run while the machine sleeps: a
 // leader that wakes up must not believe that its lease still holds. Go's own
 // monotonic clock stands still meanwhile.
-func bootClock() func() time.Duration {
+func Clock() func() time.Duration {
 	return func() time.Duration {
 		var ts unix.Timespec
 		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {

@@ -240,7 +240,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.log = o.Logger.With("store", s.meta.GetId())
 	s.metrics = newMetrics(s)
 	s.replica = replica.NewMetrics(o.Registerer)
-	s.now = bootClock()
+	s.now = Clock()
 	s.started = s.now()
 	s.sched = newScheduler()
 	s.ticker = newTicker(o.Tick)
