@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -206,6 +207,10 @@ func (s *Store) etcdConfig(members map[string]string, existing bool) (*embed.Con
 		return nil, fmt.Errorf("meta: address: %w", err)
 	}
 	cfg.AdvertisePeerUrls = []url.URL{*u}
+	if o.Address != "" {
+		// By this the others see that a member was there before; see startEtcd.
+		cfg.AdvertiseClientUrls = cfg.AdvertisePeerUrls
+	}
 	if o.Peer != nil {
 		ca, cert, key := o.Peer.Paths()
 		cfg.PeerTLSInfo.TrustedCAFile, cfg.PeerTLSInfo.CertFile, cfg.PeerTLSInfo.KeyFile = ca, cert, key
@@ -221,6 +226,11 @@ func (s *Store) etcdConfig(members map[string]string, existing bool) (*embed.Con
 		parts = append(parts, name+"="+o.peerURL(address))
 	}
 	cfg.InitialCluster = strings.Join(parts, ",")
+	if len(o.InitialCluster) == 0 {
+		// The first member of a cluster whose directory was lost begins another one.
+		// With ids of its own, or the rest would take it for what it was.
+		cfg.InitialClusterToken = rand.Text()
+	}
 	return cfg, nil
 }
 
@@ -238,7 +248,12 @@ func startEtcd(cfg *embed.Config) (e *embed.Etcd, err error) {
 			e, err = nil, &CorruptError{Dir: cfg.Dir, Err: fmt.Errorf("etcd cannot read it: %v", p)}
 		}
 	}()
-	if e, err = embed.StartEtcd(cfg); err != nil {
+	e, err = embed.StartEtcd(cfg)
+	if err != nil && strings.Contains(err.Error(), "has already been bootstrapped") {
+		// It would come back without a memory of its votes.
+		return nil, fmt.Errorf("meta: the cluster knows this member, and its directory is empty; let it join again, as a new member (--join): %w", err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("meta: start: %w", err)
 	}
 	return e, nil
