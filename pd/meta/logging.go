@@ -57,6 +57,8 @@ var expected = map[string]bool{
 	"simple token is not cryptographically signed":                                         true,
 	"Failed to detect schema version":                                                      true,
 	"failed to update storage version":                                                     true,
+	// Close tries again after handOver.
+	"leadership transfer failed": true,
 	// Promotion is tried until it succeeds.
 	"rejecting promote learner: learner is not ready": true,
 	// We do not ask it to be strict; see etcdConfig.

@@ -27,6 +27,9 @@ const (
 	leaderKey = prefix + "leader"
 	leaseKey  = leaderKey + "/lease"
 
+	// handOverTimeout bounds the wait for another leader when this one stops.
+	handOverTimeout = time.Second
+
 	startTimeout = 60 * time.Second
 	// pageSize is the number of keys read at once by List.
 	pageSize = 1000
@@ -143,11 +146,30 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.cancel()
 		err := s.client.Close()
+		s.handOver()
+		s.etcd.Server.HardStop() // Close alone would try for much longer to hand over
 		s.etcd.Close()
 		s.wg.Wait()
 		s.closeErr = errors.Join(ignoreCanceled(err), s.lock.Close())
 	})
 	return s.closeErr
+}
+
+// handOver gives etcd's leadership away, if there is somebody to take it soon.
+func (s *Store) handOver() {
+	done := make(chan struct{})
+	s.wg.Go(func() {
+		defer close(done)
+		if err := s.etcd.Server.TryTransferLeadershipOnShutdown(); err != nil {
+			s.opts.Logger.Info("stopping without handing leadership over", "err", err)
+		}
+	})
+	t := time.NewTimer(handOverTimeout)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
 }
 
 func ignoreCanceled(err error) error {
