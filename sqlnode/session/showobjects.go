@@ -162,6 +162,12 @@ func (s *Session) viewSource(snap *catalog.Snapshot) *sysview.Source {
 		NextAutoID: s.engine.Counters.Next,
 	}
 	all := p.HasGlobal(s.id.Account, mysql.ProcessPriv)
+	src.Regions = s.clusterRows(all, func(ctx context.Context, add func(...types.Value) error) error {
+		return s.engine.Cluster.RegionRows(ctx, snap, add)
+	})
+	src.Stores = s.clusterRows(all, func(ctx context.Context, add func(...types.Value) error) error {
+		return s.engine.Cluster.StoreRows(ctx, s.hot.loc, add)
+	})
 	for _, i := range s.engine.Sessions() {
 		if !all && i.User != s.id.User {
 			continue
@@ -177,6 +183,19 @@ func (s *Session) viewSource(snap *catalog.Snapshot) *sysview.Source {
 		src.Grants = append(src.Grants, sysview.Grant{Grantee: g.Grantee, DB: g.DB, Table: g.Table, Privilege: g.Privilege, Grantable: g.Grantable})
 	}
 	return src
+}
+
+// clusterRows guards a view of the whole cluster: error 1227 without PROCESS.
+func (s *Session) clusterRows(allowed bool, rows func(context.Context, func(...types.Value) error) error) func(context.Context, func(...types.Value) error) error {
+	switch {
+	case s.engine.Cluster == nil:
+		return nil
+	case allowed:
+		return rows
+	}
+	return func(context.Context, func(...types.Value) error) error {
+		return sqlerr.New(sqlerr.ErrSpecificAccessDenied, "PROCESS")
+	}
 }
 
 // memTables lets the executor read virtual tables.

@@ -67,6 +67,23 @@ func TestShowTableRegions(t *testing.T) {
 	require.Contains(t, u.do("SPLIT TABLE d.z BY ('a', 1)"), "\n0|1\n")
 }
 
+func TestClusterViews(t *testing.T) {
+	e := newEngine(t)
+	c := connect(t, e, 1)
+	c.do("CREATE DATABASE d")
+	c.do("CREATE TABLE d.t (id INT PRIMARY KEY, n INT, KEY n (n))")
+	require.Contains(t, c.do("SPLIT TABLE d.t BY (10), (20)"), "\n3|1\n")
+	require.Equal(t, "[n|COUNT(DISTINCT LEADER_STORE_ID)|MIN(INDEX_NAME)]\n4|1|NULL\n", c.do("SELECT COUNT(*) AS n, COUNT(DISTINCT LEADER_STORE_ID), MIN(INDEX_NAME) "+
+		"FROM information_schema.cairn_regions WHERE TABLE_SCHEMA = 'd' AND TABLE_NAME = 't'"))
+	require.Contains(t, c.do("SPLIT TABLE d.t INDEX n BY (5)"), "\n3|1\n")
+	require.Equal(t, "[COUNT(*)]\n2\n", c.do("SELECT COUNT(*) FROM information_schema.cairn_regions WHERE INDEX_NAME = 'n'"))
+	require.Equal(t, "[STORE_ID|STATE]\n1|Up\n", c.do("SELECT STORE_ID, STATE FROM information_schema.CAIRN_STORES"))
+	require.Equal(t, "ok\n", c.do("CREATE USER u"))
+	u := connectAs(t, e, session.Identity{ConnID: 2, User: "u", Host: "localhost", Account: "u@%", Collation: 255})
+	require.Contains(t, u.do("SELECT * FROM information_schema.cairn_regions"), "error 1227 (42000)")
+	require.Contains(t, u.do("SELECT * FROM information_schema.cairn_stores"), "error 1227 (42000)")
+}
+
 // TestAdminCheckFinds spoils a table below SQL in each possible way.
 func TestAdminCheckFinds(t *testing.T) {
 	ctx := context.Background()

@@ -28,8 +28,11 @@ type Source struct {
 	Visible func(db, table string) bool
 	// NextAutoID is the AUTO_INCREMENT value a table gives out next.
 	NextAutoID func(ctx context.Context, t *catalog.Table) (int64, error)
-	Processes  []Process
-	Grants     []Grant
+	// Regions and Stores make the rows of CAIRN_REGIONS and CAIRN_STORES: the values of
+	// regionColumns and storeColumns. Nil: there are none.
+	Regions, Stores func(ctx context.Context, add func(...types.Value) error) error
+	Processes       []Process
+	Grants          []Grant
 	// WantDB and WantTable say which databases and tables the statement asks
 	// for; nil means all. They save work and may say yes too often.
 	WantDB, WantTable func(name string) bool

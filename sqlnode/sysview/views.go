@@ -1,5 +1,29 @@
 package sysview
 
+import (
+	"context"
+
+	"github.com/cairndb/cairn/internal/types"
+)
+
+const (
+	// regionColumns are those of CAIRN_REGIONS. Table and index are those of the
+	// region's first key; rates are bytes a second.
+	regionColumns = "REGION_ID u,START_KEY v256,END_KEY v256,TABLE_ID i,TABLE_SCHEMA v64,TABLE_NAME v64,INDEX_NAME v64," +
+		"EPOCH_VERSION u,EPOCH_CONF_VER u,LEADER_ID u,LEADER_STORE_ID u,PEERS v256,PENDING_PEERS v256,DOWN_PEERS v256," +
+		"WRITTEN_BYTES u,READ_BYTES u,QUERIES u,APPROXIMATE_BYTES u,APPROXIMATE_KEYS u,OPERATOR v256,REASON v1024"
+	// storeColumns are those of CAIRN_STORES.
+	storeColumns = "STORE_ID u,ADDRESS v256,STATE v16,LABELS v256,VERSION v64,START_TIME d,SILENT_MS u,LEADERS u,REGIONS u,LEARNERS u,PENDING u," +
+		"REGION_BYTES u,CAPACITY_BYTES u,AVAILABLE_BYTES u,WRITTEN_BYTES u,READ_BYTES u,QUERIES u,REMARKS v1024"
+)
+
+func call(ctx context.Context, rows func(context.Context, func(...types.Value) error) error, add func(...types.Value) error) error {
+	if rows == nil {
+		return nil
+	}
+	return rows(ctx, add)
+}
+
 // informationSchema are the views of information_schema, with MySQL 8.0's
 // columns in MySQL's order.
 var informationSchema = []view{
@@ -32,6 +56,13 @@ var informationSchema = []view{
 	{"PROFILING", "QUERY_ID i,SEQ i,STATE v30,DURATION v32,CPU_USER v32,CPU_SYSTEM v32,CONTEXT_VOLUNTARY i,CONTEXT_INVOLUNTARY i,BLOCK_OPS_IN i,BLOCK_OPS_OUT i,MESSAGES_SENT i,MESSAGES_RECEIVED i,PAGE_FAULTS_MAJOR i,PAGE_FAULTS_MINOR i,SWAPS i,SOURCE_FUNCTION v30,SOURCE_FILE v20,SOURCE_LINE i", none},
 	{"TABLESPACES", "TABLESPACE_NAME v64,ENGINE v64,TABLESPACE_TYPE v64,LOGFILE_GROUP_NAME v64,EXTENT_SIZE u,AUTOEXTEND_SIZE u,MAXIMUM_SIZE u,NODEGROUP_ID u,TABLESPACE_COMMENT v2048", none},
 	{"KEYWORDS", "WORD v128,RESERVED i", keywords},
+	// Ours: where data lies, as the placement driver sees it.
+	{"CAIRN_REGIONS", regionColumns, func(ctx context.Context, s *Source, add func(...types.Value) error) error {
+		return call(ctx, s.Regions, add)
+	}},
+	{"CAIRN_STORES", storeColumns, func(ctx context.Context, s *Source, add func(...types.Value) error) error {
+		return call(ctx, s.Stores, add)
+	}},
 }
 
 // mysqlSchema are the tables of the mysql database that tools look for.
