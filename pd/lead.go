@@ -11,6 +11,8 @@ import (
 	"github.com/cairndb/cairn/pd/cluster"
 	"github.com/cairndb/cairn/pd/meta"
 	"github.com/cairndb/cairn/pd/pdrpc"
+	"github.com/cairndb/cairn/pd/schedule"
+	"github.com/cairndb/cairn/proto/pdpb"
 )
 
 const (
@@ -62,8 +64,11 @@ func (s *Server) lead(term *meta.Term) error {
 	if err != nil {
 		return err
 	}
-	model, err := cluster.Load(ctx, s.meta, term)
+	model, err := cluster.Load(ctx, began, s.meta, term)
 	if err != nil {
+		return err
+	}
+	if err := model.InitPlacement(ctx, &pdpb.Placement{Replicas: s.opts.Replicas}); err != nil {
 		return err
 	}
 	saved, err := s.savedLimit(ctx)
@@ -75,19 +80,28 @@ func (s *Server) lead(term *meta.Term) error {
 		return err
 	}
 	extend := make(chan struct{}, 1)
-	s.handler.SetLeadership(&pdrpc.Leadership{
+	schedulers, known := model.Schedulers()
+	if !known {
+		schedulers = schedule.DefaultSchedulers()
+	}
+	leadership := &pdrpc.Leadership{
 		ClusterID: id, Term: term, TSO: &s.tso, Cluster: model,
+		Schedule: schedule.New(schedule.Options{
+			Model: model, Schedulers: schedulers, Seed: uint64(began.UnixNano()), Metrics: s.scheduling, Logger: s.opts.Logger,
+		}),
 		Extend: func() {
 			select {
 			case extend <- struct{}{}:
 			default:
 			}
 		},
-	})
+	}
+	s.handler.SetLeadership(leadership)
 	defer s.handler.SetLeadership(nil)
 	var tending sync.WaitGroup
 	defer func() { cancel(); tending.Wait() }()
 	tending.Go(func() { s.roster.tend(ctx) })
+	tending.Go(func() { s.drive(ctx, leadership) })
 	s.opts.Logger.Info("leading", "cluster", id, "regions", model.RegionCount(), "took", time.Since(began))
 	s.markReady()
 	return s.maintain(ctx, term, model, extend)

@@ -25,6 +25,7 @@ import (
 	"github.com/cairndb/cairn/pd/meta"
 	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/pd/pdrpc"
+	"github.com/cairndb/cairn/pd/schedule"
 	"github.com/cairndb/cairn/pd/tso"
 )
 
@@ -60,6 +61,12 @@ type Options struct {
 	// MaxVoters is how many members have a vote at most; further ones are spares.
 	// 0 = 3.
 	MaxVoters int
+
+	// Replicas is how many voters the regions of a new cluster have, 1 to 7. With more
+	// than one, there are no timestamps before the first region has them. 0 = automatic:
+	// 3 when there are at least 3 stores, else 1. Later it is the placement that counts,
+	// see pdclient.Admin.
+	Replicas uint32
 
 	// Certs protects the port, for clients and members alike; nil = plain.
 	Certs *certs.Material
@@ -105,14 +112,15 @@ const clusterIDKey = "cluster"
 
 // Server is one PD.
 type Server struct {
-	opts    Options
-	meta    *meta.Store
-	roster  *roster
-	handler *pdrpc.Handler
-	metrics *metrics
-	tso     tso.Allocator
-	port    *port // nil without ListenAddr
-	grpc    *grpc.Server
+	opts       Options
+	meta       *meta.Store
+	roster     *roster
+	handler    *pdrpc.Handler
+	metrics    *metrics
+	scheduling *schedule.Metrics
+	tso        tso.Allocator
+	port       *port // nil without ListenAddr
+	grpc       *grpc.Server
 
 	ctx    context.Context // lifetime, ended by Close
 	cancel context.CancelFunc
@@ -180,6 +188,7 @@ func (s *Server) open() (err error) {
 		return err
 	}
 	s.metrics = newMetrics(opts.Registerer)
+	s.scheduling = schedule.NewMetrics(opts.Registerer)
 	s.roster = newRoster(s.meta, clientTLS, opts.MaxVoters, opts.Logger)
 	s.handler = pdrpc.New(pdrpc.Options{
 		Members: s.meta, Roster: s.roster, WallClock: opts.wallClock, Logger: opts.Logger, Registerer: opts.Registerer,

@@ -17,8 +17,12 @@
 // version. Otherwise it is accepted, and the regions it overlaps are forgotten:
 // they are older, and will report what is left of them.
 //
-// Keys: "store/<id>", "region/<id>" (protobuf; id in hex), "bootstrap" (the id of
-// the first region), "id" and "safepoint" (decimal).
+// # What survives
+//
+// Keys: "store/<id>", "region/<id>", "labels/<id>" (protobuf; id in hex), "placement"
+// (protobuf), "bootstrap" (the id of the first region), "id" and "safepoint"
+// (decimal), "drain/<id>" (when a drain began and of how many regions, decimal),
+// "buried/<id>" and "replicated" (present or not), "schedulers" (names, a line each).
 package cluster
 
 import (
@@ -27,6 +31,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairndb/cairn/pd/meta"
@@ -40,6 +45,12 @@ const (
 	bootstrapKey = "bootstrap"
 	idKey        = "id"
 	safePointKey = "safepoint"
+	labelsDir    = "labels/"
+	drainDir     = "drain/"
+	buriedDir    = "buried/"
+	placementKey = "placement"
+	replicateKey = "replicated"
+	schedulerKey = "schedulers"
 
 	// idWindow ids are reserved with one write.
 	idWindow = 1000
@@ -60,6 +71,7 @@ var (
 	ErrRegionNotFound      = errors.New("cluster: region not found")
 	ErrStaleEpoch          = errors.New("cluster: stale region")
 	ErrInvalid             = errors.New("cluster: invalid request")
+	ErrRefused             = errors.New("cluster: refused")
 )
 
 // Writer makes changes durable while leadership lasts (meta.Term).
@@ -86,29 +98,38 @@ type Cluster struct {
 		next, end uint64 // [next, end) is reserved
 	}
 
+	began time.Time   // of the term
+	open  atomic.Bool // what Replicated says
+
 	mu           sync.RWMutex // protects the fields below; no I/O under it
 	bootstrapped bool
-	stores       map[uint64]*storeState
-	regions      regionMap
+	replicated   bool     // the first region had its replicas once
+	schedulers   []string // by name; nil = nobody touched them
+	stores       map[uint64]*Store
+	labels       map[uint64][]*kvpb.StoreLabel // set by people, by store
+	buried       map[uint64]bool               // stores forgotten for good
+	regions      *Regions
 	dirty        map[uint64]bool // regions to write or, if gone, to delete
 	safePoint    uint64
+	placement    *pdpb.Placement // in force, defaults filled in
+	changes      uint64          // grows with every change of stores, regions or placement
 }
 
-type storeState struct {
-	meta     *kvpb.Store
-	stats    *pdpb.StoreStats
-	lastSeen time.Time
-}
-
-// Load reads the model from r; changes go to w.
-func Load(ctx context.Context, r Reader, w Writer) (*Cluster, error) {
-	c := &Cluster{w: w, stores: make(map[uint64]*storeState), dirty: make(map[uint64]bool)}
-	c.regions.init()
-	_, found, err := r.Get(ctx, bootstrapKey)
-	if err != nil {
-		return nil, err
+// Load reads the model from r at the beginning of a term; changes go to w.
+func Load(ctx context.Context, now time.Time, r Reader, w Writer) (*Cluster, error) {
+	c := &Cluster{
+		w: w, began: now, regions: NewRegions(), stores: make(map[uint64]*Store), dirty: make(map[uint64]bool),
+		labels: make(map[uint64][]*kvpb.StoreLabel), buried: make(map[uint64]bool),
 	}
-	c.bootstrapped = found
+	var err error
+	for _, flag := range []struct {
+		key string
+		to  *bool
+	}{{bootstrapKey, &c.bootstrapped}, {replicateKey, &c.replicated}} {
+		if _, *flag.to, err = r.Get(ctx, flag.key); err != nil {
+			return nil, err
+		}
+	}
 	end, err := loadNumber(ctx, r, idKey)
 	if err != nil {
 		return nil, err
@@ -122,12 +143,22 @@ func Load(ctx context.Context, r Reader, w Writer) (*Cluster, error) {
 		if err := s.UnmarshalVT(value); err != nil {
 			return err
 		}
-		c.stores[s.Id] = &storeState{meta: s}
+		c.stores[s.Id] = &Store{Meta: s, since: now}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	if err := c.loadStoreExtras(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := c.loadPlacement(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := c.loadSchedulers(ctx, r); err != nil {
+		return nil, err
+	}
+	c.openLocked()
 	err = r.List(ctx, regionDir, func(_ string, value []byte) error {
 		m := new(kvpb.Region)
 		if err := m.UnmarshalVT(value); err != nil {
@@ -139,8 +170,8 @@ func Load(ctx context.Context, r Reader, w Writer) (*Cluster, error) {
 			c.dirty[m.Id] = true
 			return nil
 		}
-		for _, gone := range c.regions.put(&region{meta: m}) {
-			c.dirty[gone.meta.Id] = true
+		for _, gone := range c.regions.put(&Region{Meta: m, Changed: now}) {
+			c.dirty[gone.Meta.Id] = true
 		}
 		return nil
 	})
@@ -210,14 +241,21 @@ func (c *Cluster) Bootstrap(ctx context.Context, s *kvpb.Store, m *kvpb.Region) 
 	if err != nil {
 		return err
 	}
-	if err := c.w.Write(ctx, sop, rop, number(bootstrapKey, m.Id)); err != nil {
+	ops := []meta.Op{sop, rop, number(bootstrapKey, m.Id)}
+	alone := c.Placement().Alone()
+	if alone {
+		ops = append(ops, meta.Op{Key: replicateKey})
+	}
+	if err := c.w.Write(ctx, ops...); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.bootstrapped = true
-	c.stores[s.Id] = &storeState{meta: s}
-	c.regions.put(&region{meta: m})
+	c.bootstrapped, c.replicated = true, alone
+	c.openLocked()
+	c.stores[s.Id] = &Store{Meta: s, since: c.began}
+	c.regions.put(&Region{Meta: m, Changed: c.began})
+	c.changes++
 	return nil
 }
 

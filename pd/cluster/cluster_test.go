@@ -66,7 +66,7 @@ func (d *disk) List(_ context.Context, dir string, fn func(string, []byte) error
 var ctx = context.Background()
 
 func load(t require.TestingT, d *disk) *Cluster {
-	c, err := Load(ctx, d, d)
+	c, err := Load(ctx, time.Now(), d, d)
 	require.NoError(t, err)
 	return c
 }
@@ -77,7 +77,8 @@ func reg(id uint64, start, end string, ver uint64) *kvpb.Region {
 }
 
 func beat(c *Cluster, m *kvpb.Region, term uint64) error {
-	return c.RegionHeartbeat(&pdpb.RegionHeartbeatRequest{Region: m, Leader: m.Peers[0], Term: term})
+	_, _, err := c.RegionHeartbeat(time.Now(), &pdpb.RegionHeartbeatRequest{Region: m, Leader: m.Peers[0], Term: term})
+	return err
 }
 
 func bootstrapped(t require.TestingT) (*disk, *Cluster) {
@@ -168,17 +169,120 @@ func TestStores(t *testing.T) {
 	require.Equal(t, kvpb.StoreState_STORE_STATE_UP, s.State, "a store does not change its own state")
 	_, err = c.Store(9)
 	require.ErrorIs(t, err, ErrStoreNotFound)
-	require.ErrorIs(t, c.StoreHeartbeat(time.Now(), &pdpb.StoreStats{StoreId: 9}), ErrStoreNotFound)
+	_, _, err = c.StoreHeartbeat(time.Now(), &pdpb.StoreStats{StoreId: 9})
+	require.ErrorIs(t, err, ErrStoreNotFound)
 	now := time.Now()
-	require.NoError(t, c.StoreHeartbeat(now, &pdpb.StoreStats{StoreId: 3, RegionCount: 7}))
+	_, first, err := c.StoreHeartbeat(now, &pdpb.StoreStats{StoreId: 3, RegionCount: 7})
+	require.NoError(t, err)
+	require.True(t, first, "it is asked for its regions")
+	_, first, err = c.StoreHeartbeat(now, &pdpb.StoreStats{StoreId: 3, RegionCount: 7})
+	require.NoError(t, err)
+	require.False(t, first)
 	list := c.Stores()
 	require.Len(t, list, 2)
 	require.EqualValues(t, 7, list[1].Stats.RegionCount)
 	require.Equal(t, now, list[1].LastSeen)
 
-	c.stores[3].meta.State = kvpb.StoreState_STORE_STATE_TOMBSTONE
-	require.ErrorIs(t, c.PutStore(ctx, &kvpb.Store{Id: 3}), ErrStoreTombstone)
-	require.ErrorIs(t, c.StoreHeartbeat(now, &pdpb.StoreStats{StoreId: 3}), ErrStoreTombstone)
+	require.ErrorIs(t, c.Bury(ctx, 3), ErrRefused, "not drained")
+	require.NoError(t, c.Drain(ctx, now, 3, false, 11))
+	c = load(t, d)
+	drained := c.Stores()[1]
+	require.Equal(t, 11, drained.DrainRegions)
+	require.Equal(t, now.UnixMilli(), drained.DrainBegan.UnixMilli())
+	require.NoError(t, c.Bury(ctx, 3))
+	for range 2 {
+		require.ErrorIs(t, c.PutStore(ctx, &kvpb.Store{Id: 3}), ErrStoreTombstone)
+		_, _, err = c.StoreHeartbeat(now, &pdpb.StoreStats{StoreId: 3})
+		require.ErrorIs(t, err, ErrStoreTombstone)
+		_, err = c.RemoveTombstones(ctx)
+		require.NoError(t, err)
+		c = load(t, d)
+	}
+	require.Len(t, c.Stores(), 1)
+}
+
+func TestLabelsSetByPeopleStay(t *testing.T) {
+	d, c := bootstrapped(t)
+	label := func(k, v string) *kvpb.StoreLabel { return &kvpb.StoreLabel{Key: k, Value: v} }
+	own := &kvpb.Store{Id: 1, Address: "a:1", Labels: []*kvpb.StoreLabel{label("zone", "x"), label("disk", "ssd")}}
+	require.NoError(t, c.PutStore(ctx, own))
+	require.NoError(t, c.SetLabels(ctx, 1, []*kvpb.StoreLabel{label("zone", "y"), label("disk", ""), label("rack", "7")}))
+	require.ErrorIs(t, c.SetLabels(ctx, 1, []*kvpb.StoreLabel{label("", "y")}), ErrInvalid)
+	c = load(t, d)
+	require.NoError(t, c.PutStore(ctx, own))
+	s := c.Stores()[0]
+	require.Equal(t, "y", s.Label("zone"))
+	require.Equal(t, "", s.Label("disk"))
+	require.Equal(t, "7", s.Label("rack"))
+}
+
+func TestPlacement(t *testing.T) {
+	d := newDisk()
+	c := load(t, d)
+	require.True(t, c.Placement().AutoReplicas)
+	require.True(t, c.Replicated(), "before there is a cluster nothing can be lost")
+	require.NoError(t, c.InitPlacement(ctx, &pdpb.Placement{Replicas: 3}))
+	require.NoError(t, c.InitPlacement(ctx, &pdpb.Placement{Replicas: 5}))
+	require.False(t, c.Replicated())
+	c = load(t, d)
+	p := c.Placement()
+	require.EqualValues(t, 3, p.Replicas)
+	require.EqualValues(t, 96<<20, p.RegionMaxBytes)
+	require.Equal(t, 10*time.Minute, p.DownAfter())
+	for _, bad := range []*pdpb.Placement{
+		nil, {Replicas: 8}, {IsolationLevel: "zone"}, {RegionSplitBytes: 1 << 30}, {DownAfterSeconds: 3}, {RegionMergeBytes: 90 << 20},
+		{Rules: []*pdpb.PlacementRule{{Id: "a", Count: 1}, {Id: "a", Count: 1}}},
+		{Rules: []*pdpb.PlacementRule{{Id: "a", Count: 1, Role: pdpb.PlacementRule_LEARNER}}},
+		{Rules: []*pdpb.PlacementRule{{Id: "a", Count: 1, StartKey: []byte("b"), EndKey: []byte("a")}}},
+	} {
+		_, err := c.SetPlacement(ctx, bad)
+		require.ErrorIs(t, err, ErrInvalid, "%v", bad)
+	}
+	_, err := c.SetPlacement(ctx, &pdpb.Placement{Version: 7})
+	require.ErrorIs(t, err, ErrRefused)
+	p, err = c.SetPlacement(ctx, &pdpb.Placement{Version: 1})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, p.Version)
+	require.NoError(t, c.Bootstrap(ctx, &kvpb.Store{Id: 1}, reg(2, "", "", 1)))
+	require.True(t, c.Replicated())
+	_, err = c.SetPlacement(ctx, &pdpb.Placement{Replicas: 3})
+	require.NoError(t, err)
+	require.True(t, load(t, d).Replicated(), "a cluster that grows goes on")
+}
+
+// A snapshot does not change with the model.
+func TestSnapshotsAreImmutable(t *testing.T) {
+	_, c := bootstrapped(t)
+	before := c.Snapshot(time.Now())
+	require.NoError(t, beat(c, reg(2, "", "m", 2), 6))
+	require.NoError(t, beat(c, reg(3, "m", "", 2), 6))
+	after := c.Snapshot(time.Now())
+	require.NoError(t, beat(c, reg(2, "", "", 3), 7))
+	require.Equal(t, 1, before.Regions.Len())
+	require.EqualValues(t, 1, before.Regions.At(nil).Meta.Epoch.Version)
+	require.Equal(t, 2, after.Regions.Len())
+	require.EqualValues(t, 3, after.Regions.At([]byte("x")).Meta.Id)
+	require.Equal(t, 1, c.RegionCount())
+}
+
+func TestRatesForgetWithinMinutes(t *testing.T) {
+	_, c := bootstrapped(t)
+	now := time.Now()
+	report := func(bytes uint64) *Region {
+		now = now.Add(30 * time.Second)
+		m := reg(2, "", "", 1)
+		r, _, err := c.RegionHeartbeat(now, &pdpb.RegionHeartbeatRequest{Region: m, Leader: m.Peers[0], Term: 6, WrittenBytes: bytes, IntervalMs: 30_000})
+		require.NoError(t, err)
+		return r
+	}
+	for range 10 {
+		report(30_000)
+	}
+	require.InDelta(t, 1000, report(30_000).Rates.WrittenBytes, 10)
+	for range 10 {
+		report(0)
+	}
+	require.InDelta(t, 0, report(0).Rates.WrittenBytes, 10)
 }
 
 func TestSplitAndLookups(t *testing.T) {

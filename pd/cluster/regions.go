@@ -4,33 +4,29 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-
-	"github.com/tidwall/btree"
+	"slices"
+	"time"
 
 	"github.com/cairndb/cairn/pd/meta"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
-// region is what is known of a region. Immutable.
-type region struct {
-	meta   *kvpb.Region
-	leader *kvpb.Peer // nil until reported in this term
-	term   uint64
-	bytes  uint64
-	keys   uint64
-}
-
-// RegionInfo is what is known of a region.
-type RegionInfo struct {
+// Region is what is known of a region. Immutable.
+type Region struct {
 	Meta   *kvpb.Region
-	Leader *kvpb.Peer // nil when unknown
-	// Approximate size, 0 when unknown.
+	Leader *kvpb.Peer // nil until reported in this term
+	Term   uint64
+	// Approximate size, 0 when it was not measured since its range changed. An empty
+	// region may be measured as 0, too.
 	Bytes, Keys uint64
-}
-
-func (r *region) info() RegionInfo {
-	return RegionInfo{Meta: r.meta, Leader: r.leader, Bytes: r.bytes, Keys: r.keys}
+	Rates       Rates
+	Pending     []*kvpb.Peer     // peers that lag so far that they do not count yet
+	Down        []*pdpb.DownPeer // peers the leader does not hear of
+	// Reported is when the leader reported last; zero if not in this term.
+	Reported time.Time
+	// Changed is when the range changed last, or the term began.
+	Changed time.Time
 }
 
 func checkRegion(m *kvpb.Region) error {
@@ -43,34 +39,72 @@ func checkRegion(m *kvpb.Region) error {
 	return nil
 }
 
-// RegionHeartbeat takes the report of a region's leader. The request is kept.
-func (c *Cluster) RegionHeartbeat(req *pdpb.RegionHeartbeatRequest) error {
+// RegionHeartbeat takes the report of a region's leader at now. The request is kept.
+// changed tells whether more is new than sizes and rates.
+func (c *Cluster) RegionHeartbeat(now time.Time, req *pdpb.RegionHeartbeatRequest) (r *Region, changed bool, err error) {
 	m := req.GetRegion()
 	if err := checkRegion(m); err != nil {
-		return err
+		return nil, false, err
 	}
 	if !hasPeer(m, req.GetLeader()) {
-		return fmt.Errorf("%w: region %d is reported by a peer that is not its own", ErrInvalid, m.Id)
+		return nil, false, fmt.Errorf("%w: region %d is reported by a peer that is not its own", ErrInvalid, m.Id)
 	}
-	next := &region{meta: m, leader: req.Leader, term: req.Term, bytes: req.ApproximateBytes, keys: req.ApproximateKeys}
+	next := &Region{
+		Meta: m, Leader: req.Leader, Term: req.Term, Bytes: req.ApproximateBytes, Keys: req.ApproximateKeys,
+		Pending: req.PendingPeers, Down: req.DownPeers, Reported: now, Changed: now,
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.bootstrapped {
-		return ErrNotBootstrapped
+		return nil, false, ErrNotBootstrapped
 	}
 	if err := c.regions.stale(m, req.Term); err != nil {
-		return err
+		return nil, false, err
 	}
-	if old := c.regions.byID[m.Id]; old != nil && sameEpoch(old.meta, m) {
-		next.meta = old.meta // nothing durable changed
-		c.regions.replace(old, next)
-		return nil
+	old := c.regions.ByID(m.Id)
+	next.inherit(old, now, req)
+	c.changes++
+	if old != nil && sameEpoch(old.Meta, m) {
+		next.Meta = old.Meta // nothing durable changed
+		c.regions.replace(next)
+		return next, !sameHealth(old, next), nil
 	}
 	for _, gone := range c.regions.put(next) {
-		c.dirty[gone.meta.Id] = true
+		c.dirty[gone.Meta.Id] = true
 	}
 	c.dirty[m.Id] = true
-	return nil
+	return next, true, nil
+}
+
+// inherit takes over what a report does not tell, or tells since the last one.
+func (r *Region) inherit(old *Region, now time.Time, req *pdpb.RegionHeartbeatRequest) {
+	if old != nil {
+		r.Rates = old.Rates
+		if old.Meta.Epoch.Version == r.Meta.Epoch.Version {
+			r.Changed = old.Changed
+			if r.Bytes == 0 { // measuring takes a while, so not every report has sizes
+				r.Bytes = old.Bytes
+			}
+			if r.Keys == 0 {
+				r.Keys = old.Keys
+			}
+		}
+	}
+	span := time.Duration(req.IntervalMs) * time.Millisecond
+	if span == 0 && old != nil && !old.Reported.IsZero() {
+		span = now.Sub(old.Reported)
+	}
+	r.Rates.observe(span, Rates{
+		WrittenBytes: float64(req.WrittenBytes), WrittenKeys: float64(req.WrittenKeys),
+		ReadBytes: float64(req.ReadBytes), ReadKeys: float64(req.ReadKeys), Queries: float64(req.Queries),
+	})
+}
+
+// sameHealth reports whether leader and ailing peers are the same.
+func sameHealth(a, b *Region) bool {
+	return a.Leader.GetId() == b.Leader.GetId() &&
+		slices.EqualFunc(a.Pending, b.Pending, func(x, y *kvpb.Peer) bool { return x.Id == y.Id }) &&
+		slices.EqualFunc(a.Down, b.Down, func(x, y *pdpb.DownPeer) bool { return x.Peer.GetId() == y.Peer.GetId() })
 }
 
 func hasPeer(m *kvpb.Region, p *kvpb.Peer) bool {
@@ -110,8 +144,8 @@ func (c *Cluster) takeDirty() (ids []uint64, ops []meta.Op, err error) {
 	defer c.mu.Unlock()
 	for id := range c.dirty {
 		op := meta.Op{Key: regionKey(id), Delete: true}
-		if r := c.regions.byID[id]; r != nil {
-			if op, err = regionOp(r.meta); err != nil {
+		if r := c.regions.ByID(id); r != nil {
+			if op, err = regionOp(r.Meta); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -125,46 +159,46 @@ func (c *Cluster) takeDirty() (ids []uint64, ops []meta.Op, err error) {
 }
 
 // Region returns the region that contains key.
-func (c *Cluster) Region(key []byte) (RegionInfo, error) {
+func (c *Cluster) Region(key []byte) (*Region, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return found(c.regions.at(key))
+	return found(c.regions.At(key))
 }
 
 // RegionBefore returns the region of the greatest key below key; an empty key
 // stands for the end of the key space.
-func (c *Cluster) RegionBefore(key []byte) (RegionInfo, error) {
+func (c *Cluster) RegionBefore(key []byte) (*Region, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return found(c.regions.before(key))
+	return found(c.regions.Before(key))
 }
 
 // RegionByID returns the region with the id.
-func (c *Cluster) RegionByID(id uint64) (RegionInfo, error) {
+func (c *Cluster) RegionByID(id uint64) (*Region, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return found(c.regions.byID[id])
+	return found(c.regions.ByID(id))
 }
 
-func found(r *region) (RegionInfo, error) {
+func found(r *Region) (*Region, error) {
 	if r == nil {
-		return RegionInfo{}, ErrRegionNotFound
+		return nil, ErrRegionNotFound
 	}
-	return r.info(), nil
+	return r, nil
 }
 
 // Scan returns the regions that intersect [start, end) in key order, at most
 // limit of them and at most MaxScan; limit 0 is MaxScan. Parts of the range that
 // no known region covers are passed over.
-func (c *Cluster) Scan(start, end []byte, limit int) []RegionInfo {
+func (c *Cluster) Scan(start, end []byte, limit int) []*Region {
 	if limit <= 0 || limit > MaxScan {
 		limit = MaxScan
 	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	var list []RegionInfo
-	c.regions.overlapping(start, end, func(r *region) bool {
-		list = append(list, r.info())
+	var list []*Region
+	c.regions.Overlapping(start, end, func(r *Region) bool {
+		list = append(list, r)
 		return len(list) < limit
 	})
 	return list
@@ -174,7 +208,7 @@ func (c *Cluster) Scan(start, end []byte, limit int) []RegionInfo {
 func (c *Cluster) RegionCount() int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return len(c.regions.byID)
+	return c.regions.Len()
 }
 
 // SplitID are the ids for one region that a split creates.
@@ -213,116 +247,4 @@ func (c *Cluster) AskSplit(ctx context.Context, m *kvpb.Region, n uint32) ([]Spl
 		}
 	}
 	return list, nil
-}
-
-// regionMap holds disjoint regions. Not safe for concurrent use.
-type regionMap struct {
-	byID map[uint64]*region
-	tree *btree.BTreeG[*region] // by start key
-}
-
-func (rm *regionMap) init() {
-	rm.byID = make(map[uint64]*region)
-	rm.tree = btree.NewBTreeGOptions(func(a, b *region) bool {
-		return bytes.Compare(a.meta.StartKey, b.meta.StartKey) < 0
-	}, btree.Options{NoLocks: true})
-}
-
-func pivot(key []byte) *region { return &region{meta: &kvpb.Region{StartKey: key}} }
-
-// at returns the region that contains key, or nil.
-func (rm *regionMap) at(key []byte) (r *region) {
-	rm.tree.Descend(pivot(key), func(x *region) bool {
-		if end := x.meta.EndKey; len(end) == 0 || bytes.Compare(key, end) < 0 {
-			r = x
-		}
-		return false
-	})
-	return r
-}
-
-// before returns the region of the keys right below key, or nil.
-func (rm *regionMap) before(key []byte) (r *region) {
-	if len(key) == 0 {
-		r, _ = rm.tree.Max()
-		if r != nil && len(r.meta.EndKey) > 0 {
-			return nil
-		}
-		return r
-	}
-	rm.tree.Descend(pivot(key), func(x *region) bool {
-		if bytes.Equal(x.meta.StartKey, key) {
-			return true // starts at key: the one before it
-		}
-		if end := x.meta.EndKey; len(end) == 0 || bytes.Compare(key, end) <= 0 {
-			r = x
-		}
-		return false
-	})
-	return r
-}
-
-// overlapping calls fn for the regions that intersect [start, end), in order,
-// while it returns true.
-func (rm *regionMap) overlapping(start, end []byte, fn func(*region) bool) {
-	first := rm.at(start)
-	if first != nil && !fn(first) {
-		return
-	}
-	rm.tree.Ascend(pivot(start), func(x *region) bool {
-		if x == first {
-			return true
-		}
-		if len(end) > 0 && bytes.Compare(x.meta.StartKey, end) >= 0 {
-			return false
-		}
-		return fn(x)
-	})
-}
-
-// stale says why a report of m must be refused, nil if it must not.
-func (rm *regionMap) stale(m *kvpb.Region, term uint64) error {
-	if old := rm.byID[m.Id]; old != nil {
-		if m.Epoch.Version < old.meta.Epoch.Version || m.Epoch.ConfVer < old.meta.Epoch.ConfVer {
-			return fmt.Errorf("%w: region %d is at version %d.%d, got %d.%d", ErrStaleEpoch, m.Id,
-				old.meta.Epoch.Version, old.meta.Epoch.ConfVer, m.Epoch.Version, m.Epoch.ConfVer)
-		}
-		if term != 0 && term < old.term {
-			return fmt.Errorf("%w: region %d is in term %d, got %d", ErrStaleEpoch, m.Id, old.term, term)
-		}
-	}
-	var err error
-	rm.overlapping(m.StartKey, m.EndKey, func(r *region) bool {
-		if r.meta.Id != m.Id && r.meta.Epoch.Version > m.Epoch.Version {
-			err = fmt.Errorf("%w: region %d at version %d overlaps region %d at version %d", ErrStaleEpoch,
-				m.Id, m.Epoch.Version, r.meta.Id, r.meta.Epoch.Version)
-		}
-		return err == nil
-	})
-	return err
-}
-
-// put adds r in the place of its older self and of all it overlaps; those others
-// are returned.
-func (rm *regionMap) put(r *region) (gone []*region) {
-	if old := rm.byID[r.meta.Id]; old != nil {
-		rm.tree.Delete(old)
-	}
-	rm.overlapping(r.meta.StartKey, r.meta.EndKey, func(x *region) bool {
-		gone = append(gone, x)
-		return true
-	})
-	for _, x := range gone {
-		rm.tree.Delete(x)
-		delete(rm.byID, x.meta.Id)
-	}
-	rm.byID[r.meta.Id] = r
-	rm.tree.Set(r)
-	return gone
-}
-
-// replace swaps a region for one with the same range.
-func (rm *regionMap) replace(old, next *region) {
-	rm.byID[old.meta.Id] = next
-	rm.tree.Set(next)
 }

@@ -4,20 +4,68 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cairndb/cairn/pd/meta"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
-// StoreInfo is what is known of a store.
-type StoreInfo struct {
+// Store is what is known of a store. Immutable.
+type Store struct {
 	Meta     *kvpb.Store
 	Stats    *pdpb.StoreStats // nil before its first report in this term
 	LastSeen time.Time        // zero before its first report in this term
+	Rates    Rates
+	// A drain: when it began, and how many regions there were. Zero unless offline.
+	DrainBegan   time.Time
+	DrainRegions int
+
+	since time.Time // when the term began, or the store registered in it
+}
+
+// DisconnectedAfter is the silence after which nothing is moved to a store.
+const DisconnectedAfter = 5 * time.Second
+
+// Silent is for how long a store has not reported. After a change of PD's leader
+// every store gets its time again.
+func (s *Store) Silent(now time.Time) time.Duration {
+	if s.LastSeen.IsZero() {
+		return now.Sub(s.since)
+	}
+	return now.Sub(s.LastSeen)
+}
+
+// Liveness is the state of a store as PD sees it. A drained store that is silent is
+// offline, whether it is down or not; see Silent.
+func (s *Store) Liveness(now time.Time, p Placement) pdpb.Liveness {
+	switch {
+	case s.Meta.State == kvpb.StoreState_STORE_STATE_TOMBSTONE:
+		return pdpb.Liveness_LIVENESS_TOMBSTONE
+	case s.Meta.State == kvpb.StoreState_STORE_STATE_OFFLINE:
+		return pdpb.Liveness_LIVENESS_OFFLINE
+	}
+	switch silent := s.Silent(now); {
+	case silent > p.DownAfter():
+		return pdpb.Liveness_LIVENESS_DOWN
+	case silent > DisconnectedAfter:
+		return pdpb.Liveness_LIVENESS_DISCONNECTED
+	}
+	return pdpb.Liveness_LIVENESS_UP
+}
+
+// Label is the value of a label, "" without it.
+func (s *Store) Label(key string) string {
+	for _, l := range s.Meta.Labels {
+		if l.Key == key {
+			return l.Value
+		}
+	}
+	return ""
 }
 
 func checkStore(s *kvpb.Store) error {
@@ -41,34 +89,49 @@ func (c *Cluster) PutStore(ctx context.Context, s *kvpb.Store) error {
 	c.mu.RLock()
 	known := c.stores[s.Id]
 	other := c.storeAtLocked(s.Address, s.Id)
+	labels, buried := c.labels[s.Id], c.buried[s.Id]
 	c.mu.RUnlock()
+	if buried {
+		return ErrStoreTombstone
+	}
 	s = proto.CloneOf(s)
+	s.Labels = overlay(s.Labels, labels)
 	if known != nil {
-		if known.meta.State == kvpb.StoreState_STORE_STATE_TOMBSTONE {
+		if known.Meta.State == kvpb.StoreState_STORE_STATE_TOMBSTONE {
 			return ErrStoreTombstone
 		}
-		s.State = known.meta.State
-		if proto.Equal(s, known.meta) {
+		s.State = known.Meta.State
+		if proto.Equal(s, known.Meta) {
 			return nil
 		}
+	} else {
+		s.State = kvpb.StoreState_STORE_STATE_UP
 	}
 	if other != nil {
 		return fmt.Errorf("%w: address %s belongs to store %d", ErrInvalid, s.Address, other.Id)
 	}
+	return c.writeStoreAdmin(ctx, s)
+}
+
+// writeStoreAdmin makes a store durable, with what else is to be written with it,
+// and known. Called with admin held.
+func (c *Cluster) writeStoreAdmin(ctx context.Context, s *kvpb.Store, more ...meta.Op) error {
 	op, err := storeOp(s)
 	if err != nil {
 		return err
 	}
-	if err := c.w.Write(ctx, op); err != nil {
+	if err := c.w.Write(ctx, append(more, op)...); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := &storeState{meta: s}
-	if known != nil {
-		next.stats, next.lastSeen = known.stats, known.lastSeen
+	next := Store{since: time.Now()}
+	if known := c.stores[s.Id]; known != nil {
+		next = *known
 	}
-	c.stores[s.Id] = next
+	next.Meta = s
+	c.stores[s.Id] = &next
+	c.changes++
 	return nil
 }
 
@@ -79,8 +142,8 @@ func (c *Cluster) storeAtLocked(address string, id uint64) *kvpb.Store {
 		return nil
 	}
 	for _, s := range c.stores {
-		if s.meta.Id != id && s.meta.Address == address && s.meta.State != kvpb.StoreState_STORE_STATE_TOMBSTONE {
-			return s.meta
+		if s.Meta.Id != id && s.Meta.Address == address && s.Meta.State != kvpb.StoreState_STORE_STATE_TOMBSTONE {
+			return s.Meta
 		}
 	}
 	return nil
@@ -94,32 +157,41 @@ func (c *Cluster) Store(id uint64) (*kvpb.Store, error) {
 	if s == nil {
 		return nil, fmt.Errorf("%w: %d", ErrStoreNotFound, id)
 	}
-	return s.meta, nil
+	return s.Meta, nil
 }
 
 // Stores returns all stores by id, tombstones included.
-func (c *Cluster) Stores() []StoreInfo {
+func (c *Cluster) Stores() []*Store {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	list := make([]StoreInfo, 0, len(c.stores))
-	for _, s := range c.stores {
-		list = append(list, StoreInfo{Meta: s.meta, Stats: s.stats, LastSeen: s.lastSeen})
-	}
-	slices.SortFunc(list, func(a, b StoreInfo) int { return cmp.Compare(a.Meta.Id, b.Meta.Id) })
-	return list
+	return c.storesLocked()
 }
 
-// StoreHeartbeat notes that a store is alive.
-func (c *Cluster) StoreHeartbeat(now time.Time, stats *pdpb.StoreStats) error {
+func (c *Cluster) storesLocked() []*Store {
+	return slices.SortedFunc(maps.Values(c.stores), func(a, b *Store) int { return cmp.Compare(a.Meta.Id, b.Meta.Id) })
+}
+
+// StoreHeartbeat notes that a store is alive. first tells that it is the first
+// report in this term.
+func (c *Cluster) StoreHeartbeat(now time.Time, stats *pdpb.StoreStats) (s *Store, first bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.stores[stats.GetStoreId()]
-	if s == nil {
-		return fmt.Errorf("%w: %d", ErrStoreNotFound, stats.GetStoreId())
+	old := c.stores[stats.GetStoreId()]
+	switch {
+	case old == nil && c.buried[stats.GetStoreId()]:
+		return nil, false, ErrStoreTombstone
+	case old == nil:
+		return nil, false, fmt.Errorf("%w: %d", ErrStoreNotFound, stats.GetStoreId())
+	case old.Meta.State == kvpb.StoreState_STORE_STATE_TOMBSTONE:
+		return nil, false, ErrStoreTombstone
 	}
-	if s.meta.State == kvpb.StoreState_STORE_STATE_TOMBSTONE {
-		return ErrStoreTombstone
-	}
-	c.stores[s.meta.Id] = &storeState{meta: s.meta, stats: stats, lastSeen: now}
-	return nil
+	next := *old
+	next.Stats, next.LastSeen = stats, now
+	next.Rates.observe(time.Duration(stats.IntervalMs)*time.Millisecond, Rates{
+		WrittenBytes: float64(stats.WrittenBytes), WrittenKeys: float64(stats.WrittenKeys),
+		ReadBytes: float64(stats.ReadBytes), ReadKeys: float64(stats.ReadKeys),
+	})
+	c.stores[old.Meta.Id] = &next
+	c.changes++
+	return &next, old.LastSeen.IsZero(), nil
 }

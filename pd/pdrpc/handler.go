@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cairndb/cairn/pd/cluster"
+	"github.com/cairndb/cairn/pd/schedule"
 	"github.com/cairndb/cairn/pd/tso"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
@@ -32,6 +33,7 @@ type Leadership struct {
 	Term      Term
 	TSO       *tso.Allocator
 	Cluster   *cluster.Cluster
+	Schedule  *schedule.Coordinator
 	// Extend asks the driver of TSO for a new window at once; does not block.
 	Extend func()
 }
@@ -112,6 +114,9 @@ func (h *Handler) Timestamp(ctx context.Context, clusterID uint64, count uint32)
 		if !l.Term.ValidAt(now) {
 			return 0, notLeader
 		}
+		if !l.Cluster.Replicated() {
+			return 0, &pdpb.Error{Code: pdpb.Error_NOT_REPLICATED, Message: l.Schedule.Missing(now)}
+		}
 		last, err := l.TSO.Alloc(h.wall(), count)
 		if err == nil {
 			// Leadership lasted while allocating: no later leader can have begun.
@@ -164,6 +169,7 @@ var refusals = []struct {
 	{cluster.ErrRegionNotFound, pdpb.Error_REGION_NOT_FOUND},
 	{cluster.ErrStaleEpoch, pdpb.Error_STALE_EPOCH},
 	{cluster.ErrInvalid, pdpb.Error_INVALID},
+	{cluster.ErrRefused, pdpb.Error_REFUSED},
 	{tso.ErrCount, pdpb.Error_INVALID},
 	{ErrUnsafe, pdpb.Error_REFUSED},
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cairndb/cairn/pd/cluster"
 	"github.com/cairndb/cairn/pd/meta"
+	"github.com/cairndb/cairn/pd/schedule"
 	"github.com/cairndb/cairn/pd/tso"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
@@ -41,10 +42,40 @@ func leading(valid int64) (*Handler, *Leadership) {
 	h := New(Options{Members: fakeMembers{}, Registerer: prometheus.NewRegistry()})
 	t := new(term)
 	t.left.Store(valid)
-	l := &Leadership{ClusterID: 7, Term: t, TSO: new(tso.Allocator), Extend: func() {}}
+	l := &Leadership{ClusterID: 7, Term: t, TSO: new(tso.Allocator), Extend: func() {}, Cluster: emptyCluster()}
+	l.Schedule = schedule.New(schedule.Options{Model: l.Cluster})
 	l.TSO.Persisted(l.TSO.Start(time.Now().UnixMilli(), 0))
 	h.SetLeadership(l)
 	return h, l
+}
+
+// nothing is metadata that keeps nothing.
+type nothing struct{}
+
+func (nothing) Write(context.Context, ...meta.Op) error { return nil }
+
+func (nothing) Get(context.Context, string) ([]byte, bool, error) { return nil, false, nil }
+
+func (nothing) List(context.Context, string, func(string, []byte) error) error { return nil }
+
+func emptyCluster() *cluster.Cluster {
+	c, err := cluster.Load(bg, time.Now(), nothing{}, nothing{})
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+func TestYoungClusterGivesNoTimestamps(t *testing.T) {
+	h, l := leading(100)
+	_, err := l.Cluster.SetPlacement(bg, &pdpb.Placement{Replicas: 3})
+	require.NoError(t, err)
+	_, refused := h.Timestamp(bg, 7, 1)
+	require.Equal(t, pdpb.Error_NOT_REPLICATED, refused.Code)
+	require.Contains(t, refused.Message, "no region yet")
+	require.NoError(t, l.Cluster.MarkReplicated(bg))
+	_, refused = h.Timestamp(bg, 7, 1)
+	require.Nil(t, refused)
 }
 
 func TestTimestampNeedsLeadershipBeforeAndAfter(t *testing.T) {
@@ -102,19 +133,33 @@ func TestRefusalsHaveTheirCodes(t *testing.T) {
 func TestEveryRequestIsCheckedForLeadershipAndCluster(t *testing.T) {
 	ask := func(h *Handler, head *pdpb.Header) map[string]*pdpb.Header {
 		return map[string]*pdpb.Header{
-			"Bootstrap":       h.Bootstrap(bg, &pdpb.BootstrapRequest{Header: head}).Header,
-			"IsBootstrapped":  h.IsBootstrapped(bg, &pdpb.IsBootstrappedRequest{Header: head}).Header,
-			"AllocIDs":        h.AllocIDs(bg, &pdpb.AllocIDsRequest{Header: head}).Header,
-			"PutStore":        h.PutStore(bg, &pdpb.PutStoreRequest{Header: head}).Header,
-			"GetStore":        h.GetStore(bg, &pdpb.GetStoreRequest{Header: head}).Header,
-			"GetStores":       h.GetStores(bg, &pdpb.GetStoresRequest{Header: head}).Header,
-			"StoreHeartbeat":  h.StoreHeartbeat(bg, &pdpb.StoreHeartbeatRequest{Header: head}).Header,
-			"RegionHeartbeat": h.RegionHeartbeat(bg, &pdpb.RegionHeartbeatRequest{Header: head}, nil).Header,
-			"GetRegion":       h.GetRegion(bg, &pdpb.GetRegionRequest{Header: head}).Header,
-			"ScanRegions":     h.ScanRegions(bg, &pdpb.ScanRegionsRequest{Header: head}).Header,
-			"AskSplit":        h.AskSplit(bg, &pdpb.AskSplitRequest{Header: head}).Header,
-			"GetSafePoint":    h.GetSafePoint(bg, &pdpb.GetSafePointRequest{Header: head}).Header,
-			"UpdateSafePoint": h.UpdateSafePoint(bg, &pdpb.UpdateSafePointRequest{Header: head}).Header,
+			"Bootstrap":        h.Bootstrap(bg, &pdpb.BootstrapRequest{Header: head}).Header,
+			"IsBootstrapped":   h.IsBootstrapped(bg, &pdpb.IsBootstrappedRequest{Header: head}).Header,
+			"AllocIDs":         h.AllocIDs(bg, &pdpb.AllocIDsRequest{Header: head}).Header,
+			"PutStore":         h.PutStore(bg, &pdpb.PutStoreRequest{Header: head}).Header,
+			"GetStore":         h.GetStore(bg, &pdpb.GetStoreRequest{Header: head}).Header,
+			"GetStores":        h.GetStores(bg, &pdpb.GetStoresRequest{Header: head}).Header,
+			"StoreHeartbeat":   h.StoreHeartbeat(bg, &pdpb.StoreHeartbeatRequest{Header: head}).Header,
+			"RegionHeartbeat":  h.RegionHeartbeat(bg, &pdpb.RegionHeartbeatRequest{Header: head}, nil).Header,
+			"GetRegion":        h.GetRegion(bg, &pdpb.GetRegionRequest{Header: head}).Header,
+			"ScanRegions":      h.ScanRegions(bg, &pdpb.ScanRegionsRequest{Header: head}).Header,
+			"AskSplit":         h.AskSplit(bg, &pdpb.AskSplitRequest{Header: head}).Header,
+			"GetSafePoint":     h.GetSafePoint(bg, &pdpb.GetSafePointRequest{Header: head}).Header,
+			"DescribeStores":   h.DescribeStores(bg, &pdpb.DescribeStoresRequest{Header: head}).Header,
+			"DrainStore":       h.DrainStore(bg, &pdpb.DrainStoreRequest{Header: head}).Header,
+			"RemoveTombstones": h.RemoveTombstones(bg, &pdpb.RemoveTombstonesRequest{Header: head}).Header,
+			"SetStoreLabels":   h.SetStoreLabels(bg, &pdpb.SetStoreLabelsRequest{Header: head}).Header,
+			"DescribeRegions":  h.DescribeRegions(bg, &pdpb.DescribeRegionsRequest{Header: head}).Header,
+			"ListOperators":    h.ListOperators(bg, &pdpb.ListOperatorsRequest{Header: head}).Header,
+			"AddOperator":      h.AddOperator(bg, &pdpb.AddOperatorRequest{Header: head}).Header,
+			"CancelOperator":   h.CancelOperator(bg, &pdpb.CancelOperatorRequest{Header: head}).Header,
+			"ListSchedulers":   h.ListSchedulers(bg, &pdpb.ListSchedulersRequest{Header: head}).Header,
+			"AddScheduler":     h.AddScheduler(bg, &pdpb.AddSchedulerRequest{Header: head}).Header,
+			"RemoveScheduler":  h.RemoveScheduler(bg, &pdpb.RemoveSchedulerRequest{Header: head}).Header,
+			"PauseScheduler":   h.PauseScheduler(bg, &pdpb.PauseSchedulerRequest{Header: head}).Header,
+			"GetPlacement":     h.GetPlacement(bg, &pdpb.GetPlacementRequest{Header: head}).Header,
+			"SetPlacement":     h.SetPlacement(bg, &pdpb.SetPlacementRequest{Header: head}).Header,
+			"UpdateSafePoint":  h.UpdateSafePoint(bg, &pdpb.UpdateSafePointRequest{Header: head}).Header,
 		}
 	}
 	following := New(Options{Members: fakeMembers{}})

@@ -80,7 +80,13 @@ func (h *Handler) StoreHeartbeat(_ context.Context, req *pdpb.StoreHeartbeatRequ
 		return &pdpb.StoreHeartbeatResponse{Header: refused}
 	}
 	h.metrics.storeBeats.Inc()
-	return &pdpb.StoreHeartbeatResponse{Header: l.end(l.Cluster.StoreHeartbeat(time.Now(), req.Stats))}
+	s, first, err := l.Cluster.StoreHeartbeat(time.Now(), req.Stats)
+	resp := &pdpb.StoreHeartbeatResponse{Header: l.end(err), ReportRegions: first}
+	if err == nil {
+		p := l.Cluster.Placement()
+		resp.State, resp.RegionSplitBytes, resp.RegionMaxBytes = s.Meta.State, p.RegionSplitBytes, p.RegionMaxBytes
+	}
+	return resp
 }
 
 // RegionHeartbeat takes the report of a region's leader. Later steps for its store
@@ -91,14 +97,20 @@ func (h *Handler) RegionHeartbeat(_ context.Context, req *pdpb.RegionHeartbeatRe
 	if refused != nil {
 		return &pdpb.RegionHeartbeatResponse{Header: refused, RegionId: id}
 	}
-	err := l.Cluster.RegionHeartbeat(req)
+	now := time.Now()
+	r, changed, err := l.Cluster.RegionHeartbeat(now, req)
 	if err != nil {
 		h.metrics.regionBeatsRefused.Inc()
-	} else {
-		h.metrics.regionBeats.Inc()
-		h.ways.remember(req.GetLeader().GetStoreId(), deliver)
+		return &pdpb.RegionHeartbeatResponse{Header: l.end(err), RegionId: id}
 	}
-	return &pdpb.RegionHeartbeatResponse{Header: l.end(err), RegionId: id}
+	h.metrics.regionBeats.Inc()
+	h.ways.remember(req.GetLeader().GetStoreId(), deliver)
+	resp := l.Schedule.Heartbeat(now, r, changed)
+	if resp == nil {
+		resp = &pdpb.RegionHeartbeatResponse{RegionId: id}
+	}
+	resp.Header = l.end(nil)
+	return resp
 }
 
 // GetRegion finds a region by key, before a key, or by id.
@@ -107,19 +119,22 @@ func (h *Handler) GetRegion(_ context.Context, req *pdpb.GetRegionRequest) *pdpb
 	if refused != nil {
 		return &pdpb.GetRegionResponse{Header: refused}
 	}
-	var info cluster.RegionInfo
+	var r *cluster.Region
 	var err error
 	switch {
 	case !l.Cluster.Bootstrapped():
 		err = cluster.ErrNotBootstrapped
 	case req.RegionId != 0:
-		info, err = l.Cluster.RegionByID(req.RegionId)
+		r, err = l.Cluster.RegionByID(req.RegionId)
 	case req.Before:
-		info, err = l.Cluster.RegionBefore(req.Key)
+		r, err = l.Cluster.RegionBefore(req.Key)
 	default:
-		info, err = l.Cluster.Region(req.Key)
+		r, err = l.Cluster.Region(req.Key)
 	}
-	return &pdpb.GetRegionResponse{Header: l.end(err), Region: info.Meta, Leader: info.Leader}
+	if err != nil {
+		return &pdpb.GetRegionResponse{Header: l.end(err)}
+	}
+	return &pdpb.GetRegionResponse{Header: l.end(nil), Region: r.Meta, Leader: r.Leader}
 }
 
 // ScanRegions lists the regions that intersect a range.

@@ -39,6 +39,7 @@ func (w *ways) send(store uint64, resp *pdpb.RegionHeartbeatResponse) {
 }
 
 // PushStep hands a step to the store of the peer it is meant for.
-func (h *Handler) PushStep(resp *pdpb.RegionHeartbeatResponse) {
+func (h *Handler) PushStep(l *Leadership, resp *pdpb.RegionHeartbeatResponse) {
+	resp.Header = l.end(nil)
 	h.ways.send(resp.GetTargetPeer().GetStoreId(), resp)
 }

@@ -5305,10 +5305,10 @@ func (x *PauseSchedulerResponse) GetHeader() *Header {
 type Placement struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // grows by one with every change
-	// Voters of a region that no rule speaks of, 1 to 7. With auto_replicas it is
-	// not used: 3 when there are at least 3 stores, else 1.
+	// Voters of a region that no rule speaks of, 1 to 7. 0 = automatic: 3 when there
+	// are at least 3 stores, else 1.
 	Replicas     uint32 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	AutoReplicas bool   `protobuf:"varint,3,opt,name=auto_replicas,json=autoReplicas,proto3" json:"auto_replicas,omitempty"`
+	AutoReplicas bool   `protobuf:"varint,3,opt,name=auto_replicas,json=autoReplicas,proto3" json:"auto_replicas,omitempty"` // in answers: replicas is 0
 	// Labels of stores that tell where they are, the widest first, such as zone,
 	// host: replicas of a region are kept apart by them as far as possible.
 	LocationLabels []string `protobuf:"bytes,4,rep,name=location_labels,json=locationLabels,proto3" json:"location_labels,omitempty"`
