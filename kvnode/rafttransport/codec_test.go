@@ -122,6 +122,16 @@ func TestWhatIsDecodedEqualsWhatWasEncoded(t *testing.T) {
 	})
 }
 
+// A version of raft with more fields needs another format.
+func TestNoFieldIsForgotten(t *testing.T) {
+	for m, want := range map[proto.Message]int{&raftpb.Message{}: numbers + 6, &raftpb.Entry{}: 4, &kvpb.Peer{}: 3, &kvpb.RegionEpoch{}: 2} {
+		// Of a Message, besides the numbers: type, reject, context, snapshot, entries, and responses, which stay here.
+		require.Equal(t, want, m.ProtoReflect().Descriptor().Fields().Len(), "%T", m)
+	}
+	require.Equal(t, 24, raftpb.MsgHup.Descriptor().Values().Len(), "types of messages")
+	require.Equal(t, 3, raftpb.EntryNormal.Descriptor().Values().Len(), "types of entries")
+}
+
 func TestEntriesOfLargeBatchesDoNotKeepItAlive(t *testing.T) {
 	m := appendOf(1, 1, bytes.Repeat([]byte{'v'}, aliasBytes))
 	m.Raft.Entries = append(m.Raft.Entries, &raftpb.Entry{Data: []byte("small")})

@@ -415,6 +415,75 @@ func TestAStreamIsOpenedAgainWhenItBreaksAndWhenTheReceiverRestarts(t *testing.T
 	require.NotEmpty(t, a.unreachable)
 }
 
+func TestOrderHoldsWhileConnectionsBreak(t *testing.T) {
+	w := newWires()
+	a, b := w.started(t, 1, nil), w.started(t, 2, nil)
+	last := func(region uint64) (index uint64) { // after checking all
+		b.guard.Lock()
+		defer b.guard.Unlock()
+		for _, m := range b.msgs {
+			if m.RegionID == region {
+				require.Greater(t, m.Raft.GetIndex(), index, "region %d", region)
+				index = m.Raft.GetIndex()
+			}
+		}
+		return index
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for region := uint64(1); region <= 4; region++ {
+		wg.Go(func() {
+			for i := uint64(1); ; i++ {
+				a.Send([]Message{between(1, 2, appendOf(region, i, make([]byte, 200)))})
+				select {
+				case <-stop:
+					return
+				case <-time.After(10 * time.Microsecond):
+				}
+			}
+		})
+	}
+	for range 20 {
+		before := last(1)
+		b.wait(t, "progress", func() bool {
+			n := len(b.msgs)
+			return n > 0 && slices.ContainsFunc(b.msgs[max(0, n-8):], func(m Message) bool { return m.Raft.GetIndex() > before })
+		})
+		w.breakAll()
+	}
+	close(stop)
+	wg.Wait()
+	for region := uint64(1); region <= 4; region++ {
+		require.Positive(t, last(region))
+	}
+}
+
+func TestTheAddressIsResolvedForEveryAttempt(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *wires) {
+		var known atomic.Bool
+		a := w.started(t, 1, func(o *Options) {
+			o.Resolve = func(_ context.Context, store uint64) (string, error) {
+				if !known.Load() {
+					return "", fmt.Errorf("store %d is not known", store)
+				}
+				return address(store), nil
+			}
+		})
+		b := w.started(t, 2, nil)
+		a.Send([]Message{between(1, 2, appendOf(1, 1, nil))})
+		time.Sleep(10 * time.Second)
+		require.Equal(t, []string{"lost 2, heard 0s"}, a.story(), "for silence, not at once")
+		require.Empty(t, b.msgs)
+		known.Store(true)
+		time.Sleep(time.Second)
+		a.Send([]Message{between(1, 2, appendOf(1, 2, nil))})
+		synctest.Wait()
+		require.Len(t, b.msgs, 1)
+		a.stop()
+		b.stop()
+	})
+}
+
 func TestASecondStreamEndsTheFirst(t *testing.T) {
 	w := newWires()
 	b := w.started(t, 2, nil)

@@ -16,8 +16,8 @@
 //	          +-> liveness.Tracker <----+
 //	               monitor -> Handler.StoreLost, StoreFound
 //
-// Locks are leaves: none is held while another is taken, but for inbound.mu, which is
-// held while the Handler receives.
+// Locks are leaves, with two exceptions: inbound.mu is held while the Handler receives, and
+// Network.mu while the tracker learns of a store.
 //
 // The bytes are drawn in docs/formats/transport.md. Package simnet has a Transport for
 // tests, with faults.
