@@ -275,6 +275,14 @@ func splitThree(key string) *replpb.Split {
 	return &replpb.Split{Parts: []*replpb.SplitPart{{SplitKey: []byte(key), RegionId: 100, PeerIds: []uint64{201, 202, 203}}}}
 }
 
+// led says whether r leads and serves, and has it stand for election if it does not.
+func led(r *Replica) bool {
+	if !r.View().Leading() {
+		r.Campaign()
+	}
+	return r.View().Leading() && r.appliedTerm == r.View().Term()
+}
+
 func TestAMergeTakesTheNeighbourOver(t *testing.T) {
 	for _, lag := range []bool{false, true} {
 		name := "all together"
@@ -288,7 +296,7 @@ func TestAMergeTakesTheNeighbourOver(t *testing.T) {
 			require.Nil(t, c.propose(v, "x", "1"))
 			require.Nil(t, c.await("split", c.async(func() *kvpb.RegionError { return v.ProposeSplit(context.Background(), splitThree("m")) })))
 			source := func(i int) *Replica { return c.stores[i].replicas[100] }
-			c.pumpTicks("the child is led", func() bool { return source(0).View().Leading() && source(0).appliedTerm == source(0).term })
+			c.pumpTicks("the child is led here", func() bool { return led(source(0)) })
 			c.pumpTicks("all have the child", func() bool {
 				return source(1).AppliedIndex() == source(0).AppliedIndex() && source(2).AppliedIndex() == source(0).AppliedIndex()
 			})
@@ -338,8 +346,8 @@ func TestAMergeIsRolledBackWhenTheTargetChanges(t *testing.T) {
 	v := c.elect(0)
 	require.Nil(t, c.await("split", c.async(func() *kvpb.RegionError { return v.ProposeSplit(context.Background(), splitThree("m")) })))
 	source := c.stores[0].replicas[100]
-	c.pumpTicks("the child is led", func() bool {
-		return source.View().Leading() && source.appliedTerm == source.term && c.stores[1].replicas[100].AppliedIndex() == source.AppliedIndex() &&
+	c.pumpTicks("the child is led here", func() bool {
+		return led(source) && c.stores[1].replicas[100].AppliedIndex() == source.AppliedIndex() &&
 			c.stores[2].replicas[100].AppliedIndex() == source.AppliedIndex()
 	})
 	target := c.replica(0).View()
