@@ -129,6 +129,7 @@ func New(o Options) (_ *Node, err error) {
 	if n.listener != nil {
 		n.grpc = rpc.NewServer(rpc.ServerOptions{TLS: o.TLS, Logger: o.Logger})
 		n.server.Register(n.grpc)
+		kvrpc.RegisterAdmin(n.grpc, n.store)
 		n.raft.Register(n.grpc)
 		n.raft.Start(o.PD.ClusterID(), n.store.ID(), n.store)
 	}

@@ -246,6 +246,7 @@ func (r *Replica) wake() {
 	r.idleTicks = 0
 	if r.quiet && !r.over {
 		r.quiet = false
+		r.resting.Store(false)
 		r.seePeers(nil)
 		r.host.SetAwake(r, true)
 	}
@@ -255,6 +256,7 @@ func (r *Replica) wake() {
 func (r *Replica) rest() {
 	if !r.quiet {
 		r.quiet = true
+		r.resting.Store(true)
 		r.host.SetAwake(r, false)
 	}
 }

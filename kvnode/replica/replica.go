@@ -151,6 +151,7 @@ type Replica struct {
 	view    atomic.Pointer[View]
 	applied atomic.Uint64 // index; written during visits only
 	written atomic.Uint64 // bytes of applied writes
+	resting atomic.Bool   // = quiet
 	ready   chan struct{} // closed when this replica first serves as leader
 	ended   chan struct{} // closed when no visit will do anything any more
 
@@ -316,6 +317,9 @@ func (r *Replica) ID() uint64 { return r.id }
 // Peer returns this copy's place in the region. Its role may be out of date: the
 // region in View knows.
 func (r *Replica) Peer() *kvpb.Peer { return r.peer }
+
+// Resting says whether the replica does without ticks.
+func (r *Replica) Resting() bool { return r.resting.Load() }
 
 // Changed returns a channel that is closed when View changes. Take it before View.
 func (r *Replica) Changed() <-chan struct{} { return *r.changed.Load() }

@@ -49,6 +49,9 @@ func (v *View) Term() uint64 { return v.term }
 // Leading says whether this replica leads.
 func (v *View) Leading() bool { return v.leading }
 
+// Merging says whether the region is being merged into its neighbour.
+func (v *View) Merging() bool { return v.merging }
+
 // Leader is the leading peer, nil when unknown.
 func (v *View) Leader() *kvpb.Peer { return v.leader }
 
