@@ -28,6 +28,9 @@ func localKey(region uint64, kind byte) []byte {
 	return append(k, kind)
 }
 
+// SetState adds a region's state to b.
+func SetState(b *engine.Batch, s *replpb.RegionState) error { return setRegionState(b, s) }
+
 func setRegionState(b *engine.Batch, s *replpb.RegionState) error {
 	v, err := s.MarshalVT()
 	if err != nil {
