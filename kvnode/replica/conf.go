@@ -326,6 +326,7 @@ func (r *Replica) applyChange(c *replpb.ChangePeers, cc *raftpb.ConfChangeV2, p 
 	r.log.Info("membership changed", "peers", describePeers(next), "conf_ver", next.GetEpoch().GetConfVer())
 	r.o.Metrics.changes.Inc()
 	r.publish()
+	r.checkPeers() // a new peer is no copy yet
 	r.host.Changed(r)
 	if p != nil {
 		p.done <- nil

@@ -29,8 +29,10 @@ type DownPeer struct {
 // Peers returns how the other peers do, as this leader saw them last.
 func (r *Replica) Peers() *PeerHealth { return r.peers.Load() }
 
-// checkPeers brings Peers and low up to date, once an election timeout, while leading.
+// checkPeers brings Peers and low up to date, while leading: once an election
+// timeout, and more often while a peer is on its way to become a copy.
 func (r *Replica) checkPeers() {
+	r.checkTicks = 0
 	if !r.leading || r.alone() {
 		return
 	}

@@ -147,8 +147,7 @@ func (r *Replica) tick() {
 	r.rn.Tick()
 	r.idleTicks++
 	r.replaceLostLeader()
-	if r.checkTicks++; r.checkTicks >= r.o.ElectionTicks {
-		r.checkTicks = 0
+	if r.checkTicks++; r.checkTicks >= r.o.ElectionTicks || r.checkTicks >= 2 && len(r.peers.Load().Pending) > 0 {
 		r.checkPeers()
 	}
 	r.tickMerge()

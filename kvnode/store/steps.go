@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairndb/cairn/kvnode/replica"
@@ -13,6 +15,9 @@ import (
 
 // stepTimeout bounds one step that PD asks for.
 const stepTimeout = 10 * time.Second
+
+// stepPause is how long a step that was refused is not tried again.
+const stepPause = 300 * time.Millisecond
 
 // takeStep begins what PD wants of a region led here, unless an earlier step of that
 // region is still under way: PD repeats what was not done.
@@ -33,6 +38,11 @@ func (s *Store) takeStep(step *pdpb.RegionHeartbeatResponse) {
 		defer cancel()
 		if refused := s.doStep(ctx, r, step); refused != nil {
 			s.log.Info("a step that PD wants was not done", "region", r.ID(), "step", fmt.Sprintf("%T", step.GetStep()), "why", refused.GetMessage())
+			select { // PD is told how things are, and asks again
+			case <-time.After(stepPause):
+				s.report.changed(r)
+			case <-s.ctx.Done():
+			}
 		}
 	}
 	s.mu.RLock()
@@ -237,29 +247,39 @@ func (s *Store) goneBy(r *replica.Replica, now *kvpb.Region) {
 // none is left that can be handed over or ctx ends. It returns how many are left.
 func (s *Store) EvictLeaders(ctx context.Context) int {
 	for {
-		left, moved := 0, 0
+		var left atomic.Int64
+		var wg sync.WaitGroup
+		slots := make(chan struct{}, evictAtOnce)
 		for _, r := range s.replicas() {
 			v := r.View()
 			if !v.Leading() || len(v.Meta().GetPeers()) == 1 {
 				continue
 			}
-			left++
-			if s.handOver(ctx, v) {
-				moved++
-			}
+			slots <- struct{}{}
+			wg.Go(func() {
+				if !s.handOver(ctx, v) {
+					left.Add(1)
+				}
+				<-slots
+			})
 		}
-		if left == 0 || ctx.Err() != nil {
-			return left - moved
+		wg.Wait()
+		n := int(left.Load())
+		if n == 0 || ctx.Err() != nil {
+			return n
 		}
 		select {
 		case <-ctx.Done():
-			return left - moved
+			return n
 		case <-time.After(evictPause):
 		}
 	}
 }
 
-const evictPause = 20 * time.Millisecond
+const (
+	evictPause  = 20 * time.Millisecond
+	evictAtOnce = 16
+)
 
 // handOver gives a region's leadership to any other voter that can take it.
 func (s *Store) handOver(ctx context.Context, v *replica.View) bool {
