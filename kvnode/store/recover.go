@@ -118,4 +118,3 @@ func losesMajority(region *kvpb.Region, lost func(*kvpb.Peer) bool, role kvpb.Pe
 	}
 	return left <= all/2
 }
-
