@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,11 +36,10 @@ type proposal struct {
 // maxKeptPayload bounds the buffers that wait for reuse.
 const maxKeptPayload = 64 << 10
 
-// proposalPool holds buffers and channels only; nothing of one replica shows in another.
-var proposalPool = sync.Pool{New: func() any { return &proposal{done: make(chan *kvpb.RegionError, 1)} }}
+func newProposal() any { return &proposal{done: make(chan *kvpb.RegionError, 1)} }
 
 func (v *View) newProposal(kind byte) *proposal {
-	p := proposalPool.Get().(*proposal)
+	p := v.r.spare.Get().(*proposal)
 	p.view, p.id, p.since = v, v.r.nextID.Add(1), time.Now()
 	p.state.Store(proposalQueued)
 	p.payload = appendHeader(p.payload[:0], command{
@@ -54,11 +52,12 @@ func (v *View) newProposal(kind byte) *proposal {
 // release gives p back. Only the one who received its answer, or never queued
 // it, may call it.
 func (p *proposal) release() {
+	pool := &p.view.r.spare
 	p.view, p.change, p.check, p.merging = nil, nil, nil, false
 	if cap(p.payload) > maxKeptPayload {
 		p.payload = nil
 	}
-	proposalPool.Put(p)
+	pool.Put(p)
 }
 
 // read waits for the state machine to be fit for reading.

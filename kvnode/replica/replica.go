@@ -147,6 +147,7 @@ type Replica struct {
 	log    *slog.Logger
 	host   Host
 	nextID atomic.Uint64 // of proposals
+	spare  sync.Pool     // of proposals with their buffers
 
 	view    atomic.Pointer[View]
 	applied atomic.Uint64 // index; written during visits only
@@ -226,6 +227,7 @@ func Open(o Options) (*Replica, error) {
 		ended: make(chan struct{}),
 	}
 	r.nextID.Store(rand.Uint64())
+	r.spare.New = newProposal
 	r.changed.Store(new(make(chan struct{})))
 	r.peers.Store(&PeerHealth{})
 	r.appliedKey = localKey(r.id, kindApplied)

@@ -107,6 +107,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer receives the metrics. Nil means none.
 	Registerer prometheus.Registerer
+	// Now is the clock of leases: see Clock, which nil means. It must run like the
+	// timers of package time, and be the Transport's.
+	Now func() time.Duration
 	// OnFatal is called with what the store cannot survive and must not return.
 	// Nil means a line on standard error and the end of the process.
 	OnFatal func(msg string)
@@ -162,6 +165,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.Lease > longest {
 		return fmt.Errorf("store: a lease of %s is longer than eight tenths of the election timeout", o.Lease)
+	}
+	if o.Now == nil {
+		o.Now = Clock()
 	}
 	if o.OnFatal == nil {
 		o.OnFatal = func(msg string) {
@@ -240,7 +246,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.log = o.Logger.With("store", s.meta.GetId())
 	s.metrics = newMetrics(s)
 	s.replica = replica.NewMetrics(o.Registerer)
-	s.now = Clock()
+	s.now = o.Now
 	s.started = s.now()
 	s.sched = newScheduler()
 	s.ticker = newTicker(o.Tick)
@@ -480,6 +486,9 @@ func (s *Store) replicas() []*replica.Replica {
 	defer s.mu.RUnlock()
 	return s.byStart.Values()
 }
+
+// Replicas returns all replicas that have a state, in the order of their keys, to be looked at.
+func (s *Store) Replicas() []*replica.Replica { return s.replicas() }
 
 func (s *Store) find(region uint64) *replica.Replica {
 	r, ok := s.regions.Load(region)
