@@ -364,6 +364,27 @@ func TestMergedRegionIsFoundByKey(t *testing.T) {
 	require.NoError(t, get(c, "a"))
 }
 
+// A replica was moved away and PD has not heard of it: the others are asked, each
+// once, before it is anybody's turn again.
+func TestMovedReplicaIsFoundAmongTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pd := &fakePD{regions: []*kvpb.Region{region(1, "", "", 1, 1, 2, 3)}}
+		var asked []uint64
+		c := local(t, pd, handlerFunc(func(_ context.Context, req *kvpb.Request) *kvpb.Response {
+			at := req.GetGet().Context.Peer.StoreId
+			asked = append(asked, at)
+			if at != 3 {
+				return respond(req, &kvpb.RegionError{Kind: &kvpb.RegionError_RegionNotFound{RegionNotFound: &kvpb.RegionNotFound{}}})
+			}
+			return respond(req, nil)
+		}))
+		require.NoError(t, get(c, "k"))
+		require.Equal(t, []uint64{1, 2, 3}, asked)
+		require.NoError(t, get(c, "k"))
+		require.Equal(t, []uint64{1, 2, 3, 3}, asked, "and is remembered")
+	})
+}
+
 // What a lost answer means for each command: reads and what is idempotent go on to
 // a definite answer; only what decides a transaction can end undetermined, and only
 // if it may have left this process.

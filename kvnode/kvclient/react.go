@@ -108,7 +108,7 @@ func (s *sending) onRegionError(re *kvpb.RegionError) error {
 		return s.elsewhere(boExpired, cause)
 	case actForget:
 		if re.GetRegionNotFound() != nil {
-			s.refused = s.at.peer
+			s.refused = append(s.refused, s.at.peer.Id)
 		}
 		s.c.cache.remove(s.entry)
 	case actStore:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cairndb/cairn/internal/rpc"
@@ -119,8 +120,8 @@ type sending struct {
 	// differ while this request looks for the leader: what it guesses is nobody
 	// else's business before it has succeeded.
 	at, shared *route
-	next       *route     // where the next attempt goes; nil = the entry's route
-	refused    *kvpb.Peer // said that it does not have the region
+	next       *route   // where the next attempt goes; nil = the entry's route
+	refused    []uint64 // peers that said they do not have the region
 	bo         backoff
 	slice      time.Duration // of the next attempt
 	began      time.Time
@@ -206,14 +207,31 @@ func (s *sending) route() error {
 	}
 	old := s.entry
 	s.entry = e
-	if s.refused != nil && old != nil && sameEpoch(old.meta, e.meta) && e.route.Load().peer.Id == s.refused.Id {
-		// PD knows no more than we did: perhaps another replica does.
-		rt, err := s.c.nextRoute(e.meta, s.refused)
-		if err != nil {
+	if old == nil || !sameEpoch(old.meta, e.meta) {
+		s.refused = nil
+		return nil
+	}
+	return s.avoidRefused()
+}
+
+// avoidRefused turns to a replica that has not refused yet, when PD knows no more than
+// we did: perhaps it does. When all have, it begins anew.
+func (s *sending) avoidRefused() error {
+	peer := s.entry.route.Load().peer
+	if !slices.Contains(s.refused, peer.Id) {
+		return nil
+	}
+	for range s.entry.meta.Peers {
+		if peer = nextVoter(s.entry.meta, peer); peer == nil {
+			return nil
+		}
+		if !slices.Contains(s.refused, peer.Id) {
+			rt, err := s.c.routeTo(peer)
+			s.next = rt
 			return err
 		}
-		s.next = rt
 	}
+	s.refused = nil
 	return nil
 }
 
