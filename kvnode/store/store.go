@@ -487,9 +487,6 @@ func (s *Store) replicas() []*replica.Replica {
 	return s.byStart.Values()
 }
 
-// Replicas returns all replicas that have a state, in the order of their keys, to be looked at.
-func (s *Store) Replicas() []*replica.Replica { return s.replicas() }
-
 func (s *Store) find(region uint64) *replica.Replica {
 	r, ok := s.regions.Load(region)
 	if !ok {
