@@ -302,3 +302,25 @@ func TestMembersJoinOneByOne(t *testing.T) {
 	e.start(0)
 	require.Eventually(t, func() bool { return voting() == 3 }, 20*time.Second, 10*time.Millisecond)
 }
+
+func TestMembersThatJoinAtTheSameMomentAllJoin(t *testing.T) {
+	e := newEnsemble(t, 3)
+	e.start(0)
+	var wg sync.WaitGroup
+	for _, i := range []int{1, 2} {
+		e.opts[i].Join = []string{e.opts[0].ListenAddr}
+		wg.Go(func() { e.start(i) })
+	}
+	wg.Wait()
+	c := e.dial(e.opts[0].ListenAddr)
+	require.Eventually(t, func() bool {
+		list, err := c.Members(t.Context())
+		voters := 0
+		for _, m := range list {
+			if m.Healthy && !m.Learner {
+				voters++
+			}
+		}
+		return err == nil && voters == 3
+	}, 20*time.Second, 20*time.Millisecond)
+}

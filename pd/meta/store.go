@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -63,6 +64,14 @@ type Store struct {
 	closeErr  error
 }
 
+const (
+	// membersChanged is how etcd says that the members are not those that a joining
+	// member was told of: another one came in between.
+	membersChanged = "member count is unequal"
+	joinTries      = 20
+	joinPause      = 50 * time.Millisecond
+)
+
 // Starting is a member on its way: the others may reach it, and it them.
 type Starting struct {
 	s *Store
@@ -89,16 +98,27 @@ func Start(ctx context.Context, opts Options) (*Starting, error) {
 }
 
 func (s *Store) start(ctx context.Context) error {
-	members, existing, err := s.opts.initialMembers(ctx)
-	if err != nil {
-		return err
-	}
-	cfg, err := s.etcdConfig(members, existing)
-	if err != nil {
-		return err
-	}
-	if s.etcd, err = startEtcd(cfg); err != nil {
-		return err
+	for try := 1; ; try++ {
+		members, existing, err := s.opts.initialMembers(ctx)
+		if err != nil {
+			return err
+		}
+		cfg, err := s.etcdConfig(members, existing)
+		if err != nil {
+			return err
+		}
+		if s.etcd, err = startEtcd(cfg); err == nil {
+			break
+		}
+		if !existing || try == joinTries || !strings.Contains(err.Error(), membersChanged) {
+			return err
+		}
+		// Several members join at once: ask again, not all at the same moment.
+		select {
+		case <-time.After(time.Duration(try)*joinPause + rand.N(joinPause)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	s.client = v3client.New(s.etcd.Server)
 	s.self = Member{ID: uint64(s.etcd.Server.MemberID()), Name: s.opts.Name, Address: s.opts.Address}
