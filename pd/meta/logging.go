@@ -10,7 +10,8 @@ import (
 )
 
 // newZapLogger carries etcd's log over to slog. Etcd is chatty: its information
-// is our debugging, its warnings stay warnings. Where etcd would end the process
+// is our debugging, its warnings, most of them about connections to members that
+// start or stop, our information. Where etcd would end the process
 // (zap's Fatal) it panics instead, so that Open can turn it into an error; later,
 // a panic ends the process as etcd wants. stops is told the reason when etcd stops
 // by itself: it says so nowhere else.
@@ -101,7 +102,7 @@ func slogLevel(l zapcore.Level) slog.Level {
 	case l >= zapcore.ErrorLevel:
 		return slog.LevelError
 	case l == zapcore.WarnLevel:
-		return slog.LevelWarn
+		return slog.LevelInfo
 	}
 	return slog.LevelDebug
 }
