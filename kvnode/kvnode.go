@@ -33,6 +33,10 @@ type Options struct {
 	// Listen is the address of the gRPC service, host:port. Empty means that only
 	// this process is served.
 	Listen string
+	// Server is a gRPC server of this process that serves the node as well, instead
+	// of Listen, at Advertise. It stays its owner's, who serves it after New and stops
+	// it before Close.
+	Server *grpc.Server
 	// Advertise is the address other nodes reach the service at. Empty means the
 	// address it listens on.
 	Advertise string
@@ -126,6 +130,9 @@ func New(o Options) (_ *Node, err error) {
 		Exec:  txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Logger: o.Logger, Registerer: o.Registerer}),
 		Split: n.store.SplitRegion, Logger: o.Logger, Registerer: o.Registerer,
 	})
+	if o.Server != nil {
+		n.server.Register(o.Server)
+	}
 	if n.listener != nil {
 		n.grpc = rpc.NewServer(rpc.ServerOptions{TLS: o.TLS, Logger: o.Logger})
 		n.server.Register(n.grpc)

@@ -264,6 +264,10 @@ func newClusterID() (uint64, error) {
 // Handler answers requests of this process; see pdclient.Direct.
 func (s *Server) Handler() *pdrpc.Handler { return s.handler }
 
+// GRPC is the server of the port. Services of this process that are registered
+// with it before Serve are reached at the address of PD too. Its owner is PD.
+func (s *Server) GRPC() *grpc.Server { return s.grpc }
+
 // Addr is the address listened on, "" without a listener.
 func (s *Server) Addr() string {
 	if s.port == nil {

@@ -29,6 +29,9 @@ type config struct {
 	InitialCluster []string `toml:"initial-cluster"`
 	Join           []string `toml:"join"`
 
+	ClusterListen    string `toml:"cluster-listen"`
+	ClusterAdvertise string `toml:"cluster-advertise"`
+
 	PIDFile   string        `toml:"pid-file"`
 	LogFile   string        `toml:"log-file"`
 	LogLevel  string        `toml:"log-level"`

@@ -21,7 +21,7 @@ type field struct {
 const (
 	groupData    = "Data"
 	groupAddress = "Addresses"
-	groupMembers = "Members"
+	groupMembers = "Cluster"
 	groupTLS     = "Security"
 	groupProcess = "Process"
 )
@@ -41,8 +41,11 @@ var fields = map[string]field{
 	"pd":        {groupAddress, func(c *config) any { return &c.PD }, "addresses of the placement driver, comma-separated"},
 	"name":      {groupMembers, func(c *config) any { return &c.Name }, "name of this placement driver member"},
 
+	"cluster-listen":    {groupMembers, func(c *config) any { return &c.ClusterListen }, "address for the other processes of the cluster (default: " + defaultClusterListen + ", or the next free port)"},
+	"cluster-advertise": {groupMembers, func(c *config) any { return &c.ClusterAdvertise }, "address by which they reach this one (default: the cluster listen address)"},
+
 	"initial-cluster": {groupMembers, func(c *config) any { return &c.InitialCluster }, "a new placement driver of several members: all of them, as name=address, comma-separated"},
-	"join":            {groupMembers, func(c *config) any { return &c.Join }, "become a member of the placement driver that has these members, comma-separated; one is enough"},
+	"join":            {groupMembers, func(c *config) any { return &c.Join }, "become part of the cluster that has these members, comma-separated; one is enough"},
 
 	"insecure":         {groupTLS, func(c *config) any { return &c.Insecure }, "allow a listener outside loopback without TLS"},
 	"tls-cert":         {groupTLS, func(c *config) any { return &c.CertFile }, "PEM certificate shown to MySQL clients (default: one made in the data directory)"},

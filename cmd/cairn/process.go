@@ -35,9 +35,13 @@ type process struct {
 	registry   *prometheus.Registry
 	started    time.Time
 	statusAddr string
-	ready      func(context.Context) error // nil until the process serves
-	readyMu    sync.Mutex
-	open       bool // ready may be asked
+	// cluster is the address by which other processes reach this one, "" of a
+	// single role; clusterMoved says that it is not the usual one.
+	cluster      string
+	clusterMoved bool
+	ready        func(context.Context) error // nil until the process serves
+	readyMu      sync.Mutex
+	open         bool // ready may be asked
 
 	drainers []drainer
 	closers  []closer
@@ -106,6 +110,28 @@ func (p *process) start(ctx context.Context, f func(context.Context, *process) e
 	starting, cancel := context.WithCancelCause(p.ctx)
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
 	return f(starting, p)
+}
+
+// interruptible returns what f returns, or, when ctx ends first, its cause. Then
+// f goes on until the process ends, which is soon: it is for what opens a part and
+// waits for other processes.
+func interruptible[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := f()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
 }
 
 func (p *process) setOpen(open bool) {
@@ -208,6 +234,9 @@ func explain(err error, c *config) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("%w; the disk of %s is full: free space or move the data directory, then start again", err, c.DataDir)
+	case len(c.Join) > 0 && errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w\nNobody at %s could take this process in; --join wants the address that a running process shows as its cluster address",
+			err, strings.Join(c.Join, ", "))
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return fmt.Errorf("%w; check the owner and mode of %s", err, c.DataDir)
 	}

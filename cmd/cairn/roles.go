@@ -36,7 +36,7 @@ func runPD(cmd *cobra.Command, c *config) error {
 	if err := c.checkListen("listen", c.Listen, material != nil); err != nil {
 		return err
 	}
-	return runProcess(cmd.Context(), c, "pd", func(_ context.Context, p *process) error {
+	return runProcess(cmd.Context(), c, "pd", func(ctx context.Context, p *process) error {
 		if err := p.claimDirectory(c.DataDir, "pd"); err != nil {
 			return err
 		}
@@ -44,10 +44,12 @@ func runPD(cmd *cobra.Command, c *config) error {
 		if err := c.members(&o); err != nil {
 			return err
 		}
-		placement, err := startPD(p, o)
+		c.tellJoin(cmd.OutOrStdout())
+		placement, err := openPD(ctx, p, o)
 		if err != nil {
 			return err
 		}
+		servePD(p, placement)
 		p.ready = func(ctx context.Context) error { return hasLeader(ctx, placement.Handler()) }
 		fmt.Fprintf(cmd.OutOrStdout(), "CairnDB %s placement driver is ready on %s.\n", version, placement.Addr())
 		return nil
@@ -116,7 +118,7 @@ func runKV(cmd *cobra.Command, c *config) error {
 		if material != nil {
 			o.TLS, o.PeerTLS = material.Server(), material.Client()
 		}
-		node, err := kvnode.New(o)
+		node, err := interruptible(ctx, func() (*kvnode.Node, error) { return kvnode.New(o) })
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -100,6 +101,9 @@ func command(ctx context.Context, o Options) *exec.Cmd {
 	args := []string{verb, "--listen", listen, "--status", status}
 	if o.Dir != "" {
 		args = append(args, "--data-dir", o.Dir)
+	}
+	if verb == "start" && !slices.Contains(o.Args, "--cluster-listen") {
+		args = append(args, "--cluster-listen", "127.0.0.1:0")
 	}
 	cmd := exec.CommandContext(ctx, o.Binary, append(args, o.Args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -61,7 +61,7 @@ m:name (metadata) or {hex}. --json prints one JSON document instead of a table.`
 	f.BoolVar(&c.json, "json", false, "print JSON")
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "for one request")
 	f.StringVar(&c.certDir, "cluster-cert-dir", "", "directory with ca.pem, node.pem, node-key.pem, if the cluster uses TLS")
-	cmd.AddCommand(c.statusCommand(), c.storesCommand(), c.regionsCommand(), c.operatorsCommand(), c.schedulersCommand(), c.configCommand())
+	cmd.AddCommand(c.statusCommand(), c.membersCommand(), c.storesCommand(), c.regionsCommand(), c.operatorsCommand(), c.schedulersCommand(), c.configCommand())
 	cmd.AddCommand(c.changeCommands()...)
 	refuseStrangers(cmd)
 	return cmd

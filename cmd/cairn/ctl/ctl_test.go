@@ -208,6 +208,24 @@ func (f *fakePD) SetPlacement(_ context.Context, p *pdpb.Placement) (*pdpb.Place
 	return p, f.refused()
 }
 
+func (f *fakePD) Members(context.Context) ([]pdclient.MemberInfo, error) {
+	return []pdclient.MemberInfo{
+		{ID: 0x21e5c01f1f802a4, Name: "pd-1", Address: "10.0.0.1:2379", Leader: true, Healthy: true},
+		{ID: 0xc96802c47037e850, Name: "pd-2", Address: "10.0.0.2:2379", Healthy: false, Lag: 12, Note: "does not answer"},
+		{ID: 0x32d4a64740bdc240, Address: "10.0.0.3:2379", Learner: true, Healthy: true, Note: "waits for a third member"},
+	}, nil
+}
+
+func (f *fakePD) RemoveMember(_ context.Context, member string) error {
+	f.note("remove-member "+member, nil)
+	return f.refused()
+}
+
+func (f *fakePD) TransferLeader(_ context.Context, member string) (pdclient.MemberInfo, error) {
+	f.note("transfer-pd-leader "+member, nil)
+	return pdclient.MemberInfo{Name: "pd-2"}, f.refused()
+}
+
 // run executes a command line against pd.
 func run(pd *fakePD, args ...string) (string, error) {
 	var out bytes.Buffer

@@ -30,8 +30,11 @@ func (c *cluster) arguments(n *node) []string {
 	switch n.Role {
 	case RolePD:
 		args = append(args, "--name", n.Name)
-		if len(c.role(RolePD)) > 1 {
-			args = append(args, "--initial-cluster", c.members())
+		switch names, addrs := c.founders(); {
+		case n.Joins:
+			args = append(args, "--join", strings.Join(addrs, ","))
+		case len(names) > 1:
+			args = append(args, "--initial-cluster", strings.Join(names, ","))
 		}
 	case RoleKV:
 		args = append(args, "--pd", c.addrs(RolePD), "--cache-size", fmt.Sprint(cachePerNode(len(c.role(RoleKV)))))
@@ -41,13 +44,15 @@ func (c *cluster) arguments(n *node) []string {
 	return append(args, c.opts.Args[n.Role]...)
 }
 
-// members is the value of --initial-cluster.
-func (c *cluster) members() string {
-	var list []string
+// founders are the members that the placement driver began with, as name=address
+// and by address.
+func (c *cluster) founders() (names, addrs []string) {
 	for _, n := range c.role(RolePD) {
-		list = append(list, n.Name+"="+n.Addr)
+		if !n.Joins {
+			names, addrs = append(names, n.Name+"="+n.Addr), append(addrs, n.Addr)
+		}
 	}
-	return strings.Join(list, ",")
+	return names, addrs
 }
 
 func (c *cluster) addrs(role string) string {

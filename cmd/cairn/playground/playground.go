@@ -151,7 +151,7 @@ func (c *cluster) plan() error {
 			return fmt.Errorf("the cluster in %s has %d %s nodes, and --%s says %d; nodes are not dropped by starting fewer", c.opts.Dir, len(have), role, role, n)
 		}
 		for i := range want[role] {
-			record := Node{Name: fmt.Sprintf("%s-%d", role, i+1), Role: role}
+			record := Node{Name: fmt.Sprintf("%s-%d", role, i+1), Role: role, Joins: role == RolePD && len(have) > 0}
 			if i < len(have) {
 				record = have[i]
 			}

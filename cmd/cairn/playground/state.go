@@ -39,6 +39,8 @@ type Node struct {
 	DataDir string    `json:"data_dir"`
 	Log     string    `json:"log"`
 	Started time.Time `json:"started"`
+	// Joins: a pd that became a member later than the first ones.
+	Joins bool `json:"joins,omitempty"`
 }
 
 // Role returns the nodes of a role.
