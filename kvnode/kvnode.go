@@ -93,6 +93,9 @@ func New(o Options) (_ *Node, err error) {
 	if o.PD == nil {
 		return nil, errors.New("kvnode: PD is required")
 	}
+	if o.Listen != "" && o.Server != nil {
+		return nil, errors.New("kvnode: Listen and Server exclude each other")
+	}
 	n := &Node{}
 	defer func() {
 		if err != nil {
@@ -114,7 +117,7 @@ func New(o Options) (_ *Node, err error) {
 		CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
 		Logger: o.Logger, Registerer: o.Registerer, OnFatal: o.OnFatal,
 	}
-	if n.listener != nil {
+	if n.listener != nil || o.Server != nil {
 		n.raft, err = rafttransport.New(rafttransport.Options{
 			Resolve: n.resolve(o.PD), TLS: o.PeerTLS, Now: store.Clock(), Logger: o.Logger, Registerer: o.Registerer,
 		})
@@ -130,14 +133,15 @@ func New(o Options) (_ *Node, err error) {
 		Exec:  txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Logger: o.Logger, Registerer: o.Registerer}),
 		Split: n.store.SplitRegion, Logger: o.Logger, Registerer: o.Registerer,
 	})
-	if o.Server != nil {
-		n.server.Register(o.Server)
-	}
+	services := o.Server
 	if n.listener != nil {
 		n.grpc = rpc.NewServer(rpc.ServerOptions{TLS: o.TLS, Logger: o.Logger})
-		n.server.Register(n.grpc)
-		kvrpc.RegisterAdmin(n.grpc, n.store)
-		n.raft.Register(n.grpc)
+		services = n.grpc
+	}
+	if services != nil {
+		n.server.Register(services)
+		kvrpc.RegisterAdmin(services, n.store)
+		n.raft.Register(services)
 		n.raft.Start(o.PD.ClusterID(), n.store.ID(), n.store)
 	}
 	return n, nil

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -115,7 +115,7 @@ func (s *Store) start(ctx context.Context) error {
 		}
 		// Several members join at once: ask again, not all at the same moment.
 		select {
-		case <-time.After(time.Duration(try)*joinPause + rand.N(joinPause)):
+		case <-time.After(time.Duration(try)*joinPause + mathrand.N(joinPause)):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
