@@ -8,7 +8,6 @@ import (
 	"net"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -244,18 +243,39 @@ func (l *link) session(ctx context.Context) (up time.Duration, err error) {
 
 // dial makes a connection of its own to the store.
 func (p *peer) dial(ctx context.Context) (*grpc.ClientConn, error) {
-	addr, err := p.n.o.Resolve(ctx, p.store)
+	addr, err := p.resolve(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("resolve store %d: %w", p.store, err)
+		return nil, err
 	}
 	dialer := func(ctx context.Context, addr string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, p.n.o.ConnectTimeout)
 		defer cancel()
 		c, err := p.n.o.Dialer(ctx, addr)
-		p.connected(errors.Is(err, syscall.ECONNREFUSED))
+		p.dialled(err)
 		return c, err
 	}
 	return rpc.Dial(addr, rpc.DialOptions{TLS: p.n.o.TLS, Dialer: dialer})
+}
+
+// resolve asks for the address. Stores must find each other again while nobody can be
+// asked: then it is the last one known.
+func (p *peer) resolve(ctx context.Context) (string, error) {
+	patience := p.n.o.ConnectTimeout / 2
+	if p.reachable() { // the address is good, most likely, and elections are near
+		patience = p.n.o.ConnectTimeout / 10
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	addr, err := p.n.o.Resolve(ctx, p.store)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil:
+		p.mu.addr = addr
+	case p.mu.addr == "":
+		return "", fmt.Errorf("resolve store %d: %w", p.store, err)
+	}
+	return p.mu.addr, nil
 }
 
 func (p *peer) hello(s replpb.MessageStream) *replpb.Hello {

@@ -33,7 +33,8 @@ var (
 // Options of New. The zero value of a field means its default.
 type Options struct {
 	// Resolve returns the address of a store, host:port. It is called before every
-	// attempt to connect. Required.
+	// attempt to connect and may take half of ConnectTimeout, a tenth if the store could be
+	// reached there last; when it fails, the address it returned last is used. Required.
 	Resolve func(ctx context.Context, store uint64) (addr string, err error)
 	// TLS secures the connections made. Nil means plain text.
 	TLS *tls.Config

@@ -485,6 +485,34 @@ func TestTheAddressIsResolvedForEveryAttempt(t *testing.T) {
 	})
 }
 
+func TestStoresFindEachOtherAgainWhileNobodyCanBeAsked(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *wires) {
+		var down atomic.Bool
+		tune := func(o *Options) {
+			o.Resolve = func(ctx context.Context, store uint64) (string, error) {
+				if down.Load() {
+					<-ctx.Done()
+					return "", ctx.Err()
+				}
+				return address(store), nil
+			}
+		}
+		a, b := w.started(t, 1, tune), w.started(t, 2, tune)
+		a.Send([]Message{between(1, 2, heartbeatOf(1))})
+		time.Sleep(10*time.Second + 100*time.Millisecond)
+		down.Store(true)
+		w.breakAll()
+		time.Sleep(201 * time.Millisecond)
+		synctest.Wait()
+		a.Send([]Message{between(1, 2, appendOf(1, 1, nil))})
+		synctest.Wait()
+		require.Len(t, b.msgs, 2)
+		require.Empty(t, a.story())
+		a.stop()
+		b.stop()
+	})
+}
+
 func TestASecondStreamEndsTheFirst(t *testing.T) {
 	w := newWires()
 	b := w.started(t, 2, nil)

@@ -1,7 +1,9 @@
 package rafttransport
 
 import (
+	"errors"
 	"sync"
+	"syscall"
 
 	"github.com/cairndb/cairn/proto/replpb"
 )
@@ -15,8 +17,10 @@ type peer struct {
 
 	mu struct {
 		sync.Mutex
-		open    int  // streams from the store
-		refused bool // the last attempt to connect to it was refused
+		open    int    // streams from the store
+		reached bool   // the last attempt to connect to it succeeded
+		refused bool   // it was refused
+		addr    string // resolved last; empty: never
 	}
 }
 
@@ -29,13 +33,21 @@ func newPeer(n *Network, store uint64) *peer {
 	return p
 }
 
-// connected notes the outcome of an attempt to connect to the store.
-func (p *peer) connected(refused bool) {
+// dialled notes the outcome of an attempt to connect to the store.
+func (p *peer) dialled(err error) {
 	p.mu.Lock()
-	p.mu.refused = refused
+	p.mu.reached = err == nil
+	p.mu.refused = errors.Is(err, syscall.ECONNREFUSED)
 	gone := p.goneLocked()
 	p.mu.Unlock()
 	p.lostIf(gone)
+}
+
+// reachable is whether the last attempt to connect succeeded.
+func (p *peer) reachable() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.reached
 }
 
 // streams notes that a stream from the store was opened (1) or has ended (-1).
