@@ -76,7 +76,7 @@ func (s *Server) lead(term *meta.Term) error {
 		return err
 	}
 	defer s.tso.Stop()
-	if err := s.persist(ctx, term, s.tso.Start(s.opts.wallClock(), saved)); err != nil {
+	if err := s.persist(ctx, term, s.tso.Start(s.wallMS(), saved)); err != nil {
 		return err
 	}
 	extend := make(chan struct{}, 1)
@@ -135,7 +135,7 @@ func (s *Server) maintain(ctx context.Context, term *meta.Term, model *cluster.C
 		case <-check.C:
 		case <-extend:
 		}
-		if limit := s.tso.Extend(s.opts.wallClock()); limit != 0 {
+		if limit := s.tso.Extend(s.wallMS()); limit != 0 {
 			if err := s.persist(ctx, term, limit); err != nil {
 				return err
 			}
@@ -164,6 +164,14 @@ func (s *Server) persist(ctx context.Context, term *meta.Term, limit int64) erro
 	s.tso.Persisted(limit)
 	s.metrics.windows.Observe(time.Since(began).Seconds())
 	return nil
+}
+
+// wallMS is the clock that timestamps follow.
+func (s *Server) wallMS() int64 {
+	if s.opts.wallClock != nil {
+		return s.opts.wallClock()
+	}
+	return time.Now().UnixMilli()
 }
 
 func (s *Server) savedLimit(ctx context.Context) (int64, error) {

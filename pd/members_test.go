@@ -188,6 +188,9 @@ func TestSingleProcessGrows(t *testing.T) {
 	e.stop(0)
 
 	e.opts[0].ListenAddr = addr
+	e.opts[0].Join = []string{"127.0.0.1:1"}
+	require.ErrorContains(t, e.tryStart(0), "a cluster of its own")
+	e.opts[0].Join = nil
 	e.start(0)
 	c := e.dial(addr)
 	for i := 1; i < 4; i++ {

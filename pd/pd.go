@@ -98,9 +98,6 @@ func (o *Options) setDefaults() {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.wallClock == nil {
-		o.wallClock = func() int64 { return time.Now().UnixMilli() }
-	}
 }
 
 // ErrRemoved: New was given the directory of a member that was removed from its

@@ -260,6 +260,25 @@ func TestThreeMembersHandLeadershipOver(t *testing.T) {
 	}
 }
 
+func TestAllMembersCrashAndComeBack(t *testing.T) {
+	e := newEnsemble(t, 3)
+	e.together()
+	c := e.dial(e.opts[0].ListenAddr)
+	ts, err := c.TS(bg)
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for i := range e.opts {
+		wg.Go(e.crash(i))
+	}
+	wg.Wait()
+	began := time.Now()
+	e.together()
+	ts2, err := c.TS(bg)
+	require.NoError(t, err)
+	require.Greater(t, ts2, ts)
+	t.Logf("next timestamp %v after the start", time.Since(began))
+}
+
 func TestMembersJoinOneByOne(t *testing.T) {
 	e := newEnsemble(t, 3)
 	e.start(0)

@@ -102,6 +102,12 @@ func joinAddrs(dir string, given []string) ([]string, error) {
 	return strings.Fields(string(text)), nil
 }
 
+// joined reports whether the member was ever told to join a cluster.
+func joined(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, joinFile))
+	return err == nil
+}
+
 // writeFile writes a small file that is there whole or not at all, durably.
 func writeFile(path, text string) (err error) {
 	tmp := path + ".tmp"

@@ -66,9 +66,25 @@ var expected = map[string]bool{
 	"data-dir used by this member must be removed": true,
 }
 
+// repeated is what etcd says of a member that is away, again and again, after it
+// said once that the peer became inactive.
+var repeated = map[string]bool{
+	"lost TCP streaming connection with remote peer":             true,
+	"closed TCP streaming connection with remote peer":           true,
+	"failed to find remote peer in cluster":                      true,
+	"prober detected unhealthy status":                           true,
+	"failed to reach the peer URL":                               true,
+	"failed to get version":                                      true,
+	"failed to unmarshal response":                               true,
+	"dropped internal Raft message since sending buffer is full": true,
+}
+
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	if expected[e.Message] {
 		return ce
+	}
+	if repeated[e.Message] {
+		e.Level = zapcore.DebugLevel
 	}
 	if c.Enabled(e.Level) || e.Message == stopMessage {
 		return ce.AddCore(e, c)

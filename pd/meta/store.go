@@ -31,6 +31,9 @@ const (
 	// handOverTimeout bounds the wait for another leader when this one stops.
 	handOverTimeout = time.Second
 
+	// electTries is how often electAlone looks for a log that has been applied.
+	electTries = 10
+
 	startTimeout = 60 * time.Second
 	// pageSize is the number of keys read at once by List.
 	pageSize = 1000
@@ -135,6 +138,9 @@ func (w *Starting) Handler() http.Handler {
 func (w *Starting) Ready(ctx context.Context) (*Store, error) {
 	s := w.s
 	err := s.awaitReady(ctx)
+	if err == nil && len(s.opts.Join) > 0 && s.alone() && !joined(s.opts.Dir) {
+		err = fmt.Errorf("meta: data directory %s holds a cluster of its own and cannot join %v; start with an empty directory", s.opts.Dir, s.opts.Join)
+	}
 	if err == nil {
 		s.observer = newObserver(s)
 		s.wg.Go(func() { s.observer.run(s.ctx) })
@@ -326,10 +332,14 @@ func (s *Store) awaitReady(ctx context.Context) error {
 // hands over.
 func (s *Store) electAlone(done <-chan struct{}) {
 	server := s.etcd.Server
-	t := time.NewTicker(2 * time.Millisecond) // until what is in its log is applied
+	t := time.NewTicker(2 * time.Millisecond)
 	defer t.Stop()
-	for server.Leader() == 0 {
-		_ = server.Process(s.ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: new(s.self.ID), From: new(s.self.ID)})
+	for try := 0; server.Leader() == 0; try++ {
+		// It refuses until the first entry of a new log, which makes it a member, is
+		// applied. A log that begins with a snapshot shows nothing to wait for.
+		if server.AppliedIndex() > 0 || try > electTries {
+			_ = server.Process(s.ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: new(s.self.ID), From: new(s.self.ID)})
+		}
 		select {
 		case <-done:
 			return

@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// campaignPause is how often a member that cannot lead looks again.
+	// campaignPause is how often a member that cannot take leadership looks again, and
+	// idlePause one that need not even try: it is told when that changes.
 	campaignPause = 100 * time.Millisecond
+	idlePause     = time.Second
 	resignTimeout = time.Second
 	// aloneFactor is how much longer the lease of a member without others is.
 	aloneFactor = 10
@@ -45,7 +47,7 @@ func (s *Store) Campaign(ctx context.Context) (*Term, error) {
 		// The channels are taken before looking, so that no change is missed.
 		elected := s.etcd.Server.LeaderChangedNotify()
 		rec, changed := s.observer.get()
-		wait := campaignPause
+		wait := idlePause
 		if s.leadsEtcd() && s.healthy(ctx) {
 			wait = time.Until(rec.over())
 			if rec.leader.ID == s.self.ID || rec.leader.Term == 0 {

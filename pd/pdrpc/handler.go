@@ -54,7 +54,7 @@ type Options struct {
 type Handler struct {
 	members   Members
 	roster    Roster
-	wall      func() int64
+	wall      func() int64 // nil = the system's
 	logger    *slog.Logger
 	metrics   *metrics
 	clusterID atomic.Uint64
@@ -70,9 +70,6 @@ type Handler struct {
 func New(opts Options) *Handler {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	if opts.WallClock == nil {
-		opts.WallClock = func() int64 { return time.Now().UnixMilli() }
 	}
 	h := &Handler{members: opts.Members, roster: opts.Roster, wall: opts.WallClock, logger: opts.Logger, metrics: newMetrics(opts.Registerer)}
 	h.begun.serving = make(chan struct{})
@@ -117,7 +114,11 @@ func (h *Handler) Timestamp(ctx context.Context, clusterID uint64, count uint32)
 		if !l.Cluster.Replicated() {
 			return 0, &pdpb.Error{Code: pdpb.Error_NOT_REPLICATED, Message: l.Schedule.Missing(now)}
 		}
-		last, err := l.TSO.Alloc(h.wall(), count)
+		ms := now.UnixMilli()
+		if h.wall != nil {
+			ms = h.wall()
+		}
+		last, err := l.TSO.Alloc(ms, count)
 		if err == nil {
 			// Leadership lasted while allocating: no later leader can have begun.
 			if !l.Term.ValidAt(time.Now()) {
