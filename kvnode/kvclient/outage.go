@@ -22,7 +22,8 @@ import (
 //     then either: a stopped process, or a network that swallows. Both streams are
 //     broken then, for nothing on them will be answered.
 //
-// A store that answers other requests is not down, however long one takes.
+// A store that answers other requests is not down, however long one takes. gRPC's
+// keep-alive alone is too slow for this: its clients ping every ten seconds at most.
 const (
 	pingTimeout  = 500 * time.Millisecond
 	probeTimeout = time.Second

@@ -47,6 +47,9 @@ func (c *Client) Send(ctx context.Context, r Region, req *kvpb.Request) (*kvpb.R
 		}
 		s := c.newSending(ctx, op, r.Meta, e)
 		s.at, s.shared, s.attempts = rt, rt, 1
+		if errors.Is(err, context.DeadlineExceeded) {
+			s.began = s.began.Add(-s.slice) // the first attempt is not timed otherwise
+		}
 		return s.run(kctx, req, resp, err)
 	}
 	return c.newSending(ctx, op, r.Meta, nil).run(kctx, req, nil, errNotSent)
