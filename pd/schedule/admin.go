@@ -295,7 +295,7 @@ func (v *view) scatter(s *pdpb.Scatter, region uint64) (remarks []string, err er
 		g, leader, why := v.scatterOne(r, held, led)
 		var op *Operator
 		if why == "" {
-			if op, err = v.build(r, classOther, "scatter", asked, g, leader); err != nil && !errors.Is(err, errNothing) {
+			if op, err = v.buildInTurn(r, classOther, "scatter", asked, g, leader); err != nil && !errors.Is(err, errNothing) {
 				why = err.Error()
 			}
 		}

@@ -193,10 +193,35 @@ func (c *Coordinator) messageLocked(op *Operator, r *cluster.Region) *pdpb.Regio
 		return nil
 	}
 	resp := &pdpb.RegionHeartbeatResponse{RegionId: op.region, Epoch: r.Meta.Epoch, TargetPeer: r.Leader}
-	if !op.steps[op.at].send(resp, c.regionMeta) {
+	st := op.steps[op.at]
+	heirs, first := c.leadFirstLocked(op, r)
+	if first && len(heirs) == 0 {
+		return nil
+	}
+	if first {
+		st = transferLeader{heirs}
+	}
+	if !st.send(resp, c.regionMeta) {
 		return nil
 	}
 	return resp
+}
+
+// leadFirstLocked says whether the lead has to go somewhere else before the step at
+// hand can be made, and where: leaders change by themselves, too.
+func (c *Coordinator) leadFirstLocked(op *Operator, r *cluster.Region) (heirs []*kvpb.Peer, first bool) {
+	if op.unseats(r) {
+		return op.stayers(r), true
+	}
+	into, ok := op.steps[op.at].(mergeInto)
+	if !ok {
+		return nil, false
+	}
+	target, err := c.model.RegionByID(into.target)
+	if err != nil || target.Leader == nil || target.Leader.StoreId == r.Leader.StoreId {
+		return nil, false
+	}
+	return peersOn(r, target.Leader.StoreId), true
 }
 
 func (c *Coordinator) regionMeta(id uint64) *kvpb.Region {

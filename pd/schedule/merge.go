@@ -117,7 +117,7 @@ func (v *view) merge(r, target *cluster.Region, kind, reason string) ([]*Operato
 	}
 	var steps []step
 	g, leader := goalOf(target.Meta), target.Leader.StoreId
-	prepare, err := v.build(r, classMerge, kind, reason, g, leader)
+	prepare, err := v.buildInTurn(r, classMerge, kind, reason, g, leader)
 	switch {
 	case err == nil:
 		steps = prepare.steps

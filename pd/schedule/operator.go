@@ -101,6 +101,28 @@ func (op *Operator) advance(now time.Time, r *cluster.Region) (end string) {
 	return ""
 }
 
+// unseats says whether the step at hand would take the vote of the replica that
+// leads: leaders change by themselves, too. It has to give the lead away first.
+func (op *Operator) unseats(r *cluster.Region) bool {
+	m, stays := op.states[op.at+1][r.Leader.GetId()]
+	return !stays || !leadable(m.role)
+}
+
+// stayers are the peers that can lead now and after the step at hand.
+func (op *Operator) stayers(r *cluster.Region) (list []*kvpb.Peer) {
+	for _, p := range r.Meta.Peers {
+		m, stays := op.states[op.at+1][p.Id]
+		if stays && leadable(m.role) && leadable(p.Role) && !isPending(r, p.Id) && downFor(r, p.Id) == 0 {
+			list = append(list, &kvpb.Peer{Id: p.Id, StoreId: p.StoreId})
+		}
+	}
+	return list
+}
+
+func leadable(role kvpb.PeerRole) bool {
+	return role == kvpb.PeerRole_PEER_ROLE_VOTER || role == kvpb.PeerRole_PEER_ROLE_INCOMING_VOTER
+}
+
 // overdue says what the step at hand has been waiting for for too long.
 func (op *Operator) overdue(now time.Time, r *cluster.Region) string {
 	cur := op.steps[op.at]
@@ -173,6 +195,66 @@ func (v *view) build(r *cluster.Region, c class, kind, reason string, g goal, le
 		return nil, errNothing
 	}
 	return newOperator(r, c, kind, reason, b.lead, b.steps...), nil
+}
+
+// buildInTurn is build, but for more than one replica that moves: one moves after
+// the other, so that there is never more than one too many.
+func (v *view) buildInTurn(r *cluster.Region, c class, kind, reason string, g goal, leader uint64) (*Operator, error) {
+	now, steps := r, []step(nil)
+	for {
+		next := goalOf(now.Meta)
+		var come, leave uint64
+		for _, store := range slices.Sorted(maps.Keys(g)) {
+			if _, there := next[store]; !there {
+				come = store
+				break
+			}
+		}
+		for _, store := range slices.Sorted(maps.Keys(next)) {
+			if _, stays := g[store]; !stays {
+				leave = store
+				break
+			}
+		}
+		if come == 0 || leave == 0 {
+			break
+		}
+		next[come] = g[come]
+		delete(next, leave)
+		op, err := v.build(now, c, kind, reason, next, 0)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, op.steps...)
+		now = after(now, op)
+	}
+	op, err := v.build(now, c, kind, reason, g, leader)
+	switch {
+	case err == nil:
+		steps = append(steps, op.steps...)
+		leader = op.leader
+	case !errors.Is(err, errNothing) || len(steps) == 0:
+		return nil, err
+	default:
+		leader = now.Leader.StoreId
+	}
+	return newOperator(r, c, kind, reason, leader, steps...), nil
+}
+
+// after is a region as it will be when an operator is done.
+func after(r *cluster.Region, op *Operator) *cluster.Region {
+	next := *r
+	next.Meta = &kvpb.Region{Id: r.Meta.Id, StartKey: r.Meta.StartKey, EndKey: r.Meta.EndKey, Epoch: r.Meta.Epoch}
+	next.Pending, next.Down = nil, nil
+	for _, id := range slices.Sorted(maps.Keys(op.final())) {
+		m := op.final()[id]
+		p := &kvpb.Peer{Id: id, StoreId: m.store, Role: m.role}
+		next.Meta.Peers = append(next.Meta.Peers, p)
+		if m.store == op.leader {
+			next.Leader = p
+		}
+	}
+	return &next
 }
 
 type builder struct {
