@@ -29,10 +29,8 @@ func (s *Server) drive(ctx context.Context, l *pdrpc.Leadership) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		if n := l.Schedule.WantIDs(); n > 0 {
-			if first, err := l.Cluster.AllocIDs(ctx, n); err == nil {
-				l.Schedule.AddIDs(first, n)
-			}
+		if err := l.ReserveIDs(ctx, 0); err != nil && ctx.Err() == nil {
+			s.opts.Logger.Warn("cannot reserve ids, will try again", "err", err)
 		}
 		for _, step := range l.Schedule.Tick(now) {
 			s.handler.PushStep(l, step)

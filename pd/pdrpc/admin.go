@@ -87,14 +87,44 @@ func (h *Handler) ListOperators(_ context.Context, req *pdpb.ListOperatorsReques
 	return &pdpb.ListOperatorsResponse{Header: l.end(nil), Operators: l.Schedule.Operators(time.Now(), req.RegionId, req.Finished)}
 }
 
+const (
+	// fewIDs are enough for the new peers of one region, maxReplicas of them each.
+	fewIDs      = 16
+	maxReplicas = 8
+)
+
+// ReserveIDs makes sure that there are ids for new peers: at least so many, or,
+// with 0, some if there were too few.
+func (l *Leadership) ReserveIDs(ctx context.Context, atLeast int) error {
+	n := l.Schedule.WantIDs(atLeast)
+	if n == 0 {
+		return nil
+	}
+	first, err := l.Cluster.AllocIDs(ctx, n)
+	if err == nil {
+		l.Schedule.AddIDs(first, n)
+	}
+	return err
+}
+
 // AddOperator begins what a person asks for.
-func (h *Handler) AddOperator(_ context.Context, req *pdpb.AddOperatorRequest) *pdpb.AddOperatorResponse {
+func (h *Handler) AddOperator(ctx context.Context, req *pdpb.AddOperatorRequest) *pdpb.AddOperatorResponse {
 	l, refused := h.begin(req.GetHeader())
 	if refused != nil {
 		return &pdpb.AddOperatorResponse{Header: refused}
 	}
 	if !l.Cluster.Bootstrapped() {
 		return &pdpb.AddOperatorResponse{Header: l.end(cluster.ErrNotBootstrapped)}
+	}
+	need := fewIDs
+	if s := req.GetScatter(); s != nil {
+		need += maxReplicas * len(s.RegionIds)
+		if s.Range {
+			need += maxReplicas * cluster.MaxScan
+		}
+	}
+	if err := l.ReserveIDs(ctx, need); err != nil {
+		return &pdpb.AddOperatorResponse{Header: l.end(err)}
 	}
 	ops, remarks, push, err := l.Schedule.AddOperator(time.Now(), req)
 	for _, resp := range push {

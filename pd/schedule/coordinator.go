@@ -123,15 +123,16 @@ func New(o Options) *Coordinator {
 	return c
 }
 
-// WantIDs is how many ids AddIDs should bring, 0 = none. A cluster of one store
-// never needs any: the ids of its stores are to stay small numbers.
-func (c *Coordinator) WantIDs() uint32 {
+// WantIDs is how many ids AddIDs should bring for there to be at least so many, 0 =
+// none. With 0 it asks for what was missing: a cluster of one store never needs any,
+// and the ids of its stores are to stay small numbers.
+func (c *Coordinator) WantIDs(atLeast int) uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.starved {
+	if !c.starved && len(c.ids) >= atLeast {
 		return 0
 	}
-	return wantIDs
+	return uint32(max(wantIDs, atLeast))
 }
 
 // AddIDs gives the ids [first, first+n) for new peers.

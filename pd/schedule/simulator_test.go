@@ -193,11 +193,7 @@ func (s *sim) step() {
 		}
 	}
 	if s.now.UnixMilli()%100 == 0 {
-		if n := s.co.WantIDs(); n > 0 {
-			first, err := s.c.AllocIDs(ctx, n)
-			require.NoError(s.t, err)
-			s.co.AddIDs(first, n)
-		}
+		s.reserve(0)
 		for _, resp := range s.co.Tick(s.now) {
 			s.take(resp)
 		}
@@ -217,6 +213,14 @@ func (s *sim) step() {
 func (s *sim) run(d time.Duration) {
 	for end := s.now.Add(d); s.now.Before(end); {
 		s.step()
+	}
+}
+
+func (s *sim) reserve(atLeast int) {
+	if n := s.co.WantIDs(atLeast); n > 0 {
+		first, err := s.c.AllocIDs(ctx, n)
+		require.NoError(s.t, err)
+		s.co.AddIDs(first, n)
 	}
 }
 
