@@ -69,7 +69,7 @@ func randomKey(rng *rand.Rand) []byte {
 func randomValue(rng *rand.Rand) []byte {
 	v := make([]byte, 1+rng.IntN(30))
 	if rng.IntN(10) == 0 {
-		v = make([]byte, 3000) // stored apart
+		v = make([]byte, separateBytes+100)
 	}
 	for i := range v {
 		v[i] = byte(rng.Uint32())
@@ -489,7 +489,7 @@ func TestReadersNeverSeeAHalfReplacedRange(t *testing.T) {
 			}
 		}
 	}
-	for i := range 3 {
+	for i := range 5 {
 		wg.Go(func() {
 			for {
 				select {
@@ -500,7 +500,7 @@ func TestReadersNeverSeeAHalfReplacedRange(t *testing.T) {
 				switch i {
 				case 0:
 					look(db)
-				case 1:
+				case 1, 2, 3:
 					s := db.NewRangeSnapshot(r.Start, r.End)
 					look(s)
 					if err := s.Close(); err != nil {
@@ -514,9 +514,8 @@ func TestReadersNeverSeeAHalfReplacedRange(t *testing.T) {
 			}
 		})
 	}
+	defer func() { close(stop); wg.Wait() }() // before the database is closed
 	for round := range 40 {
 		load(round+1, rng)
 	}
-	close(stop)
-	wg.Wait()
 }

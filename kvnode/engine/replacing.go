@@ -21,6 +21,9 @@ import (
 //  2. Wait for the replacements of what is to be read.
 //  3. Open the view.
 //  4. Begin again if gen has moved: a replacement may have begun before the view was opened.
+//
+// Snapshots are neither opened nor closed while what they are of is replaced (apart):
+// Pebble panics when its excise meets one that has just been opened or is half closed.
 type replacing struct {
 	gen    atomic.Uint64
 	active atomic.Int32 // length of list
@@ -73,9 +76,28 @@ func (g *replacing) await(r Range) uint64 {
 	}
 }
 
+// apart runs f, which must be short, while nothing in r is being replaced.
+func (g *replacing) apart(r Range, f func()) {
+	for {
+		g.mu.Lock()
+		busy := g.findLocked(r)
+		if busy == nil {
+			defer g.mu.Unlock()
+			f()
+			return
+		}
+		g.mu.Unlock()
+		<-busy.done
+	}
+}
+
 func (g *replacing) find(r Range) *replacement {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.findLocked(r)
+}
+
+func (g *replacing) findLocked(r Range) *replacement {
 	for _, busy := range g.list {
 		for _, b := range busy.ranges {
 			if b.overlaps(r) {

@@ -13,6 +13,9 @@ import (
 // coarse to cut it, and its keys are counted instead.
 const exactBytes = 1 << 20
 
+// maxStepKeys bounds the keys between two steps of the estimates that are looked at.
+const maxStepKeys = 4096
+
 // ApproximateBytes estimates the bytes of the user keys [start, end) in the key
 // spaces of data: what they take on disk, versions and garbage included, and what they will
 // take of what is in memtables only (see unflushed: good to about 64 KiB). An empty end is the
@@ -70,8 +73,9 @@ func (d *DB) SplitKeys(ctx context.Context, start, end []byte, target uint64) ([
 // sizer finds keys by the size of what is before them.
 type sizer struct {
 	d      *DB
-	r      Range // from the first to just after the last key
-	memory [][]byte
+	r      Range    // from the first to just after the last key
+	memory [][]byte // samples of what is in memtables only
+	tables uint64   // bytes in tables
 	total  uint64
 	iters  [2]*Iter // over the key spaces that tell which user keys there are
 }
@@ -104,9 +108,10 @@ func (d *DB) newSizer(r Range) (_ *sizer, err error) {
 	}
 	s.r = Range{first, append(last, 0)}
 	s.memory = d.unflushed.keys(s.r)
-	if s.total, err = s.before(s.r.End); err != nil {
+	if s.tables, err = d.tableBytes(s.r); err != nil {
 		return nil, err
 	}
+	s.total = s.tables + uint64(len(s.memory))*sampleBytes
 	return s, nil
 }
 
@@ -132,14 +137,19 @@ func (s *sizer) seek(key []byte) ([]byte, error) {
 	return found, nil
 }
 
-// before estimates the bytes of the keys before key.
+// before estimates the bytes of the keys before key. Blocks that begin before key
+// and end after it count half: Pebble counts them wholly, on whichever side one asks for.
 func (s *sizer) before(key []byte) (uint64, error) {
-	n, err := s.d.tableBytes(Range{s.r.Start, key})
+	left, err := s.d.tableBytes(Range{s.r.Start, key})
+	if err != nil {
+		return 0, err
+	}
+	right, err := s.d.tableBytes(Range{key, s.r.End})
 	if err != nil {
 		return 0, err
 	}
 	inMemory, _ := slices.BinarySearchFunc(s.memory, key, bytes.Compare)
-	return n + uint64(inMemory)*sampleBytes, nil
+	return (left+s.tables-min(s.tables, right))/2 + uint64(inMemory)*sampleBytes, nil
 }
 
 // cut returns keys that cut the range into n pieces, and closes the sizer.
@@ -157,12 +167,12 @@ func (s *sizer) cut(ctx context.Context, n int) ([][]byte, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		key, err := s.find(low, uint64(float64(s.total)*float64(i)/float64(n)), s.total/uint64(n)/64)
+		key, err := s.find(uint64(float64(s.total) * float64(i) / float64(n)))
 		if err != nil {
 			return nil, err
 		}
-		if key == nil {
-			break
+		if bytes.Compare(key, low) <= 0 {
+			continue // one key has it all
 		}
 		keys = append(keys, key)
 		low = key
@@ -170,11 +180,75 @@ func (s *sizer) cut(ctx context.Context, n int) ([][]byte, error) {
 	return keys, nil
 }
 
-// find returns a user key after low with about want bytes before it, nil when
-// there is none. It halves the key space, as a number, and goes to the next key that
-// exists: some twenty steps.
-func (s *sizer) find(low []byte, want, tolerance uint64) (best []byte, err error) {
+// find returns a user key with about want bytes before it. Estimates grow in
+// steps, of a block or a sample, which of long values kept apart can be megabytes;
+// the place within the step is interpolated.
+func (s *sizer) find(want uint64) ([]byte, error) {
+	at, err := s.stepWith(want)
+	if err != nil {
+		return nil, err
+	}
+	from, to := at, at
+	if want < at.bytes { // in the step before
+		from, err = s.stepWith(at.below)
+	} else {
+		to, err = s.stepWith(at.level + 1)
+	}
+	if err != nil {
+		return nil, err
+	}
+	step := [][]byte{from.key}
+	for len(step) < maxStepKeys {
+		key, err := s.seek(append(bytes.Clone(step[len(step)-1]), 0))
+		if err != nil {
+			return nil, err
+		}
+		if key == nil || bytes.Compare(key, to.key) >= 0 {
+			break
+		}
+		step = append(step, key)
+	}
+	part := float64(want-min(want, from.bytes)) / float64(max(1, to.bytes-min(to.bytes, from.bytes)))
+	return step[min(int(part*float64(len(step))), len(step)-1)], nil
+}
+
+// step is where the estimates change.
+type step struct {
+	key   []byte // the first of the step
+	level uint64 // estimate of what is before each of its keys
+	below uint64 // level of the step before
+	bytes uint64 // what really is before key: half way up from the step before
+}
+
+// stepWith returns the first step with a level of at least want; the end of the
+// range when there is none.
+func (s *sizer) stepWith(want uint64) (step, error) {
+	level, err := s.before(s.r.Start)
+	if err != nil {
+		return step{}, err
+	}
+	if level >= want {
+		return step{key: s.r.Start, level: level}, nil
+	}
+	key, below, err := s.firstWith(s.r.Start, want)
+	if err != nil {
+		return step{}, err
+	}
+	if key == nil {
+		return step{key: s.r.End, level: s.total, below: below, bytes: s.total}, nil
+	}
+	level, err = s.before(key)
+	return step{key: key, level: level, below: below, bytes: (below + level) / 2}, err
+}
+
+// firstWith returns the first user key after low with at least want bytes before
+// it, nil when there is none, and the bytes before the key that precedes it. It halves the
+// key space, as a number, and goes to the next key that exists: some thirty steps.
+func (s *sizer) firstWith(low []byte, want uint64) (found []byte, under uint64, err error) {
 	high := s.r.End
+	if under, err = s.before(low); err != nil {
+		return nil, 0, err
+	}
 	for range 256 {
 		middle := between(low, high)
 		if bytes.Compare(middle, high) >= 0 {
@@ -182,29 +256,29 @@ func (s *sizer) find(low []byte, want, tolerance uint64) (best []byte, err error
 		}
 		key, err := s.seek(middle)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if key == nil || bytes.Compare(key, high) >= 0 {
 			high = middle
-			if key, err = s.seek(append(bytes.Clone(low), 0)); err != nil || key == nil || bytes.Compare(key, high) >= 0 {
-				return best, err
+			if key, err = s.seek(append(bytes.Clone(low), 0)); err != nil {
+				return nil, 0, err
+			}
+			if key == nil || bytes.Compare(key, high) >= 0 {
+				break
 			}
 			continue
 		}
 		n, err := s.before(key)
 		if err != nil {
-			return nil, err
-		}
-		if n+tolerance >= want && n <= want+tolerance {
-			return key, nil
+			return nil, 0, err
 		}
 		if n < want {
-			low = key
+			low, under = key, n
 		} else {
-			best, high = key, middle
+			found, high = key, middle
 		}
 	}
-	return best, nil
+	return found, under, nil
 }
 
 // between returns a key about half way from a to b, which is greater, and not

@@ -31,24 +31,18 @@ func (d *DB) NewRangeSnapshot(start, end []byte) *RangeSnapshot {
 	for i, cf := range dataCFs {
 		spans[i] = r.span(cf)
 	}
-	for {
-		gen := d.replacing.await(r)
-		es := d.p.NewEventuallyFileOnlySnapshot(spans)
-		if d.replacing.unchanged(gen) {
-			return &RangeSnapshot{db: d, r: r, es: es}
-		}
-		if err := es.Close(); err != nil {
-			d.logger.Errorf("close snapshot: %v", err)
-		}
-	}
+	s := &RangeSnapshot{db: d, r: r}
+	d.replacing.apart(r, func() { s.es = d.p.NewEventuallyFileOnlySnapshot(spans) })
+	return s
 }
 
 // Range returns what the snapshot is of. It must not be changed.
 func (s *RangeSnapshot) Range() Range { return s.r }
 
-// Close ends the snapshot.
-func (s *RangeSnapshot) Close() error {
-	if err := s.es.Close(); err != nil {
+// Close ends the snapshot. It waits while the range is being replaced.
+func (s *RangeSnapshot) Close() (err error) {
+	s.db.replacing.apart(s.r, func() { err = s.es.Close() })
+	if err != nil {
 		return fmt.Errorf("engine: close snapshot: %w", err)
 	}
 	return nil
