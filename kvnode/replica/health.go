@@ -29,8 +29,8 @@ type DownPeer struct {
 // Peers returns how the other peers do, as this leader saw them last.
 func (r *Replica) Peers() *PeerHealth { return r.peers.Load() }
 
-// checkPeers brings Peers and low up to date, while leading: once an election
-// timeout, and more often while a peer is on its way to become a copy.
+// checkPeers brings Peers and low up to date, while leading: several times in an
+// election timeout, because Raft forgets at its end who was active in it.
 func (r *Replica) checkPeers() {
 	r.checkTicks = 0
 	if !r.leading || r.alone() {

@@ -365,3 +365,15 @@ func TestAMergeIsRolledBackWhenTheTargetChanges(t *testing.T) {
 		return now.Propose(context.Background(), set(now.Engine(), "d", "1"))
 	})))
 }
+
+func TestANewLeaderGivesItsPeersTimeToAnswer(t *testing.T) {
+	c := newCluster(t, 3)
+	c.elect(0)
+	for range 12 {
+		c.tick()
+	}
+	require.Empty(t, c.replica(0).Peers().Down)
+	c.cut[3] = true
+	c.pumpTicks("the silent one is noticed", func() bool { return len(c.replica(0).Peers().Down) == 1 })
+	require.Equal(t, uint64(13), c.replica(0).Peers().Down[0].Peer.GetId())
+}

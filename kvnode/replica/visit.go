@@ -147,7 +147,7 @@ func (r *Replica) tick() {
 	r.rn.Tick()
 	r.idleTicks++
 	r.replaceLostLeader()
-	if r.checkTicks++; r.checkTicks >= r.o.ElectionTicks || r.checkTicks >= 2 && len(r.peers.Load().Pending) > 0 {
+	if r.checkTicks++; r.checkTicks >= max(r.o.ElectionTicks/3, 1) || r.checkTicks >= 2 && len(r.peers.Load().Pending) > 0 {
 		r.checkPeers()
 	}
 	r.tickMerge()
@@ -392,6 +392,11 @@ func (r *Replica) noticeLeadership() {
 	}
 	if leading != r.leading {
 		r.o.Metrics.leaderChanges.Inc()
+	}
+	if leading && !r.leading {
+		r.lastSeen = nil
+		r.peers.Store(&PeerHealth{})
+		r.seePeers(nil)
 	}
 	r.term, r.lead, r.leading = st.GetTerm(), st.Lead, leading
 	r.publish()
