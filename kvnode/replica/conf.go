@@ -323,6 +323,7 @@ func (r *Replica) applyChange(c *replpb.ChangePeers, cc *raftpb.ConfChangeV2, p 
 		r.removed = true
 	}
 	r.seePeers(before)
+	r.wake() // a leader that was alone did without ticks; new peers are spoken to until they answer
 	r.log.Info("membership changed", "peers", describePeers(next), "conf_ver", next.GetEpoch().GetConfVer())
 	r.o.Metrics.changes.Inc()
 	r.publish()
