@@ -58,8 +58,15 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		{"--insecure if you mean it", []string{"start", "--listen", "127.0.0.1:0", "--cluster-listen", "0.0.0.0:14000"}},
 		{`--join "14000" is not an address; write it as 10.0.0.1:14000`, []string{"start", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--status", "", "--join", "14000"}},
 		{"is the address of this process itself", []string{"start", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--status", "", "--cluster-listen", "127.0.0.1:14900", "--join", "127.0.0.1:14900"}},
+		{"--raft-tick 11s is not between", []string{"start", "--raft-tick", "11s"}},
+		{"must be whole numbers of --raft-tick 100ms", []string{"start", "--raft-heartbeat", "150ms"}},
+		{"is less than three times --raft-heartbeat 200ms", []string{"start", "--raft-election", "400ms"}},
+		{"is more than eight tenths of --raft-election 1s", []string{"start", "--raft-lease", "900ms"}},
+		{"--region-max-size 1KiB is less than 64KiB", []string{"start", "--region-max-size", "1KiB"}},
+		{"--region-max-size 1MiB is less than --region-split-size 2MiB", []string{"start", "--region-max-size", "1MiB", "--region-split-size", "2MiB"}},
+		{"--replicas 9 is not between 1 and 7", []string{"start", "--replicas", "9"}},
 		{"--pd is empty", []string{"kv", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--status", "", "--pd", ""}},
-		{`--labels: "zone" is not a label; write them as zone=a,host=h1`, []string{"start", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--status", "", "--labels", "zone"}},
+		{`--labels: "zone" is not a label; write them as zone=a,host=h1`, []string{"start", "--labels", "zone"}},
 		{"--cluster-cert-dir", []string{"pd", "--cluster-cert-dir", "/nowhere"}},
 	} {
 		_, err := run(t, c.args...)

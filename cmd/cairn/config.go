@@ -42,6 +42,14 @@ type config struct {
 	CertDir   string        `toml:"cluster-cert-dir"`
 	CacheSize quantity.Size `toml:"cache-size"`
 
+	RaftTick        quantity.Duration `toml:"raft-tick"`
+	RaftHeartbeat   quantity.Duration `toml:"raft-heartbeat"`
+	RaftElection    quantity.Duration `toml:"raft-election"`
+	RaftLease       quantity.Duration `toml:"raft-lease"`
+	RegionSplitSize quantity.Size     `toml:"region-split-size"`
+	RegionMaxSize   quantity.Size     `toml:"region-max-size"`
+	Replicas        int64             `toml:"replicas"`
+
 	Labels       []string `toml:"labels"`
 	UnsafeNoSync bool     `toml:"unsafe-no-sync"`
 

@@ -22,11 +22,12 @@ const (
 	groupData    = "Data"
 	groupAddress = "Addresses"
 	groupMembers = "Cluster"
+	groupRaft    = "Raft and regions"
 	groupTLS     = "Security"
 	groupProcess = "Process"
 )
 
-var groups = []string{groupData, groupAddress, groupMembers, groupTLS, groupProcess}
+var groups = []string{groupData, groupAddress, groupMembers, groupRaft, groupTLS, groupProcess}
 
 var fields = map[string]field{
 	"data-dir":   {groupData, func(c *config) any { return &c.DataDir }, "directory of all durable data"},
@@ -34,6 +35,14 @@ var fields = map[string]field{
 
 	"labels":         {groupData, func(c *config) any { return &c.Labels }, "where this node is, for placement: zone=a,host=h1"},
 	"unsafe-no-sync": {groupData, func(c *config) any { return &c.UnsafeNoSync }, "FOR TESTS: do not make anything durable; what was acknowledged is lost in a crash"},
+
+	"raft-tick":         {groupRaft, func(c *config) any { return &c.RaftTick }, "unit of Raft's time; the same on all nodes (default 100ms)"},
+	"raft-heartbeat":    {groupRaft, func(c *config) any { return &c.RaftHeartbeat }, "between two heartbeats of a leader (default two ticks)"},
+	"raft-election":     {groupRaft, func(c *config) any { return &c.RaftElection }, "without a heartbeat until an election, up to twice that (default five heartbeats)"},
+	"raft-lease":        {groupRaft, func(c *config) any { return &c.RaftLease }, "how long a leader serves reads without hearing of a quorum (default eight tenths of the election time, which is also the most)"},
+	"region-split-size": {groupRaft, func(c *config) any { return &c.RegionSplitSize }, "size of the pieces that a region is split into (default 64MiB)"},
+	"region-max-size":   {groupRaft, func(c *config) any { return &c.RegionMaxSize }, "size at which a region is split (default 96MiB)"},
+	"replicas":          {groupMembers, func(c *config) any { return &c.Replicas }, "copies of the data in a new cluster, which answers when it has them; 0 = 3 as soon as there are three nodes; later 'cairn ctl config set replicas=N'"},
 
 	"listen":    {groupAddress, func(c *config) any { return &c.Listen }, "address to listen on"},
 	"advertise": {groupAddress, func(c *config) any { return &c.Advertise }, "address by which other processes reach this one (default: the listen address)"},

@@ -23,7 +23,7 @@ var processKeys = []string{"status", "pid-file", "log-file", "log-level", "insec
 
 func pdCommand() *cobra.Command {
 	defaults := config{DataDir: "./cairn-pd", Listen: "127.0.0.1:2379", Status: "127.0.0.1:10079", Name: "pd", LogLevel: "info", StopTimeout: defaultStopTimeout}
-	keys := append([]string{"data-dir", "listen", "advertise", "name", "initial-cluster", "join"}, processKeys...)
+	keys := append([]string{"data-dir", "listen", "advertise", "name", "initial-cluster", "join", "replicas"}, processKeys...)
 	return newCommand("pd", "Run a placement driver",
 		"PD hands out timestamps and knows where data lives. Start it before kv and sql.", defaults, keys, runPD)
 }
@@ -33,7 +33,7 @@ func runPD(cmd *cobra.Command, c *config) error {
 	if err != nil {
 		return err
 	}
-	if err := c.checkListen("listen", c.Listen, material != nil); err != nil {
+	if err := errors.Join(c.checkListen("listen", c.Listen, material != nil), c.checkReplicas()); err != nil {
 		return err
 	}
 	return runProcess(cmd.Context(), c, "pd", func(ctx context.Context, p *process) error {
@@ -44,6 +44,7 @@ func runPD(cmd *cobra.Command, c *config) error {
 		if err := c.members(&o); err != nil {
 			return err
 		}
+		o.Replicas = uint32(c.Replicas)
 		c.tellJoin(cmd.OutOrStdout())
 		placement, err := openPD(ctx, p, o)
 		if err != nil {
@@ -78,6 +79,14 @@ func (c *config) members(o *pd.Options) error {
 	return nil
 }
 
+// checkReplicas refuses a number of copies that no cluster can have.
+func (c *config) checkReplicas() error {
+	if c.Replicas < 0 || c.Replicas > 7 {
+		return fmt.Errorf("--replicas %d is not between 1 and 7, nor 0 for automatic", c.Replicas)
+	}
+	return nil
+}
+
 // hasLeader reports whether the placement driver can serve, here or elsewhere.
 func hasLeader(ctx context.Context, h pdclient.Handler) error {
 	resp := h.GetMembers(ctx, &pdpb.GetMembersRequest{Header: &pdpb.Header{}})
@@ -99,7 +108,7 @@ func runKV(cmd *cobra.Command, c *config) error {
 	if err != nil {
 		return err
 	}
-	if err := c.checkListen("listen", c.Listen, material != nil); err != nil {
+	if err := errors.Join(c.checkListen("listen", c.Listen, material != nil), c.checkKV()); err != nil {
 		return err
 	}
 	return runProcess(cmd.Context(), c, "kv", func(ctx context.Context, p *process) error {
@@ -123,6 +132,7 @@ func runKV(cmd *cobra.Command, c *config) error {
 			return err
 		}
 		p.onClose("kv node", node.Close)
+		p.onDrain("kv node", evictLeaders(node))
 		p.serve("kv node", node.Serve)
 		p.ready = func(ctx context.Context) error { _, err := pdc.TS(ctx); return err }
 		fmt.Fprintf(cmd.OutOrStdout(), "CairnDB %s kv node %d is ready on %s.\n", version, node.StoreID(), node.Addr())

@@ -29,7 +29,7 @@ func startCommand() *cobra.Command {
 	defaults := config{
 		DataDir: "./cairn-data", Listen: "127.0.0.1:4000", Status: "127.0.0.1:10080", LogLevel: "info", StopTimeout: defaultStopTimeout,
 	}
-	keys := slices.Concat([]string{"data-dir", "listen", "join", "cluster-listen", "cluster-advertise", "tls-cert", "tls-key", "tls-ca"}, kvKeys, processKeys)
+	keys := slices.Concat([]string{"data-dir", "listen", "join", "cluster-listen", "cluster-advertise", "replicas", "tls-cert", "tls-key", "tls-ca"}, kvKeys, processKeys)
 	return newCommand("start", "Run everything in one process, durable, in one data directory",
 		`Start runs the SQL layer, the key-value tier and the placement driver in one process.
 Everything it keeps is in the data directory; the same directory starts again where it stopped.
@@ -40,7 +40,7 @@ address of one that runs. From the third on, data has three copies.`,
 }
 
 func runStart(cmd *cobra.Command, c *config) error {
-	if err := c.checkListen("listen", c.Listen, c.CertFile != ""); err != nil {
+	if err := errors.Join(c.checkListen("listen", c.Listen, c.CertFile != ""), c.checkKV(), c.checkReplicas()); err != nil {
 		return err
 	}
 	material, err := c.peerTLS()
@@ -107,10 +107,14 @@ func startTiers(ctx context.Context, p *process, c *config, material *certs.Mate
 		return nil, err
 	}
 	o.Server, o.Advertise = placement.GRPC(), p.cluster
+	if material != nil {
+		o.PeerTLS = material.Client()
+	}
 	if t.node, err = interruptible(ctx, func() (*kvnode.Node, error) { return kvnode.New(o) }); err != nil {
 		return nil, err
 	}
 	p.onClose("kv node", t.node.Close)
+	p.onDrain("kv node", evictLeaders(t.node))
 	servePD(p, placement) // and with it the kv node
 	return t, nil
 }
@@ -130,6 +134,7 @@ func openClusterPD(ctx context.Context, p *process, c *config, material *certs.M
 		c.tellJoin(out)
 		placement, err = openPD(ctx, p, pd.Options{
 			DataDir: c.sub("pd"), ListenAddr: addr, AdvertiseAddr: c.ClusterAdvertise, Join: c.Join, Certs: material,
+			Replicas: uint32(c.Replicas),
 		})
 		if err == nil {
 			return placement, elsewhere, nil

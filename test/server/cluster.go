@@ -206,8 +206,11 @@ func (n *Node) arguments() []string {
 	default:
 		args = append(args, "--name", n.Name)
 	}
-	if n.Role == "kv" {
+	switch {
+	case n.Role == "kv":
 		args = append(args, "--cache-size", "64MiB")
+	case n.Role == "pd" && c.opts.KV >= 3:
+		args = append(args, "--replicas", "3") // nothing is answered before there are three copies
 	}
 	return append(args, c.opts.Args[n.Role]...)
 }

@@ -30,6 +30,9 @@ func (c *cluster) arguments(n *node) []string {
 	switch n.Role {
 	case RolePD:
 		args = append(args, "--name", n.Name)
+		if len(c.role(RoleKV)) >= 3 { // of a new cluster: answer when there are three copies
+			args = append(args, "--replicas", "3")
+		}
 		switch names, addrs := c.founders(); {
 		case n.Joins:
 			args = append(args, "--join", strings.Join(addrs, ","))

@@ -69,7 +69,12 @@ func (s *Size) UnmarshalTOML(v any) error {
 type Duration time.Duration
 
 // String writes d so that Set reads it.
-func (d *Duration) String() string { return time.Duration(*d).String() }
+func (d *Duration) String() string {
+	if *d == 0 {
+		return "0"
+	}
+	return time.Duration(*d).String()
+}
 
 // Set reads a duration.
 func (d *Duration) Set(text string) error {
