@@ -12,6 +12,8 @@ const (
 	scheduleEvery = 100 * time.Millisecond
 	// choresEvery is how often it is looked for changes that must be durable.
 	choresEvery = 500 * time.Millisecond
+	// someIDs are reserved for new peers when there were none.
+	someIDs = 256
 )
 
 // drive schedules until ctx, a term of leadership, ends: it tells the coordinator
@@ -29,8 +31,10 @@ func (s *Server) drive(ctx context.Context, l *pdrpc.Leadership) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		if err := l.ReserveIDs(ctx, 0); err != nil && ctx.Err() == nil {
-			s.opts.Logger.Warn("cannot reserve ids, will try again", "err", err)
+		if l.Schedule.Starved() {
+			if err := l.Cluster.ReserveIDs(ctx, someIDs); err != nil && ctx.Err() == nil {
+				s.opts.Logger.Warn("cannot reserve ids, will try again", "err", err)
+			}
 		}
 		for _, step := range l.Schedule.Tick(now) {
 			s.handler.PushStep(l, step)

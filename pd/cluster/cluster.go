@@ -94,14 +94,14 @@ type Cluster struct {
 	// admin serialises the durable changes, so that memory follows the disk. It is
 	// held during writes. Lock order: admin before mu.
 	admin sync.Mutex
-	ids   struct { // under admin
-		next, end uint64 // [next, end) is reserved
-	}
 
 	began time.Time   // of the term
 	open  atomic.Bool // what Replicated says
 
-	mu           sync.RWMutex // protects the fields below; no I/O under it
+	mu  sync.RWMutex // protects the fields below; no I/O under it
+	ids struct {
+		next, end uint64 // [next, end) is reserved; end changes under admin, too
+	}
 	bootstrapped bool
 	replicated   bool     // the first region had its replicas once
 	schedulers   []string // by name; nil = nobody touched them
@@ -260,23 +260,57 @@ func (c *Cluster) Bootstrap(ctx context.Context, s *kvpb.Store, m *kvpb.Region) 
 }
 
 // AllocIDs reserves n consecutive ids, none of which was or will be given out
-// again; ids start at 1.
+// again; ids start at 1, and later ones are greater. Stores rely on the order: of two
+// peers of a region, the one with the greater id is the newer one.
 func (c *Cluster) AllocIDs(ctx context.Context, n uint32) (first uint64, err error) {
 	if n == 0 || n > maxIDs {
 		return 0, fmt.Errorf("%w: %d ids", ErrInvalid, n)
 	}
-	c.admin.Lock()
-	defer c.admin.Unlock()
-	if need := c.ids.next + uint64(n); need > c.ids.end {
-		end := need + idWindow
-		if err := c.w.Write(ctx, number(idKey, end)); err != nil {
+	for {
+		if first, ok := c.takeIDs(uint64(n)); ok {
+			return first, nil
+		}
+		if err := c.ReserveIDs(ctx, n); err != nil {
 			return 0, err
 		}
-		c.ids.end = end
+	}
+}
+
+// NextID is AllocIDs of one id without I/O: 0 when none is reserved.
+func (c *Cluster) NextID() uint64 {
+	id, _ := c.takeIDs(1)
+	return id
+}
+
+func (c *Cluster) takeIDs(n uint64) (first uint64, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ids.next+n > c.ids.end {
+		return 0, false
 	}
 	first = c.ids.next
-	c.ids.next += uint64(n)
-	return first, nil
+	c.ids.next += n
+	return first, true
+}
+
+// ReserveIDs makes sure that at least n ids can be had without I/O.
+func (c *Cluster) ReserveIDs(ctx context.Context, n uint32) error {
+	c.admin.Lock()
+	defer c.admin.Unlock()
+	c.mu.RLock()
+	need, end := c.ids.next+uint64(n), c.ids.end
+	c.mu.RUnlock()
+	if need <= end {
+		return nil
+	}
+	end = need + idWindow
+	if err := c.w.Write(ctx, number(idKey, end)); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ids.end = end
+	return nil
 }
 
 // SafePoint is the safe point in force.

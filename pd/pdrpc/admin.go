@@ -93,20 +93,6 @@ const (
 	maxReplicas = 8
 )
 
-// ReserveIDs makes sure that there are ids for new peers: at least so many, or,
-// with 0, some if there were too few.
-func (l *Leadership) ReserveIDs(ctx context.Context, atLeast int) error {
-	n := l.Schedule.WantIDs(atLeast)
-	if n == 0 {
-		return nil
-	}
-	first, err := l.Cluster.AllocIDs(ctx, n)
-	if err == nil {
-		l.Schedule.AddIDs(first, n)
-	}
-	return err
-}
-
 // AddOperator begins what a person asks for.
 func (h *Handler) AddOperator(ctx context.Context, req *pdpb.AddOperatorRequest) *pdpb.AddOperatorResponse {
 	l, refused := h.begin(req.GetHeader())
@@ -116,14 +102,14 @@ func (h *Handler) AddOperator(ctx context.Context, req *pdpb.AddOperatorRequest)
 	if !l.Cluster.Bootstrapped() {
 		return &pdpb.AddOperatorResponse{Header: l.end(cluster.ErrNotBootstrapped)}
 	}
-	need := fewIDs
+	need := uint32(fewIDs)
 	if s := req.GetScatter(); s != nil {
-		need += maxReplicas * len(s.RegionIds)
+		need += maxReplicas * uint32(min(len(s.RegionIds), cluster.MaxScan))
 		if s.Range {
 			need += maxReplicas * cluster.MaxScan
 		}
 	}
-	if err := l.ReserveIDs(ctx, need); err != nil {
+	if err := l.Cluster.ReserveIDs(ctx, need); err != nil {
 		return &pdpb.AddOperatorResponse{Header: l.end(err)}
 	}
 	ops, remarks, push, err := l.Schedule.AddOperator(time.Now(), req)

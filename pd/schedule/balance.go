@@ -63,7 +63,7 @@ func balanceOneLeader(v *view) (*Operator, string) {
 			why = fmt.Sprintf("store %d leads %d, store %d leads %d, but no region of the first can be led by the second", from.id, from.planLeaders, to.id, to.planLeaders)
 			for _, r := range around(v, from.leading) {
 				p := peerOn(r.Meta, to.id)
-				if p == nil || v.unmovable(r) != "" || !v.mayTakeOver(r, p) {
+				if p == nil || v.unmovable(r) != "" || !v.mayTakeOver(r, p) || v.heats(r, from, to) {
 					continue
 				}
 				reason := fmt.Sprintf("store %d leads %d regions, store %d leads %d", from.id, from.planLeaders, to.id, to.planLeaders)
@@ -144,7 +144,9 @@ func balanceOneRegion(v *view) (*Operator, string) {
 // followersFirst lists the regions on a store that may be moved, those that it does
 // not lead first: they move without a change of leader.
 func followersFirst(v *view, s *storeView) []*cluster.Region {
-	list := slices.DeleteFunc(around(v, s.holding), func(r *cluster.Region) bool { return v.unsettled(r) != "" })
+	list := slices.DeleteFunc(around(v, s.holding), func(r *cluster.Region) bool {
+		return v.unsettled(r) != "" || r.Leader.StoreId == s.id && isHot(r) // that is a matter for hot-region
+	})
 	slices.SortStableFunc(list, func(a, b *cluster.Region) int {
 		return truth(a.Leader.GetStoreId() == s.id) - truth(b.Leader.GetStoreId() == s.id)
 	})

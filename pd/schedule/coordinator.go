@@ -27,6 +27,8 @@ const (
 	// often, down to maxInterval, while they do not.
 	minInterval, maxInterval = 10 * time.Millisecond, 5 * time.Second
 	intervalGrowth           = 1.3
+	// wakeInterval is how soon they run when something changed.
+	wakeInterval = 200 * time.Millisecond
 
 	// coolCancelled and coolTimeout are how long a region is left alone.
 	coolCancelled, coolTimeout = time.Second, 10 * time.Second
@@ -39,14 +41,14 @@ const (
 
 	// lookEvery is how often stores are looked at, at least.
 	lookEvery = 500 * time.Millisecond
-
-	wantIDs = 256
 )
 
 // Model is what is known of the cluster (cluster.Cluster).
 type Model interface {
 	Snapshot(now time.Time) *cluster.Snapshot
 	RegionByID(id uint64) (*cluster.Region, error)
+	// NextID is an id for a new peer, greater than all before; 0 = none is reserved.
+	NextID() uint64
 }
 
 // Options of a Coordinator.
@@ -72,8 +74,7 @@ type Coordinator struct {
 	ops      map[uint64]*Operator // running, by region
 	finished []*Operator          // the newest last
 	nextOp   uint64
-	ids      []uint64 // reserved, for new peers
-	starved  bool     // there were too few
+	starved  bool // there were no ids for new peers
 	cool     map[uint64]cooling
 
 	queue  []uint64 // regions to look at, in order
@@ -123,35 +124,19 @@ func New(o Options) *Coordinator {
 	return c
 }
 
-// WantIDs is how many ids AddIDs should bring for there to be at least so many, 0 =
-// none. With 0 it asks for what was missing: a cluster of one store never needs any,
-// and the ids of its stores are to stay small numbers.
-func (c *Coordinator) WantIDs(atLeast int) uint32 {
+// Starved reports whether there were no ids for new peers, so that some have to be
+// reserved.
+func (c *Coordinator) Starved() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.starved && len(c.ids) >= atLeast {
-		return 0
-	}
-	return uint32(max(wantIDs, atLeast))
-}
-
-// AddIDs gives the ids [first, first+n) for new peers.
-func (c *Coordinator) AddIDs(first uint64, n uint32) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id := first; id < first+uint64(n); id++ {
-		c.ids = append(c.ids, id)
-	}
+	starved := c.starved
 	c.starved = false
+	return starved
 }
 
 func (c *Coordinator) newIDLocked() uint64 {
-	c.starved = len(c.ids) <= wantIDs/4
-	if len(c.ids) == 0 {
-		return 0
-	}
-	id := c.ids[0]
-	c.ids = c.ids[1:]
+	id := c.model.NextID()
+	c.starved = c.starved || id == 0
 	return id
 }
 
@@ -263,6 +248,7 @@ func (c *Coordinator) finishLocked(now time.Time, op *Operator, state, result st
 		c.cool[op.region] = cooling{now.Add(wait), fmt.Sprintf("its last operator, %s, ended %s: %s", op.kind, state, result)}
 	}
 	c.enqueueLocked(op.region)
+	c.wakeLocked(now)
 	if other := c.ops[op.partner]; other != nil && other.partner == op.region {
 		if state == succeeded {
 			other.at = len(other.steps)
@@ -358,6 +344,9 @@ func (c *Coordinator) stuck(v *view, op *Operator) (state, why string) {
 // is time, or when something changed that concerns all.
 func (c *Coordinator) checkLocked(v *view) {
 	if health := v.storeHealth(); health != c.health || v.Now.Sub(c.passed) >= passEvery && len(c.queue) == 0 {
+		if health != c.health {
+			c.wakeLocked(v.Now)
+		}
 		c.health, c.passed = health, v.Now
 		v.Regions.All(func(r *cluster.Region) bool {
 			c.enqueueLocked(r.Meta.Id)
@@ -445,6 +434,17 @@ func (c *Coordinator) runLocked(v *view, e *entry) {
 	}
 	e.next = v.Now.Add(e.interval)
 	c.metrics.runs.WithLabelValues(e.name, outcome).Inc()
+}
+
+// wakeLocked lets schedulers that found nothing for a while look again soon: the
+// stores are not what they were.
+func (c *Coordinator) wakeLocked(now time.Time) {
+	for _, e := range c.schedulers {
+		e.interval = min(e.interval, wakeInterval)
+		if soon := now.Add(wakeInterval); e.next.After(soon) {
+			e.next = soon
+		}
+	}
 }
 
 // cold says that PD has not heard enough yet to judge stores by it.

@@ -17,9 +17,9 @@ type hotRegion struct{}
 // load is what a region or store has to do, per second.
 type load [3]float64 // bytes, keys, queries
 
-func (l *load) add(m load, sign float64) {
+func (l *load) add(m load) {
 	for i := range l {
-		l[i] += sign * m[i]
+		l[i] += m[i]
 	}
 }
 
@@ -58,6 +58,52 @@ func writeQueries(r *cluster.Region) float64 {
 	return r.Rates.Queries * r.Rates.WrittenKeys / keys
 }
 
+// isHot says whether a region alone is worth a thought.
+func isHot(r *cluster.Region) bool {
+	for _, k := range hotKinds {
+		l := k.of(r)
+		for i := range l {
+			if l[i] > busyFrom[i]/4 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// loads is what each store has to do for the regions that it leads when running
+// operators are done.
+func (v *view) loads(k hotKind) map[uint64]load {
+	m := make(map[uint64]load, len(v.stores))
+	for _, s := range v.stores {
+		for _, r := range s.leading {
+			to := leaderOf(v, r)
+			l := m[to]
+			l.add(k.of(r))
+			m[to] = l
+		}
+	}
+	return m
+}
+
+// heats says whether the lead of a busy region must not go from one store to
+// another for the sake of numbers: the other one would have more to do than the first
+// has now, and hot-region would bring it back.
+func (v *view) heats(r *cluster.Region, from, to *storeView) bool {
+	if !isHot(r) {
+		return false
+	}
+	for _, k := range hotKinds {
+		size, loads := k.of(r), v.loads(k)
+		for i := range size {
+			if size[i] > busyFrom[i]/4 && loads[to.id][i]+size[i] > loads[from.id][i] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (hotRegion) run(v *view) string {
 	var said []string
 	for _, k := range hotKinds {
@@ -79,15 +125,10 @@ func spreadHot(v *view, k hotKind) (*Operator, string) {
 	if len(stores) < 2 {
 		return nil, "no store to move to"
 	}
-	loads := make(map[uint64]load, len(stores))
+	loads := v.loads(k)
 	var total load
 	for _, s := range stores {
-		for _, r := range s.leading {
-			l := loads[leaderOf(v, r)]
-			l.add(k.of(r), 1)
-			loads[leaderOf(v, r)] = l
-			total.add(k.of(r), 1)
-		}
+		total.add(loads[s.id])
 	}
 	dim := mainDimension(total)
 	if dim < 0 {

@@ -12,7 +12,7 @@ import (
 )
 
 func (s *sim) add(req *pdpb.AddOperatorRequest) ([]*pdpb.OperatorDescription, []string, error) {
-	s.reserve(100)
+	require.NoError(s.t, s.c.ReserveIDs(ctx, 100))
 	ops, remarks, push, err := s.co.AddOperator(s.now, req)
 	for _, resp := range push {
 		s.take(resp)

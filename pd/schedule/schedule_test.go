@@ -415,3 +415,27 @@ func TestSmallIdleRegionsAreMerged(t *testing.T) {
 	}
 	s.quiet(5 * time.Minute)
 }
+
+// As under a benchmark: every region is busy, more or less, and stores come.
+func TestBusyClusterGrowsWithoutOscillation(t *testing.T) {
+	s := newSim(t, 3, 60, 60*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})
+	s.placeAll(rotated(3))
+	for _, r := range s.regions {
+		r.rates.Queries = 500 + s.rand.Uint64N(1000)
+		r.rates.ReadKeys, r.rates.ReadBytes = 10*r.rates.Queries, 1000*r.rates.Queries
+		r.rates.WrittenKeys, r.rates.WrittenBytes = r.rates.Queries, 200*r.rates.Queries
+	}
+	s.run(3 * time.Minute)
+	s.addStore(4)
+	s.addStore(5)
+	s.until(2*time.Minute, "even", s.spread(0.25))
+	s.run(3 * time.Minute)
+	before := s.co.nextOp
+	s.run(10 * time.Minute)
+	require.LessOrEqual(t, s.co.nextOp, before+10, "nothing oscillates\n%s", s.dump())
+	load := make(map[uint64]int)
+	for _, r := range s.regions {
+		load[r.leader] += int(r.rates.Queries)
+	}
+	require.True(t, s.even(load, 0.2), "%v", load)
+}

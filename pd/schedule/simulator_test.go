@@ -74,6 +74,7 @@ type simRegion struct {
 	meta   *kvpb.Region
 	leader uint64 // store
 	term   uint64
+	newest uint64 // greatest id of any peer it had
 	bytes  uint64
 	rates  pdpb.RegionHeartbeatRequest // per second
 	ready  map[uint64]time.Time        // peers that catch up until
@@ -165,8 +166,9 @@ func (s *sim) place(id uint64, stores ...uint64) {
 	r := s.regions[id]
 	r.meta.Peers = nil
 	r.meta.Epoch.ConfVer++
-	for i, st := range stores {
-		r.meta.Peers = append(r.meta.Peers, &kvpb.Peer{Id: 100_000 + id*10 + uint64(i), StoreId: st})
+	for _, st := range stores {
+		r.newest = must(s.c.AllocIDs(ctx, 1))
+		r.meta.Peers = append(r.meta.Peers, &kvpb.Peer{Id: r.newest, StoreId: st})
 	}
 	r.leader = stores[0]
 	r.report = s.now
@@ -193,7 +195,9 @@ func (s *sim) step() {
 		}
 	}
 	if s.now.UnixMilli()%100 == 0 {
-		s.reserve(0)
+		if s.co.Starved() {
+			require.NoError(s.t, s.c.ReserveIDs(ctx, 256))
+		}
 		for _, resp := range s.co.Tick(s.now) {
 			s.take(resp)
 		}
@@ -213,14 +217,6 @@ func (s *sim) step() {
 func (s *sim) run(d time.Duration) {
 	for end := s.now.Add(d); s.now.Before(end); {
 		s.step()
-	}
-}
-
-func (s *sim) reserve(atLeast int) {
-	if n := s.co.WantIDs(atLeast); n > 0 {
-		first, err := s.c.AllocIDs(ctx, n)
-		require.NoError(s.t, err)
-		s.co.AddIDs(first, n)
 	}
 }
 
@@ -450,6 +446,8 @@ func (s *sim) changePeers(r *simRegion, changes []*pdpb.ChangePeer) {
 		case pdpb.ChangePeer_ADD_LEARNER:
 			switch {
 			case have == nil:
+				require.Greater(s.t, c.Peer.Id, r.newest, "stores tell new peers from old ones by their ids")
+				r.newest = c.Peer.Id
 				m.Peers = append(m.Peers, &kvpb.Peer{Id: c.Peer.Id, StoreId: c.Peer.StoreId, Role: kvpb.PeerRole_PEER_ROLE_LEARNER})
 				r.ready[c.Peer.Id] = s.now.Add(catchUp + time.Duration(r.bytes)*time.Second/copySpeed)
 			case have.Role == kvpb.PeerRole_PEER_ROLE_LEARNER:
@@ -507,8 +505,9 @@ func (s *sim) split(r *simRegion, keys [][]byte) {
 		for j, p := range m.Peers {
 			p.Id = id.Peers[j]
 		}
+		newest := slices.Max(id.Peers)
 		s.regions[m.Id] = &simRegion{
-			meta: m, leader: r.leader, term: 6, bytes: r.bytes, ready: make(map[uint64]time.Time), silent: make(map[uint64]time.Time), report: s.now,
+			meta: m, leader: r.leader, term: 6, newest: newest, bytes: r.bytes, ready: make(map[uint64]time.Time), silent: make(map[uint64]time.Time), report: s.now,
 		}
 	}
 }
