@@ -203,7 +203,7 @@ func TestAnIdleGroupRestsAndWakes(t *testing.T) {
 	}
 	begun := c.now()
 	require.NotEqual(t, 0, c.leader())
-	require.GreaterOrEqual(t, c.now()-begun, 10*testTick, "the promise to the leader is kept")
+	require.Greater(t, c.now()-begun, 8*testTick, "the leader's lease is outlived")
 	require.LessOrEqual(t, c.now()-begun, 20*testTick)
 }
 
