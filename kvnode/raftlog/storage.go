@@ -398,6 +398,24 @@ func (s *Storage) Restart(index, term uint64) error {
 	return s.writeNow(task{hs: s.hs, hasHS: true, clear: true, trunc: s.trunc})
 }
 
+// AppendCommitted makes the log hold entries that are known to be committed, in place
+// of whatever it has from the first of them on, and waits until that is durable. It is
+// for a log that Raft does not use any more.
+func (s *Storage) AppendCommitted(entries []*raftpb.Entry) error {
+	from, to := s.accept(entries)
+	return s.writeNow(task{entries: entries, tailFrom: from, tailTo: to})
+}
+
+// Has says whether anything is kept of a region.
+func (d *DB) Has(region uint64) (_ bool, err error) {
+	it, err := d.p.NewIter(&pebble.IterOptions{LowerBound: appendRegionKey(nil, region, 0), UpperBound: appendRegionKey(nil, region, 0xff)})
+	if err != nil {
+		return false, fmt.Errorf("raftlog: region %d: %w", region, err)
+	}
+	some := it.First()
+	return some, errors.Join(it.Error(), it.Close())
+}
+
 // writeNow submits a task and waits until it is durable.
 func (s *Storage) writeNow(t task) error {
 	t.region, t.owner, t.sync, t.barrier = s.region, s.owner, true, make(chan struct{})

@@ -154,14 +154,18 @@ func (r *Replica) Appended(m *raftpb.Message) {
 	r.host.Schedule(r)
 }
 
-// Step takes messages of other replicas of the region, and owns them.
-func (r *Replica) Step(msgs ...rafttransport.Message) {
+// Step takes messages of other replicas of the region, and owns them. It returns
+// false when the replica has ended or is about to.
+func (r *Replica) Step(msgs ...rafttransport.Message) bool {
 	r.in.mu.Lock()
-	if !r.in.closed {
-		r.in.msgs = append(r.in.msgs, msgs...)
+	if r.in.closed {
+		r.in.mu.Unlock()
+		return false
 	}
+	r.in.msgs = append(r.in.msgs, msgs...)
 	r.in.mu.Unlock()
 	r.host.Schedule(r)
+	return true
 }
 
 // do has fn called during a visit; false when there will be none.

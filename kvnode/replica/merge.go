@@ -312,6 +312,10 @@ func (r *Replica) catchUp(c *replpb.CommitMerge) error {
 		if first := entries[0].GetIndex(); first != r.applied.Load()+1 {
 			return fmt.Errorf("%w: the source %d has applied %d, the merge carries entries from %d", ErrCorrupt, r.id, r.applied.Load(), first)
 		}
+		// After a crash amid them the state must not be ahead of the log.
+		if err := r.storage.AppendCommitted(entries); err != nil {
+			return err
+		}
 		if err := r.applyEntries(entries); err != nil {
 			return err
 		}

@@ -184,36 +184,49 @@ func (r *Replica) stepDurable(appends []*raftpb.Message) {
 }
 
 func (r *Replica) stepMessages(msgs []rafttransport.Message) {
-	for _, env := range msgs {
-		m := env.Raft
-		if r.answerStranger(env) || r.forgottenPromise(m) {
-			continue
-		}
-		if peerByID(r.region, env.From.GetId()) == nil {
-			if r.strangers == nil {
-				r.strangers = map[uint64]*kvpb.Peer{}
+	for i, env := range msgs {
+		if r.paused() || r.over {
+			// What is left is for the state to come; it will be sent again.
+			for _, late := range msgs[i:] {
+				if late.Raft.GetType() == raftpb.MsgSnap && r.installing == nil {
+					r.host.DropSnapshot(r)
+				}
 			}
-			r.strangers[env.From.GetId()] = env.From
+			return
 		}
-		r.keepFrom(env.Low)
-		if m.GetType() == raftpb.MsgHeartbeat && string(m.GetContext()) == quietContext {
-			if r.followQuiet(m) {
-				continue
-			}
-			m.Context = nil
-		}
-		r.wakeFor(m)
-		r.step(m)
-		if m.GetType() == raftpb.MsgSnap {
-			r.advance()
+		r.stepMessage(env)
+	}
+}
+
+func (r *Replica) stepMessage(env rafttransport.Message) {
+	m := env.Raft
+	if m.GetType() == raftpb.MsgSnap {
+		defer func() {
 			if r.installing == nil {
 				r.host.DropSnapshot(r)
 			}
+		}()
+	}
+	if r.answerStranger(env) || r.forgottenPromise(m) {
+		return
+	}
+	if peerByID(r.region, env.From.GetId()) == nil {
+		if r.strangers == nil {
+			r.strangers = map[uint64]*kvpb.Peer{}
 		}
-		if r.paused() || r.over {
-			// What follows is for the state to come; it will be sent again.
+		r.strangers[env.From.GetId()] = env.From
+	}
+	r.keepFrom(env.Low)
+	if m.GetType() == raftpb.MsgHeartbeat && string(m.GetContext()) == quietContext {
+		if r.followQuiet(m) {
 			return
 		}
+		m.Context = nil
+	}
+	r.wakeFor(m)
+	r.step(m)
+	if m.GetType() == raftpb.MsgSnap {
+		r.advance() // Raft decides whether it wants the snapshot
 	}
 }
 

@@ -111,8 +111,9 @@ func (h host) Remove(r *replica.Replica) {
 	})
 }
 
-// forget drops a replica that has ended.
+// forget drops a replica that has ended, and what was received for it.
 func (s *Store) forget(r *replica.Replica) {
+	defer host{s}.DropSnapshot(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	start := string(r.View().Meta().GetStartKey())

@@ -245,7 +245,10 @@ func (in *incoming) Finish() error {
 	in.s.mu.Lock()
 	in.complete = true
 	in.s.mu.Unlock()
-	r.Step(in.message)
+	if !r.Step(in.message) {
+		in.Abort()
+		return fmt.Errorf("%w: the replica is gone", errNotWanted)
+	}
 	return nil
 }
 

@@ -302,7 +302,15 @@ func (s *Store) openReplicas(ctx context.Context) error {
 		return err
 	}
 	for _, t := range tombstones {
-		s.tombstones[t.GetRegion().GetId()] = t.GetRemovedPeerId()
+		id := t.GetRegion().GetId()
+		s.tombstones[id] = t.GetRemovedPeerId()
+		if left, err := s.raftlog.Has(id); err != nil {
+			return err
+		} else if left { // a crash came before the log was removed
+			if err := s.raftlog.Remove(id); err != nil {
+				return err
+			}
+		}
 	}
 	if err := errors.Join(checkDisjoint(states), s.dropSnapshotFiles()); err != nil {
 		return err
