@@ -32,6 +32,7 @@ func chaos(t *testing.T, seed uint64) {
 	s := newSim(t, 6, 40, 20*mb, &pdpb.Placement{Replicas: 3, DownAfterSeconds: 60, MergeAfterSeconds: 30})
 	s.rand = rand.New(rand.NewPCG(seed, seed))
 	s.placeAll(rotated(6))
+	s.lossy = 0.2
 	s.maxPeer = 5 // a drained or lost one, and a scheduler that shuffles
 	dead := uint64(0)
 	shufflers := []string{"shuffle-leader", "shuffle-region", "random-merge"}

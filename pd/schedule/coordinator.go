@@ -39,6 +39,8 @@ const (
 	// given up.
 	deadEnd = 15 * time.Second
 
+	// remindEvery is how often a step is asked for that is not done.
+	remindEvery = time.Second
 	// lookEvery is how often stores are looked at, at least.
 	lookEvery = 500 * time.Millisecond
 )
@@ -170,6 +172,7 @@ func (c *Coordinator) Heartbeat(now time.Time, r *cluster.Region, changed bool) 
 		c.finishLocked(now, op, op.state, end)
 		return nil
 	}
+	op.sent = now
 	return c.messageLocked(op, r)
 }
 
@@ -187,10 +190,31 @@ func (c *Coordinator) messageLocked(op *Operator, r *cluster.Region) *pdpb.Regio
 	if first {
 		st = transferLeader{heirs}
 	}
+	if add, ok := st.(addLearner); ok {
+		if _, there := roleOf(r, add.peer.Id); there {
+			return nil // it only has to catch up
+		}
+	}
 	if !st.send(resp, c.regionMeta) {
 		return nil
 	}
 	return resp
+}
+
+// remindLocked asks again for steps that were asked for a while ago: messages get
+// lost, and a leader that could not do a step may be able to now.
+func (c *Coordinator) remindLocked(v *view) (out []*pdpb.RegionHeartbeatResponse) {
+	for _, id := range slices.Sorted(maps.Keys(c.ops)) {
+		op, r := c.ops[id], v.Regions.ByID(id)
+		if r == nil || v.Now.Sub(op.sent) < remindEvery {
+			continue
+		}
+		op.sent = v.Now
+		if resp := c.messageLocked(op, r); resp != nil {
+			out = append(out, resp)
+		}
+	}
+	return out
 }
 
 // leadFirstLocked says whether the lead has to go somewhere else before the step at
@@ -273,6 +297,7 @@ func (c *Coordinator) Tick(now time.Time) (out []*pdpb.RegionHeartbeatResponse) 
 	if c.watchLocked(v) {
 		v = c.viewLocked(now)
 	}
+	out = c.remindLocked(v)
 	c.checkLocked(v)
 	out = append(out, c.beginLocked(v, "checker")...)
 	v.evict(evictPerTick)
@@ -400,7 +425,7 @@ func (v *view) accept(d verdict) (again bool) {
 func (c *Coordinator) beginLocked(v *view, creator string) (out []*pdpb.RegionHeartbeatResponse) {
 	for _, op := range v.made {
 		c.nextOp++
-		op.id, op.creator, op.created, op.began = c.nextOp, creator, v.Now, v.Now
+		op.id, op.creator, op.created, op.began, op.sent = c.nextOp, creator, v.Now, v.Now, v.Now
 		c.metrics.started.WithLabelValues(op.kind).Inc()
 		c.logger.Info("operator", "region", op.region, "kind", op.kind, "reason", op.reason, "by", creator, "steps", len(op.steps))
 		if r := v.Regions.ByID(op.region); r != nil {

@@ -51,6 +51,7 @@ type Operator struct {
 
 	at      int       // steps done
 	began   time.Time // the step at hand
+	sent    time.Time // when it was asked for last
 	created time.Time
 	ended   time.Time
 	state   string

@@ -28,6 +28,17 @@ func TestLeadersAreBalanced(t *testing.T) {
 	s.quiet(5 * time.Minute)
 }
 
+func TestLostStepsAreAskedForAgain(t *testing.T) {
+	s := newSim(t, 3, 60, 30*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})
+	s.lossy = 0.3
+	s.placeAll(three)
+	s.addStore(4)
+	t.Log(s.until(time.Minute, "even", s.spread(0.1)), s.co.nextOp, "operators")
+	for _, op := range s.co.finished {
+		require.Equal(t, succeeded, op.state, op.result)
+	}
+}
+
 // The growth that the product promises: leaders and regions within 10 %, in tens of
 // seconds, with hardly more moves than needed.
 func TestThreeStoresGrowToFive(t *testing.T) {

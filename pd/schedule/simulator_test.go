@@ -97,7 +97,8 @@ type sim struct {
 	regions map[uint64]*simRegion
 	maxPeer int // replicas a region may have at most
 	odd     bool
-	ops     uint64 // of former coordinators
+	lossy   float64 // part of the messages that is lost
+	ops     uint64  // of former coordinators
 }
 
 var ctx = context.Background()
@@ -389,6 +390,9 @@ func (s *sim) send(r *simRegion) {
 
 // take lets a region's leader begin with a step.
 func (s *sim) take(resp *pdpb.RegionHeartbeatResponse) {
+	if s.lossy > 0 && s.rand.Float64() < s.lossy {
+		return
+	}
 	r := s.regions[resp.RegionId]
 	if r == nil || r.todo != nil || r.leader != resp.TargetPeer.StoreId || !proto.Equal(resp.Epoch, r.meta.Epoch) {
 		return
