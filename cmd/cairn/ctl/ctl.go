@@ -39,12 +39,15 @@ type ctl struct {
 	certDir string
 	json    bool
 	timeout time.Duration
+	// dialStore replaces the network to stores, in tests.
+	dialStore func(addr string) (storeAdmin, func() error, error)
 }
 
 // New returns the tree. A nil connect means the network.
-func New(connect Connect) *cobra.Command {
-	c := &ctl{connect: connect}
-	if connect == nil {
+func New(connect Connect) *cobra.Command { return (&ctl{connect: connect}).command() }
+
+func (c *ctl) command() *cobra.Command {
+	if c.connect == nil {
 		c.connect = func(ctx context.Context, addrs []string, tls *tls.Config) (pdclient.Client, error) {
 			return pdclient.Dial(ctx, pdclient.Options{Addrs: addrs, TLS: tls})
 		}
@@ -63,6 +66,7 @@ m:name (metadata) or {hex}. --json prints one JSON document instead of a table.`
 	f.StringVar(&c.certDir, "cluster-cert-dir", "", "directory with ca.pem, node.pem, node-key.pem, if the cluster uses TLS")
 	cmd.AddCommand(c.statusCommand(), c.membersCommand(), c.storesCommand(), c.regionsCommand(), c.operatorsCommand(), c.schedulersCommand(), c.configCommand())
 	cmd.AddCommand(c.changeCommands()...)
+	cmd.AddCommand(c.consistencyCommand())
 	refuseStrangers(cmd)
 	return cmd
 }
@@ -95,9 +99,10 @@ func refuseStrangers(cmd *cobra.Command) {
 // session is one connection to the cluster, and where the answer goes.
 type session struct {
 	*ctl
-	pd  pdclient.Client
-	ctx context.Context // of the command; each request has its own deadline
-	out io.Writer
+	pd     pdclient.Client
+	stores *stores
+	ctx    context.Context // of the command; each request has its own deadline
+	out    io.Writer
 }
 
 // run makes a command's body of f.
@@ -108,6 +113,7 @@ func (c *ctl) run(f func(s *session, args []string) error) func(*cobra.Command, 
 			return err
 		}
 		defer s.pd.Close()
+		defer s.stores.done()
 		return says(f(s, args))
 	}
 }
@@ -124,6 +130,10 @@ func (s *session) open() error {
 			return fmt.Errorf("--cluster-cert-dir %s: %w", s.certDir, err)
 		}
 		config = material.Client()
+	}
+	s.stores = newStores(config)
+	if s.dialStore != nil {
+		s.stores.dial = s.dialStore
 	}
 	ctx, cancel := s.request()
 	defer cancel()

@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -22,6 +24,7 @@ import (
 	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
+	"github.com/cairndb/cairn/proto/replpb"
 )
 
 // fakePD answers with a small cluster and keeps what it was asked to do.
@@ -31,6 +34,7 @@ type fakePD struct {
 	drains          int // steps of the drain of store 3 that were shown
 	placement       *pdpb.Placement
 	refuse          string
+	hashed          atomic.Bool // somebody had a region hashed
 }
 
 func (f *fakePD) note(what string, m proto.Message) {
@@ -226,10 +230,44 @@ func (f *fakePD) TransferLeader(_ context.Context, member string) (pdclient.Memb
 	return pdclient.MemberInfo{Name: "pd-2"}, f.refused()
 }
 
+// fakeStore hashes as its cluster says.
+type fakeStore struct {
+	pd *fakePD
+	id uint64
+}
+
+func (f *fakePD) dialStore(addr string) (storeAdmin, func() error, error) {
+	var id uint64
+	if _, err := fmt.Sscanf(addr, "10.0.0.%d:20160", &id); err != nil {
+		return nil, nil, err
+	}
+	return fakeStore{f, id}, func() error { return nil }, nil
+}
+
+func (f fakeStore) Replicas(_ context.Context, req *replpb.ReplicasRequest, _ ...grpc.CallOption) (*replpb.ReplicasResponse, error) {
+	info := &replpb.ReplicaInfo{}
+	if f.pd.hashed.Load() {
+		info.Hash = &replpb.ReplicaHash{Index: 77, Sum: 0xabc, Keys: 1000}
+		if f.id == 3 && req.RegionIds[0] == 6 {
+			info.Hash.Sum, info.Hash.Keys = 0xdef, 999
+		}
+	}
+	return &replpb.ReplicasResponse{StoreId: f.id, Replicas: []*replpb.ReplicaInfo{info}}, nil
+}
+
+func (f fakeStore) HashRegion(context.Context, *replpb.HashRegionRequest, ...grpc.CallOption) (*replpb.HashRegionResponse, error) {
+	f.pd.hashed.Store(true)
+	return &replpb.HashRegionResponse{}, nil
+}
+
 // run executes a command line against pd.
 func run(pd *fakePD, args ...string) (string, error) {
 	var out bytes.Buffer
-	cmd := New(func(context.Context, []string, *tls.Config) (pdclient.Client, error) { return pd, nil })
+	c := &ctl{
+		connect:   func(context.Context, []string, *tls.Config) (pdclient.Client, error) { return pd, nil },
+		dialStore: pd.dialStore,
+	}
+	cmd := c.command()
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(append(args, "--pd", "127.0.0.1:1"))
 	cmd.SetOut(&out)

@@ -57,7 +57,9 @@ func (s *session) drain(n uint64, force bool) (Store, error) {
 func (s *session) awaitDrain(n uint64, every time.Duration) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	last, failures := "", 0
+	var last Drain
+	var told time.Time
+	failures := 0
 	for {
 		v, err := s.store(fmt.Sprint(n))
 		switch {
@@ -71,9 +73,9 @@ func (s *session) awaitDrain(n uint64, every time.Duration) error {
 			return fmt.Errorf("store %d is %s and is not being drained any more; somebody stopped it", n, v.State)
 		default:
 			failures = 0
-			if text := v.progress(); text != last && !s.json {
-				fmt.Fprintln(s.out, text)
-				last = text
+			if v.Drain != nil && !s.json && (v.Drain.moved(last) || time.Since(told) > tellEvery) {
+				fmt.Fprintln(s.out, v.Drain.progress())
+				last, told = *v.Drain, time.Now()
 			}
 		}
 		select {
@@ -84,12 +86,16 @@ func (s *session) awaitDrain(n uint64, every time.Duration) error {
 	}
 }
 
+// tellEvery is how often a drain is spoken of while nothing moves.
+const tellEvery = 10 * time.Second
+
+// moved reports whether the drain has come further since.
+func (d *Drain) moved(since Drain) bool {
+	return d.RegionsLeft != since.RegionsLeft || d.LeadersLeft != since.LeadersLeft
+}
+
 // progress is one line about a drain.
-func (s Store) progress() string {
-	if s.Drain == nil {
-		return fmt.Sprintf("%d regions left", s.Regions)
-	}
-	d := s.Drain
+func (d *Drain) progress() string {
 	all := max(d.RegionsAtStart, d.RegionsLeft, 1)
 	text := fmt.Sprintf("%3d %%  %d of %d regions left, %d leaders, %s", (all-d.RegionsLeft)*100/all, d.RegionsLeft, all, d.LeadersLeft, bytesText(d.BytesLeft))
 	if d.ETAMS >= 0 {
