@@ -57,6 +57,11 @@ type Options struct {
 	// OnFatal is called with what the database cannot survive and must not
 	// return. Nil means a line on standard error and the end of the process.
 	OnFatal func(msg string)
+	// OnStall is told when writes begin and cease to be stalled. Nil means nobody is.
+	OnStall func(begin bool)
+	// UnsafeNoSync turns every fsync into nothing: acknowledged writes are lost in a
+	// power failure. For tests that must notice. A warning is logged on opening.
+	UnsafeNoSync bool
 
 	testPebble func(o *pebble.Options) // changes the options, for benchmarks
 }
@@ -88,6 +93,10 @@ func Open(o Options) (*DB, error) {
 		o.FS = vfs.Default
 	}
 	logger := NewPebbleLogger(o.Logger, "state", o.OnFatal)
+	if o.UnsafeNoSync {
+		o.FS = UnsafeNoSyncFS(o.FS)
+		logger.WarnUnsafeNoSync()
+	}
 	po := pebbleOptions(o, logger)
 	if o.testPebble != nil {
 		o.testPebble(po)
@@ -123,7 +132,7 @@ func pebbleOptions(o Options, logger *PebbleLogger) *pebble.Options {
 	po := &pebble.Options{
 		Cache:              pebble.NewCache(o.CacheBytes),
 		Comparer:           Comparer(),
-		EventListener:      logger.EventListener(nil),
+		EventListener:      logger.EventListener(o.OnStall),
 		FS:                 o.FS,
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		Lock:               o.Lock,
@@ -231,9 +240,9 @@ func (d *DB) Flush() error {
 
 // Pressure tells how far the background work lags behind the writers.
 type Pressure struct {
-	L0Sublevels    int    // sublevels of L0
-	MemTables      int    // full memtables' worth of data not yet flushed
-	CompactionDebt uint64 // bytes compactions still have to move
+	L0Sublevels    int     // sublevels of L0
+	MemTables      float64 // full memtables' worth of data not yet flushed
+	CompactionDebt uint64  // bytes compactions still have to move
 }
 
 // Pressure returns the current lag. It takes Pebble's main lock: call it a few
@@ -243,7 +252,7 @@ func (d *DB) Pressure() Pressure {
 	return Pressure{
 		L0Sublevels: int(m.Levels[0].Sublevels),
 		// Not their number: they begin small, and small ones are flushed together.
-		MemTables:      int(m.MemTable.Size / d.memTableBytes),
+		MemTables:      float64(m.MemTable.Size) / float64(d.memTableBytes),
 		CompactionDebt: m.Compact.EstimatedDebt,
 	}
 }

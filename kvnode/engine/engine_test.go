@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -239,6 +240,23 @@ func TestSyncedCommitsSurviveACrash(t *testing.T) {
 	require.NoError(t, db.Close())
 }
 
+func TestWithoutSyncACrashLosesWritesLoudly(t *testing.T) {
+	var log bytes.Buffer
+	fs := vfs.NewCrashableMem()
+	db, err := Open(Options{Dir: "db", FS: fs, UnsafeNoSync: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	require.Contains(t, log.String(), "UNSAFE: fsync is off")
+	commit(t, db, true, func(b *Batch) { b.Set(CFLocal, []byte("k"), nil) })
+	after := fs.CrashClone(vfs.CrashCloneCfg{})
+	require.NoError(t, db.Close())
+	db, err = Open(Options{Dir: "db", FS: after})
+	require.NoError(t, err)
+	_, found, err := db.Get(CFLocal, []byte("k"))
+	require.NoError(t, err)
+	require.False(t, found, "nothing was synced")
+	require.NoError(t, db.Close())
+}
+
 func TestTwoProcessesCannotOpenOneDirectory(t *testing.T) {
 	dir := t.TempDir()
 	db, err := Open(Options{Dir: dir})
@@ -260,7 +278,7 @@ func TestAFewSmallMemtablesAreNoPressure(t *testing.T) {
 	for range 100 { // grows through several small memtables that nobody flushes yet
 		commit(t, db, false, func(b *Batch) { b.Set(CFLock, []byte("k"), make([]byte, 100<<10)) })
 	}
-	require.Zero(t, db.Pressure().MemTables)
+	require.Less(t, db.Pressure().MemTables, 1.0)
 	require.Zero(t, db.Pressure().L0Sublevels)
 	require.NoError(t, db.Close())
 }

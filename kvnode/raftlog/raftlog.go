@@ -60,6 +60,11 @@ type Options struct {
 	// OnFatal is called with what the log cannot survive and must not return.
 	// Nil means a line on standard error and the end of the process.
 	OnFatal func(msg string)
+	// OnStall is told when writes begin and cease to be stalled. Nil means nobody is.
+	OnStall func(begin bool)
+	// UnsafeNoSync turns every fsync into nothing: acknowledged writes are lost in a
+	// power failure. For tests that must notice. A warning is logged on opening.
+	UnsafeNoSync bool
 }
 
 // Owner drives the Raft group of a region.
@@ -97,6 +102,13 @@ func Open(o Options) (*DB, error) {
 		o.CacheBytes = defaultCacheBytes
 	}
 	logger := engine.NewPebbleLogger(o.Logger, "raft log", o.OnFatal)
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.UnsafeNoSync {
+		o.FS = engine.UnsafeNoSyncFS(o.FS)
+		logger.WarnUnsafeNoSync()
+	}
 	po := pebbleOptions(o, logger)
 	p, err := pebble.Open(o.Dir, po)
 	po.Cache.Unref()
@@ -123,15 +135,12 @@ func Open(o Options) (*DB, error) {
 // large memtables that die before they are flushed, no filters, no compression
 // and little cache.
 func pebbleOptions(o Options, logger *engine.PebbleLogger) *pebble.Options {
-	if o.FS == nil {
-		o.FS = vfs.Default
-	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = defaultMemTableBytes
 	}
 	po := &pebble.Options{
 		Cache:                       pebble.NewCache(8 << 20),
-		EventListener:               logger.EventListener(nil),
+		EventListener:               logger.EventListener(o.OnStall),
 		FS:                          prefillFS{o.FS, o.MemTableBytes + o.MemTableBytes/10},
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		Logger:                      logger,

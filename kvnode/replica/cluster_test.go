@@ -148,8 +148,8 @@ func (c *cluster) pass(d time.Duration) { c.clock.Add(int64(d)) }
 
 // Host.
 
-func (s *testStore) Admit(context.Context, int) *kvpb.RegionError { return nil }
-func (s *testStore) Done(int)                                     {}
+func (s *testStore) Admit(context.Context, *engine.Batch) *kvpb.RegionError { return nil }
+func (s *testStore) Done(int)                                               {}
 
 func (s *testStore) Schedule(r *Replica) {
 	s.c.mu.Lock()

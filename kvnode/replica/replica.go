@@ -50,9 +50,9 @@ const (
 // Host is what a replica needs of its store. All methods may be called during a
 // visit and must not visit a replica themselves.
 type Host interface {
-	// Admit lets a write of n bytes pass, perhaps after a while, or says why not.
-	// It is called by proposers. Done tells that a write let pass is over.
-	Admit(ctx context.Context, n int) *kvpb.RegionError
+	// Admit lets a write pass, perhaps after a while, or says why not. It is called
+	// by proposers. Done tells that a write let pass, of n bytes, is over.
+	Admit(ctx context.Context, b *engine.Batch) *kvpb.RegionError
 	Done(n int)
 	// Schedule asks for a visit of r, soon, and again if one is running.
 	Schedule(r *Replica)

@@ -146,7 +146,7 @@ func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
 		return entryTooLarge(v.r.id, n)
 	}
 	n := b.Len()
-	if refused := v.r.host.Admit(ctx, n); refused != nil {
+	if refused := v.r.host.Admit(ctx, b); refused != nil {
 		_ = b.Close()
 		return refused
 	}

@@ -16,7 +16,9 @@ type host struct{ s *Store }
 
 var _ replica.Host = host{}
 
-func (h host) Admit(ctx context.Context, n int) *kvpb.RegionError { return h.s.flow.admit(ctx, n) }
+func (h host) Admit(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
+	return h.s.flow.admit(ctx, b)
+}
 
 func (h host) Done(n int) { h.s.flow.done(n) }
 

@@ -6,6 +6,7 @@ type metrics struct {
 	regions    prometheus.GaugeFunc
 	leaders    prometheus.GaugeFunc
 	heartbeats *prometheus.CounterVec
+	others     []prometheus.Collector // of the store's parts
 }
 
 func newMetrics(s *Store) *metrics {
@@ -18,6 +19,7 @@ func newMetrics(s *Store) *metrics {
 		heartbeats: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "cairn", Subsystem: "store", Name: "heartbeats_total", Help: "Reports to PD.",
 		}, []string{"kind", "result"}),
+		others: append(s.flow.collectors(), s.space.gauge, s.disk.seconds, s.disk.slowNow),
 	}
 	if reg := s.o.Registerer; reg != nil {
 		reg.MustRegister(m.all()...)
@@ -26,7 +28,7 @@ func newMetrics(s *Store) *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.regions, m.leaders, m.heartbeats}
+	return append([]prometheus.Collector{m.regions, m.leaders, m.heartbeats}, m.others...)
 }
 
 func (m *metrics) unregister(reg prometheus.Registerer) {

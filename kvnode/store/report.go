@@ -99,6 +99,8 @@ func (p *reporter) reportStore() {
 		UsedBytes:     p.s.engine.DiskBytes(),
 		StartTimeUnix: p.start.Unix(),
 	}
+	stats.EvictLeaders, stats.EvictReason = p.s.disk.state()
+	stats.DiskFull = p.s.space.full.Load() != nil
 	if disk, err := p.s.o.FS.GetDiskUsage(p.s.o.Dir); err == nil {
 		stats.CapacityBytes, stats.AvailableBytes = disk.TotalBytes, disk.AvailBytes
 	}

@@ -19,7 +19,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -101,6 +100,12 @@ type Options struct {
 	// of every region led here. 0 means 1 s and 30 s.
 	StoreHeartbeat, RegionHeartbeat time.Duration
 
+	// DiskReserveBytes is how much of the disk must be available for writes to be
+	// taken. 0 means 2 % of it or 512 MiB, whichever is more, but at most an eighth.
+	DiskReserveBytes uint64
+	// UnsafeNoSync: see engine.Options.
+	UnsafeNoSync bool
+
 	// CacheBytes, MemTableBytes: see engine.Options.
 	CacheBytes, MemTableBytes int64
 	// Logger receives what happens. Nil discards it.
@@ -180,19 +185,22 @@ func (o *Options) setDefaults() error {
 
 // Store is an open store. Its methods are safe for concurrent use.
 type Store struct {
-	o       Options
-	log     *slog.Logger
-	fs      io.Closer // watches the disk; nil when it is not the system's
-	lock    *pebble.Lock
-	engine  *engine.DB
-	raftlog *raftlog.DB
-	meta    *kvpb.Store // immutable
-	sched   *scheduler
-	ticker  *ticker
-	flow    *flow
-	report  *reporter
-	metrics *metrics
-	replica *replica.Metrics
+	o    Options
+	log  *slog.Logger
+	disk *diskWatch
+	// evicting ends the eviction of leaders; only for the disk's goroutine.
+	evicting context.CancelFunc
+	space    *space
+	lock     *pebble.Lock
+	engine   *engine.DB
+	raftlog  *raftlog.DB
+	meta     *kvpb.Store // immutable
+	sched    *scheduler
+	ticker   *ticker
+	flow     *flow
+	report   *reporter
+	metrics  *metrics
+	replica  *replica.Metrics
 
 	now     func() time.Duration // the clock of leases
 	started time.Duration        // by now
@@ -244,20 +252,22 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s.log = o.Logger.With("store", s.meta.GetId())
+	s.space = newSpace(s.o.FS, o.Dir, o.DiskReserveBytes, s.meta.GetId(), s.log)
+	s.flow = newFlow(s.signals, s.space)
 	s.metrics = newMetrics(s)
 	s.replica = replica.NewMetrics(o.Registerer)
 	s.now = o.Now
 	s.started = s.now()
 	s.sched = newScheduler()
 	s.ticker = newTicker(o.Tick)
-	s.flow = newFlow()
 	s.report = newReporter(s)
 	s.o.PD.OnRegionStep(s.takeStep)
 	if err := s.openReplicas(ctx); err != nil {
 		return nil, err
 	}
 	s.wg.Go(func() { s.ticker.run(s.stop) })
-	s.wg.Go(func() { s.flow.run(s.engine, s.stop) })
+	s.wg.Go(func() { s.flow.run(s.stop) })
+	s.wg.Go(func() { s.space.run(s.stop) })
 	s.wg.Go(s.trim)
 	s.wg.Go(s.report.run)
 	s.wg.Go(s.watchSizes)
@@ -266,9 +276,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 }
 
 func (s *Store) openDatabases() (err error) {
-	if s.o.FS == vfs.Default {
-		s.o.FS, s.fs = vfs.WithDiskHealthChecks(s.o.FS, diskWarn, nil, s.diskSlow)
-	}
+	s.disk = newDiskWatch(s.log, s.onSlowDisk, s.o.OnFatal)
+	s.o.FS = watchedFS{s.o.FS, s.disk}
+	s.disk.start()
 	fs, dir := s.o.FS, s.o.Dir
 	if err := makeDir(fs, dir); err != nil {
 		return fmt.Errorf("store: create data directory: %w", err)
@@ -283,6 +293,7 @@ func (s *Store) openDatabases() (err error) {
 	s.engine, err = engine.Open(engine.Options{
 		Dir: state, FS: fs, CacheBytes: s.o.CacheBytes, MemTableBytes: s.o.MemTableBytes,
 		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
+		OnStall: s.disk.onStall("state"), UnsafeNoSync: s.o.UnsafeNoSync,
 	})
 	if err != nil {
 		return err
@@ -290,6 +301,7 @@ func (s *Store) openDatabases() (err error) {
 	s.raftlog, err = raftlog.Open(raftlog.Options{
 		Dir: raft, FS: fs, MemTableBytes: s.o.MemTableBytes,
 		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
+		OnStall: s.disk.onStall("raft log"), UnsafeNoSync: s.o.UnsafeNoSync,
 	})
 	return err
 }
@@ -451,8 +463,8 @@ func (s *Store) Close() error {
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
 	}
-	if s.fs != nil {
-		err = errors.Join(err, s.fs.Close())
+	if s.disk != nil {
+		s.disk.close()
 	}
 	if s.metrics != nil {
 		s.metrics.unregister(s.o.Registerer)
