@@ -8,7 +8,8 @@
 // only for the cluster it belongs to.
 //
 // Goroutines, all ended by Close: a worker per scheduler shard, the log writer, the
-// ticker, the log trimmer, the flow control and the reporter.
+// ticker, the log trimmer, the flow control, the watches of the disk and its room,
+// and the reporter.
 //
 // Locks: Store.mu before nothing else; the scheduler's shard locks and the
 // ticker's lock are leaves.
