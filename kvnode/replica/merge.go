@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/cairndb/cairn/kvnode/mvcc"
@@ -120,7 +121,10 @@ func (r *Replica) prepareMerge(p *proposal, target *kvpb.Region) *kvpb.RegionErr
 		}
 		low = min(low, pr.Match)
 	})
-	entries, err := r.carried(low, last)
+	if low < r.low {
+		return serverIsBusy("a replica lags behind the log", 100)
+	}
+	entries, err := r.carried(low, last, maxMergeEntries, maxMergeBytes)
 	if err != nil {
 		return serverIsBusy("a replica lags: "+err.Error(), 100)
 	}
@@ -142,19 +146,19 @@ func (r *Replica) prepareMerge(p *proposal, target *kvpb.Region) *kvpb.RegionErr
 }
 
 // carried returns the log entries after low up to high, if they are few.
-func (r *Replica) carried(low, high uint64) ([]*replpb.LogEntry, error) {
+func (r *Replica) carried(low, high, count, size uint64) ([]*replpb.LogEntry, error) {
 	if low == high {
 		return nil, nil
 	}
-	if low == 0 || high-low > maxMergeEntries {
+	if low == 0 || high-low > count {
 		return nil, fmt.Errorf("%w: %d entries", errMerge, high-low)
 	}
-	entries, err := r.storage.Entries(low+1, high+1, maxMergeBytes)
+	entries, err := r.storage.Entries(low+1, high+1, size)
 	if err != nil {
 		return nil, err
 	}
 	if uint64(len(entries)) != high-low {
-		return nil, fmt.Errorf("%w: more than %d bytes", errMerge, maxMergeBytes)
+		return nil, fmt.Errorf("%w: more than %d bytes", errMerge, size)
 	}
 	out := make([]*replpb.LogEntry, len(entries))
 	for i, e := range entries {
@@ -198,7 +202,8 @@ func (r *Replica) tickMerge() {
 	}
 	r.wake()
 	r.idleTicks = 1
-	entries, err := r.carried(m.GetMinIndex(), r.state.GetMergeIndex())
+	// What was proposed together with PrepareMerge is not limited any more.
+	entries, err := r.carried(m.GetMinIndex(), r.state.GetMergeIndex(), maxMergeEntries+maxPackedProposals+1, 2*maxMergeBytes)
 	if err != nil {
 		r.log.Error("entries for a merge", "err", err)
 		return
@@ -295,8 +300,9 @@ func (r *Replica) Absorb(target *Replica, c *replpb.CommitMerge) {
 	}
 }
 
-// catchUp applies the entries that c carries and this replica lacks. They are
-// committed, whatever this replica's own log has.
+// catchUp applies what this replica has not yet applied of the source's life: from
+// its own log up to where c begins, which it has because PrepareMerge made sure of that, then
+// what c carries. All of it is committed, whether this replica knows or not.
 func (r *Replica) catchUp(c *replpb.CommitMerge) error {
 	if !r.initialised() {
 		return fmt.Errorf("%w: the source %d of a merge has no state", ErrCorrupt, r.id)
@@ -308,10 +314,16 @@ func (r *Replica) catchUp(c *replpb.CommitMerge) error {
 			entries = append(entries, &raftpb.Entry{Index: new(e.GetIndex()), Term: new(e.GetTerm()), Type: &typ, Data: e.GetData()})
 		}
 	}
-	if len(entries) > 0 {
-		if first := entries[0].GetIndex(); first != r.applied.Load()+1 {
-			return fmt.Errorf("%w: the source %d has applied %d, the merge carries entries from %d", ErrCorrupt, r.id, r.applied.Load(), first)
+	if len(entries) > 0 && r.applied.Load()+1 < entries[0].GetIndex() {
+		own, err := r.storage.Entries(r.applied.Load()+1, entries[0].GetIndex(), math.MaxUint64)
+		if err != nil {
+			return fmt.Errorf("%w: the source %d has applied %d, the merge carries entries from %d: %w", ErrCorrupt, r.id, r.applied.Load(), entries[0].GetIndex(), err)
 		}
+		if err := r.applyEntries(own); err != nil {
+			return err
+		}
+	}
+	if len(entries) > 0 {
 		// After a crash amid them the state must not be ahead of the log.
 		if err := r.storage.AppendCommitted(entries); err != nil {
 			return err
@@ -320,8 +332,9 @@ func (r *Replica) catchUp(c *replpb.CommitMerge) error {
 			return err
 		}
 	}
-	if r.applied.Load() != c.GetSourceIndex() || r.merging() == nil {
-		return fmt.Errorf("%w: the source %d of a merge ends at %d, not %d", ErrCorrupt, r.id, r.applied.Load(), c.GetSourceIndex())
+	// Entries after PrepareMerge change nothing, unless one ends the merge.
+	if r.merging() == nil || r.state.GetMergeIndex() != c.GetSourceIndex() {
+		return fmt.Errorf("%w: the source %d of a merge at %d has applied %d, and is not prepared for it", ErrCorrupt, r.id, c.GetSourceIndex(), r.applied.Load())
 	}
 	return nil
 }

@@ -105,6 +105,9 @@ func (s *Store) mergeInto(ctx context.Context, v *replica.View, target *kvpb.Reg
 	if have.GetEpoch().GetVersion() != target.GetEpoch().GetVersion() || have.GetEpoch().GetConfVer() != target.GetEpoch().GetConfVer() {
 		return &kvpb.RegionError{Message: "the neighbour has changed"}
 	}
+	if t.View().Merging() {
+		return &kvpb.RegionError{Message: "the neighbour is being merged itself"}
+	}
 	return v.ProposeMerge(ctx, have)
 }
 
@@ -139,9 +142,13 @@ func (s *Store) driveMerge(ctx context.Context, r *replica.Replica, m *replpb.Pr
 				s.log.Info("a merge has to wait", "source", r.ID(), "target", t.ID(), "why", refused.GetMessage())
 			}
 		}
-	case have.GetVersion() > want.GetVersion() || have.GetConfVer() > want.GetConfVer():
+	case later(have, want):
 		s.rollbackMerge(ctx, r)
 	}
+}
+
+func later(a, b *kvpb.RegionEpoch) bool {
+	return a.GetVersion() > b.GetVersion() || a.GetConfVer() > b.GetConfVer()
 }
 
 func (s *Store) rollbackMerge(ctx context.Context, r *replica.Replica) {
@@ -155,8 +162,19 @@ func (s *Store) rollbackMerge(ctx context.Context, r *replica.Replica) {
 }
 
 // settleMerge decides about a merge whose target has no replica on this store any
-// more: PD knows whether the target has taken the range over.
+// more. If the target's last epoch here was a later one than the merge was meant for, it has
+// changed, and perhaps been merged itself, without taking r's range over. Else
+// PD knows whether it did.
 func (s *Store) settleMerge(ctx context.Context, r *replica.Replica, m *replpb.PrepareMerge) {
+	last, err := replica.LoadState(s.engine, m.GetTarget().GetId())
+	if err != nil {
+		s.log.Error("look for the tombstone of a merge's target", "source", r.ID(), "err", err)
+		return
+	}
+	if later(last.GetRegion().GetEpoch(), m.GetTarget().GetEpoch()) {
+		s.rollbackMerge(ctx, r)
+		return
+	}
 	now, _, err := s.o.PD.GetRegion(ctx, r.View().Meta().GetStartKey())
 	if err != nil {
 		return
@@ -167,7 +185,7 @@ func (s *Store) settleMerge(ctx context.Context, r *replica.Replica, m *replpb.P
 		s.goneBy(r, now) // merged, and this store is not among the target's
 	case now.GetId() == r.ID():
 		if t, _, err := s.o.PD.GetRegionByID(ctx, m.GetTarget().GetId()); err == nil &&
-			(t.GetEpoch().GetVersion() > want.GetVersion() || t.GetEpoch().GetConfVer() > want.GetConfVer()) {
+			later(t.GetEpoch(), want) {
 			s.rollbackMerge(ctx, r)
 		}
 	}
