@@ -70,7 +70,10 @@ func (r *Replica) checkPeers() {
 			low = min(low, pr.Match)
 		}
 	})
-	r.low = max(r.low, low)
+	// What a merge carries must stay in the log; see prepareMerge.
+	if r.appliedTerm == r.term && !slices.ContainsFunc(r.inflight, func(p *proposal) bool { return p.check != nil }) {
+		r.low = max(r.low, low)
+	}
 	old := r.peers.Load()
 	r.peers.Store(&h)
 	if !slices.EqualFunc(h.Pending, old.Pending, samePeer) ||
@@ -154,6 +157,21 @@ func (r *Replica) replaceLostLeader() {
 	r.lost = lostLeader{}
 	if err := r.rn.Campaign(); err != nil {
 		r.log.Warn("campaign", "err", err)
+	}
+}
+
+// noticeSilence has a learner forget a leader that it does not hear of: it holds no
+// elections, and would believe in its last leader for ever, also after it was removed.
+func (r *Replica) noticeSilence() {
+	if r.silentTicks++; r.silentTicks < 2*r.o.ElectionTicks || r.lead == 0 || r.leading {
+		return
+	}
+	r.silentTicks = 0
+	if self := peerByID(r.region, r.peer.GetId()); self != nil && self.GetRole() != kvpb.PeerRole_PEER_ROLE_LEARNER {
+		return
+	}
+	if err := r.rn.ForgetLeader(); err != nil {
+		r.log.Warn("forget the leader", "err", err)
 	}
 }
 
@@ -277,16 +295,17 @@ func (r *Replica) noticeQuiet() {
 	if r.quiet || r.o.QuietTicks == 0 || r.idleTicks < r.o.QuietTicks || !r.leading || !r.idle() {
 		return
 	}
-	st := r.rn.BasicStatus()
+	commit := r.rn.BasicStatus().GetCommit()
 	var msgs []*raftpb.Message
-	for _, p := range r.region.GetPeers() {
-		if p.GetId() != r.peer.GetId() {
+	r.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		// A peer that is down may lack what is committed, and must not be told that it has it.
+		if id != r.peer.GetId() && pr.Match >= commit {
 			msgs = append(msgs, &raftpb.Message{
-				Type: raftpb.MsgHeartbeat.Enum(), From: new(r.peer.GetId()), To: new(p.GetId()),
-				Term: new(r.term), Commit: new(st.GetCommit()), Context: []byte(quietContext),
+				Type: raftpb.MsgHeartbeat.Enum(), From: new(r.peer.GetId()), To: new(id),
+				Term: new(r.term), Commit: new(commit), Context: []byte(quietContext),
 			})
 		}
-	}
+	})
 	r.send(msgs)
 	r.rest()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/cairndb/cairn/proto/replpb"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // addStore adds an empty store to the cluster.
@@ -207,6 +208,40 @@ func TestAnIdleGroupRestsAndWakes(t *testing.T) {
 	require.LessOrEqual(t, c.now()-begun, 20*testTick)
 }
 
+// The last heartbeat before a rest says what is committed; a peer that was down lacks it.
+func TestARestingLeaderDoesNotTellALaggardWhatItLacks(t *testing.T) {
+	c := newCluster(t, 3)
+	c.quietTicks = 5
+	for i := range c.stores { // with the option
+		c.crash(i)
+	}
+	c.pass(10 * testTick)
+	v := c.elect(0)
+	c.settle()
+	c.deaf = func(to uint64, m rafttransport.Message) bool {
+		return to == 3 && (m.Raft.GetType() != raftpb.MsgHeartbeat || string(m.Raft.GetContext()) != quietContext)
+	}
+	require.Nil(t, c.propose(v, "a", "1"))
+	for range 100 { // it counts as down, and the leader rests; were it told, Raft would panic
+		c.tick()
+	}
+	c.deaf = nil
+	c.pumpTicks("it catches up", func() bool { return c.stores[2].get("a") == "1" })
+}
+
+// A learner holds no elections: that it is alone it notices by the silence.
+func TestALearnerForgetsALeaderThatIsSilent(t *testing.T) {
+	c := newCluster(t, 1)
+	c.elect(0)
+	c.addStore()
+	require.Nil(t, c.change(0, change(addLearner, 21, 2)))
+	c.pumpTicks("the learner catches up", func() bool { return c.caughtUp(1) })
+	require.NotNil(t, c.replica(1).View().Leader())
+	c.cut[2] = true
+	require.Nil(t, c.change(0, change(remove, 21, 2)))
+	c.pumpTicks("it asks itself", func() bool { return c.replica(1).View().Leader() == nil })
+}
+
 func TestARemovedReplicaIsToldWhenItAsks(t *testing.T) {
 	c := newCluster(t, 3)
 	c.elect(0)
@@ -284,11 +319,8 @@ func led(r *Replica) bool {
 }
 
 func TestAMergeTakesTheNeighbourOver(t *testing.T) {
-	for _, lag := range []bool{false, true} {
-		name := "all together"
-		if lag {
-			name = "a replica of the source lags"
-		}
+	for _, name := range []string{"all together", "a replica of the source lags", "the source has a new leader"} {
+		lag := name == "a replica of the source lags"
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, 3)
 			v := c.elect(0)
@@ -317,6 +349,11 @@ func TestAMergeTakesTheNeighbourOver(t *testing.T) {
 			require.Nil(t, c.await("prepare", c.async(func() *kvpb.RegionError { return sv.ProposeMerge(context.Background(), target.Meta()) })))
 			sv = source(0).View()
 			require.NotNil(t, sv.Propose(context.Background(), set(sv.Engine(), "d", "1")).GetProposalInMergingMode())
+			if name == "the source has a new leader" { // whose first entry follows PrepareMerge
+				require.Nil(t, source(0).transferNow(c, 202))
+				c.pumpTicks("another leads the source", func() bool { return source(1).View().Leading() })
+				c.pumpTicks("all know", func() bool { return source(0).AppliedIndex() == source(1).AppliedIndex() && source(2).AppliedIndex() == source(1).AppliedIndex() })
+			}
 			c.pumpTicks("the target is found", func() bool { return commit != nil })
 			require.Nil(t, c.await("merge", c.async(func() *kvpb.RegionError { return target.ProposeCommitMerge(context.Background(), commit) })))
 			c.pumpTicks("all merge", func() bool {

@@ -192,6 +192,7 @@ type Replica struct {
 	appliedKey  []byte                   // of the apply state
 	quiet       bool                     // needs no ticks
 	idleTicks   int                      // since anything happened
+	silentTicks int                      // since the leader was heard of
 	barred      uint64                   // term in which no lease is granted any more
 	removed     bool                     // not a member of the region any more
 	installing  *raftpb.Message          // a MsgStorageAppend whose snapshot is being installed

@@ -9,6 +9,8 @@ type Status struct {
 	First, Last uint64
 	Leading     bool
 	Quiet       bool // does without ticks
+	// Paused: a snapshot is being installed, which Term and Commit are ahead of, or a merge waits for its source.
+	Paused bool
 }
 
 // Status asks the replica. False when it has ended, or ctx ends before it answers: it
@@ -21,7 +23,7 @@ func (r *Replica) Status(ctx context.Context) (Status, bool) {
 			return
 		}
 		st := r.rn.BasicStatus()
-		s := Status{Term: st.GetTerm(), Commit: st.GetCommit(), Applied: r.applied.Load(), Leading: r.leading, Quiet: r.quiet}
+		s := Status{Term: st.GetTerm(), Commit: st.GetCommit(), Applied: r.applied.Load(), Leading: r.leading, Quiet: r.quiet, Paused: r.paused()}
 		s.First, _ = r.storage.FirstIndex()
 		s.Last, _ = r.storage.LastIndex()
 		answer <- s

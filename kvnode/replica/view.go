@@ -52,6 +52,9 @@ func (v *View) Leading() bool { return v.leading }
 // Merging says whether the region is being merged into its neighbour.
 func (v *View) Merging() bool { return v.merging }
 
+// Barred says whether the view never has a lease.
+func (v *View) Barred() bool { return v.barred }
+
 // Leader is the leading peer, nil when unknown.
 func (v *View) Leader() *kvpb.Peer { return v.leader }
 

@@ -147,6 +147,7 @@ func (r *Replica) tick() {
 	r.rn.Tick()
 	r.idleTicks++
 	r.replaceLostLeader()
+	r.noticeSilence()
 	if r.checkTicks++; r.checkTicks >= max(r.o.ElectionTicks/3, 1) || r.checkTicks >= 2 && len(r.peers.Load().Pending) > 0 {
 		r.checkPeers()
 	}
@@ -225,6 +226,9 @@ func (r *Replica) stepMessage(env rafttransport.Message) {
 	}
 	r.wakeFor(m)
 	r.step(m)
+	if m.GetFrom() == r.lead {
+		r.silentTicks = 0
+	}
 	if m.GetType() == raftpb.MsgSnap {
 		r.advance() // Raft decides whether it wants the snapshot
 	}

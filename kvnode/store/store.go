@@ -508,6 +508,11 @@ func (s *Store) replicas() []*replica.Replica {
 	return s.byStart.Values()
 }
 
+// EachReplica calls fn for all replicas, those included that wait for a snapshot, until it returns false.
+func (s *Store) EachReplica(fn func(r *replica.Replica) bool) {
+	s.regions.Range(func(_, r any) bool { return fn(r.(*replica.Replica)) })
+}
+
 func (s *Store) find(region uint64) *replica.Replica {
 	r, ok := s.regions.Load(region)
 	if !ok {
