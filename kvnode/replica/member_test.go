@@ -352,7 +352,9 @@ func TestAMergeTakesTheNeighbourOver(t *testing.T) {
 			if name == "the source has a new leader" { // whose first entry follows PrepareMerge
 				require.Nil(t, source(0).transferNow(c, 202))
 				c.pumpTicks("another leads the source", func() bool { return source(1).View().Leading() })
-				c.pumpTicks("all know", func() bool { return source(0).AppliedIndex() == source(1).AppliedIndex() && source(2).AppliedIndex() == source(1).AppliedIndex() })
+				c.pumpTicks("all know", func() bool {
+					return source(0).AppliedIndex() == source(1).AppliedIndex() && source(2).AppliedIndex() == source(1).AppliedIndex()
+				})
 			}
 			c.pumpTicks("the target is found", func() bool { return commit != nil })
 			require.Nil(t, c.await("merge", c.async(func() *kvpb.RegionError { return target.ProposeCommitMerge(context.Background(), commit) })))
