@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/cairndb/cairn/cmd/cairn/quantity"
+	"github.com/cairndb/cairn/pd/pdclient"
 )
 
 // defaultStopTimeout is well below the 30 s that service managers grant before they kill.
@@ -94,7 +95,11 @@ func runProcess(ctx context.Context, c *config, verb string, start func(context.
 	select {
 	case <-ctx.Done():
 	case <-p.ctx.Done():
-		return context.Cause(p.ctx)
+		if cause := context.Cause(p.ctx); !errors.Is(cause, errDrained) {
+			return cause
+		}
+		fmt.Fprintf(os.Stderr, "cairn: %v; %s can be deleted\n", errDrained, c.DataDir)
+		return nil
 	}
 	p.log.Info("stopping", "verb", verb, "cause", context.Cause(ctx))
 	p.setOpen(false)
@@ -232,6 +237,8 @@ func (p *process) claimDirectory(dir, verb string) error {
 // explain adds what to do to errors whose text does not say it.
 func explain(err error, c *config) error {
 	switch {
+	case errors.Is(err, pdclient.ErrStoreTombstone):
+		return fmt.Errorf("%w; the store of this node was drained and removed from the cluster: delete %s, and the node joins as a new store", err, c.DataDir)
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("%w; the disk of %s is full: free space or move the data directory, then start again", err, c.DataDir)
 	case len(c.Join) > 0 && errors.Is(err, context.DeadlineExceeded):

@@ -112,7 +112,7 @@ func runKV(cmd *cobra.Command, c *config) error {
 		return err
 	}
 	return runProcess(cmd.Context(), c, "kv", func(ctx context.Context, p *process) error {
-		if err := p.claimDirectory(c.DataDir, "kv"); err != nil {
+		if err := errors.Join(p.claimDirectory(c.DataDir, "kv"), c.checkDrained()); err != nil {
 			return err
 		}
 		pdc, err := dialPD(ctx, p, c)
@@ -134,6 +134,7 @@ func runKV(cmd *cobra.Command, c *config) error {
 		p.onClose("kv node", node.Close)
 		p.onDrain("kv node", evictLeaders(node))
 		p.serve("kv node", node.Serve)
+		p.serve("store", func(ctx context.Context) error { return awaitDrained(ctx, c, pdc, node.StoreID()) })
 		p.ready = func(ctx context.Context) error { _, err := pdc.TS(ctx); return err }
 		fmt.Fprintf(cmd.OutOrStdout(), "CairnDB %s kv node %d is ready on %s.\n", version, node.StoreID(), node.Addr())
 		return nil

@@ -16,7 +16,7 @@ func (c *ctl) drainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "drain STORE", Short: "Move everything off a store, so that its node can be removed", Args: exactly("STORE"),
 		Long: `Drain moves all leaders and replicas off a store. When the store is empty it is a
-tombstone: its node can be stopped and its directory deleted. --wait shows how far
+tombstone: its kv process ends, and its directory can be deleted. --wait shows how far
 it is and returns then; Ctrl-C ends the waiting, not the drain.`,
 		RunE: c.run(func(s *session, args []string) error {
 			n, err := id("store", args[0])
@@ -68,7 +68,7 @@ func (s *session) awaitDrain(n uint64, every time.Duration) error {
 				return fmt.Errorf("the drain goes on, but nobody tells how far it is: %w", err)
 			}
 		case v.State == "tombstone":
-			return s.tell(v, "Store %d is empty. Its node can be stopped and its directory deleted.", n)
+			return s.tell(v, "Store %d is empty. Its kv process ends by itself, and its directory can be deleted.", n)
 		case v.State != "offline":
 			return fmt.Errorf("store %d is %s and is not being drained any more; somebody stopped it", n, v.State)
 		default:

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -116,15 +117,23 @@ func (c *cluster) ended(n *node, how *os.ProcessState) {
 	c.mu.Lock()
 	pid, lived, running, wanted := n.PID, time.Since(n.Started), c.running, c.stopping
 	n.PID, n.State = 0, StateStopped
-	if !wanted {
+	switch {
+	case n.drained():
+		n.State = StateDrained
+	case !wanted:
 		n.State = StateDied
 	}
+	drained := n.State == StateDrained
 	left := slices.ContainsFunc(c.nodes, func(n *node) bool { return n.PID != 0 })
 	c.mu.Unlock()
 	if err := c.save(); err != nil {
 		c.printf("%v\n", err)
 	}
-	if wanted || !running {
+	switch {
+	case wanted || !running:
+		return
+	case drained:
+		c.printf("\n%s was drained and has ended. The next start leaves it out.\n", n.Name)
 		return
 	}
 	c.printf("\n%s (pid %d) ended after %s: %s. The end of %s:\n%s\n", n.Name, pid, seconds(lived), how, n.Log, indent(tail(n.Log, tailLines)))
@@ -134,6 +143,12 @@ func (c *cluster) ended(n *node, how *os.ProcessState) {
 	case !left:
 		close(c.empty)
 	}
+}
+
+// drained reports whether the node's data was moved away for good.
+func (n Node) drained() bool {
+	_, err := os.Stat(filepath.Join(n.DataDir, "DRAINED"))
+	return err == nil
 }
 
 // revive starts a node again that died, after a pause.

@@ -141,7 +141,7 @@ func (c *cluster) plan() error {
 	ports := newPorts(c.opts.PortBase)
 	c.state = State{PID: os.Getpid(), Dir: c.opts.Dir}
 	for _, role := range roles {
-		have := old.Role(role)
+		have := slices.DeleteFunc(old.Role(role), Node.drained)
 		switch n := want[role]; {
 		case n == 0 && len(have) == 0:
 			want[role] = fresh[role]
@@ -151,7 +151,7 @@ func (c *cluster) plan() error {
 			return fmt.Errorf("the cluster in %s has %d %s nodes, and --%s says %d; nodes are not dropped by starting fewer", c.opts.Dir, len(have), role, role, n)
 		}
 		for i := range want[role] {
-			record := Node{Name: fmt.Sprintf("%s-%d", role, i+1), Role: role, Joins: role == RolePD && len(have) > 0}
+			record := Node{Name: c.freshName(old, role), Role: role, Joins: role == RolePD && len(have) > 0}
 			if i < len(have) {
 				record = have[i]
 			}
@@ -165,6 +165,18 @@ func (c *cluster) plan() error {
 		n.args = c.arguments(n)
 	}
 	return c.save()
+}
+
+// freshName is a name for one more node: none that a node has, or had when it
+// was drained.
+func (c *cluster) freshName(old State, role string) string {
+	for i := 1; ; i++ {
+		name := fmt.Sprintf("%s-%d", role, i)
+		gone := Node{DataDir: filepath.Join(c.opts.Dir, name, "data")}.drained()
+		if !gone && old.Node(name) == nil && !slices.ContainsFunc(c.nodes, func(n *node) bool { return n.Name == name }) {
+			return name
+		}
+	}
 }
 
 // place gives a node its directory and its addresses, those it had if possible.

@@ -216,6 +216,24 @@ func TestANodeThatDiesIsStartedAgain(t *testing.T) {
 	require.NoError(t, r.end())
 }
 
+func TestADrainedNodeIsLeftOut(t *testing.T) {
+	r := begin(t, Options{KV: 2, Restart: true})
+	r.prints("Stop with", 1)
+	victim := r.state().Node("kv-1")
+	require.NoError(t, os.MkdirAll(victim.DataDir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(victim.DataDir, "DRAINED"), nil, 0o600))
+	require.NoError(t, syscall.Kill(victim.PID, syscall.SIGINT))
+	r.prints("kv-1 was drained and has ended", 1)
+	require.Equal(t, StateDrained, r.state().Node("kv-1").State)
+	require.NoError(t, r.end())
+
+	again := begin(t, Options{Dir: r.dir})
+	again.prints("Stop with", 1)
+	require.Len(t, again.state().Role(RoleKV), 1)
+	require.NotNil(t, again.state().Node("kv-2"))
+	require.NoError(t, again.end())
+}
+
 func TestItEndsWhenNoNodeIsLeft(t *testing.T) {
 	r := begin(t, Options{KV: 1})
 	r.prints("Stop with", 1)

@@ -19,6 +19,7 @@ const (
 	StateReady    = "ready"
 	StateDied     = "died"    // by itself, or killed by somebody else
 	StateStopped  = "stopped" // with the playground
+	StateDrained  = "drained" // its data is elsewhere; the next start leaves it out
 )
 
 // State is what playground.json says.
