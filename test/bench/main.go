@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,7 +26,8 @@ import (
 type config struct {
 	binary    string
 	addr      string // of a running CairnDB, "" = start one
-	roles     bool
+	shape     string
+	galera    bool
 	mariadb   bool
 	tables    int
 	tableSize int
@@ -81,7 +83,8 @@ func parseFlags() (config, error) {
 	var workloads, threads, psModes string
 	flag.StringVar(&c.binary, "binary", "bin/cairn", "the cairn binary")
 	flag.StringVar(&c.addr, "cairn-addr", "", "host:port[,host:port] of running SQL nodes to measure instead of starting one")
-	flag.BoolVar(&c.roles, "roles", false, "start pd, kv and two sql nodes as processes of their own instead of one process")
+	flag.StringVar(&c.shape, "shape", "one", "what to start: one process; roles = pd, kv and two sql; joined = three processes that joined; split = pd, three kv, one sql")
+	flag.BoolVar(&c.galera, "galera", false, "measure three nodes of MariaDB with Galera instead of one without")
 	flag.BoolVar(&c.mariadb, "mariadb", true, "measure MariaDB as well, when it is installed")
 	flag.IntVar(&c.tables, "tables", 4, "number of tables")
 	flag.IntVar(&c.tableSize, "table-size", 50_000, "rows of a table")
@@ -93,6 +96,9 @@ func parseFlags() (config, error) {
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return c, fmt.Errorf("%q is not understood", flag.Arg(0))
+	}
+	if !slices.Contains([]string{"one", "roles", "joined", "split"}, c.shape) {
+		return c, fmt.Errorf("--shape: %q is none of one, roles, joined and split", c.shape)
 	}
 	for _, w := range strings.Split(workloads, ",") {
 		c.workloads = append(c.workloads, fullName(w))

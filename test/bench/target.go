@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -83,6 +86,10 @@ func startTargets(ctx context.Context, c config, dir string) ([]*target, error) 
 		fmt.Println("MariaDB is not installed: no ratios")
 		return targets, nil
 	}
+	if c.galera {
+		galera, err := startGalera(ctx, filepath.Join(dir, "galera"))
+		return append(targets, galera), err
+	}
 	maria, err := startMariaDB(ctx, filepath.Join(dir, "mariadb"))
 	return append(targets, maria), err
 }
@@ -93,8 +100,13 @@ func startCairn(ctx context.Context, c config, dir string) (*target, error) {
 		t.addrs = strings.Split(c.addr, ",")
 		return t, nil
 	}
-	if c.roles {
+	switch c.shape {
+	case "roles":
 		return t, startRoles(ctx, c, dir, t)
+	case "joined":
+		return t, startJoined(ctx, c, dir, t)
+	case "split":
+		return t, startSplit(ctx, c, dir, t)
 	}
 	o := server.Options{Binary: c.binary, Dir: filepath.Join(dir, "cairn")}
 	s, err := t.launch(ctx, o)
@@ -128,6 +140,74 @@ func (t *target) launch(ctx context.Context, o server.Options) (*server.Server, 
 		}
 	})
 	return s, nil
+}
+
+// replicated waits until every region has three replicas that are up to date.
+func replicated(ctx context.Context, addr string) error {
+	db, err := sql.Open("mysql", "root@tcp("+addr+")/")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var lacking int
+		err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.cairn_regions WHERE peers NOT LIKE '%,%,%' OR pending_peers <> ''").Scan(&lacking)
+		if err == nil && lacking == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d regions lack replicas: %w", lacking, errors.Join(err, ctx.Err()))
+		}
+	}
+}
+
+// startJoined starts three processes; the second and third join the first.
+func startJoined(ctx context.Context, c config, dir string, t *target) error {
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	first := "127.0.0.1:" + strconv.Itoa(port)
+	for i := range 3 {
+		o := server.Options{Binary: c.binary, Dir: filepath.Join(dir, fmt.Sprintf("cairn%d", i+1))}
+		if i == 0 {
+			o.Args = []string{"--cluster-listen", first}
+		} else {
+			o.Args = []string{"--cluster-listen", "127.0.0.1:0", "--join", first}
+		}
+		s, err := t.launch(ctx, o)
+		if err != nil {
+			return err
+		}
+		t.addrs = append(t.addrs, s.Addr)
+	}
+	return replicated(ctx, t.addrs[0])
+}
+
+// startSplit starts a placement driver, three key-value nodes and a SQL node.
+func startSplit(ctx context.Context, c config, dir string, t *target) error {
+	pd, err := t.launch(ctx, server.Options{Binary: c.binary, Verb: "pd", Dir: filepath.Join(dir, "pd"), Args: []string{"--replicas", "3"}})
+	if err != nil {
+		return err
+	}
+	for i := range 3 {
+		kv := server.Options{Binary: c.binary, Verb: "kv", Dir: filepath.Join(dir, fmt.Sprintf("kv%d", i+1)), Args: []string{"--pd", pd.Addr}}
+		if _, err := t.launch(ctx, kv); err != nil {
+			return err
+		}
+	}
+	s, err := t.launch(ctx, server.Options{Binary: c.binary, Verb: "sql", Args: []string{"--pd", pd.Addr}})
+	if err != nil {
+		return err
+	}
+	t.addrs = []string{s.Addr}
+	return replicated(ctx, s.Addr)
 }
 
 // startRoles starts a placement driver, a key-value node and two SQL nodes.
