@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -176,6 +177,9 @@ func TestAFullDiskRefusesValuesAndNothingElse(t *testing.T) {
 		{"rollback", true, func(b *engine.Batch) {
 			b.DeleteVersioned(engine.CFDefault, k, 1)
 			b.Delete(engine.CFLock, k)
+		}},
+		{"metadata", true, func(b *engine.Batch) {
+			b.SetVersioned(engine.CFWrite, keys.Meta("tables"), 2, written.AppendTo(nil))
 		}},
 		{"garbage collection", true, func(b *engine.Batch) { b.DeleteVersioned(engine.CFWrite, k, 1) }},
 	} {

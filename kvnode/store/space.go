@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/proto/kvpb"
@@ -102,8 +103,8 @@ func (s *space) refuse(b *engine.Batch) *kvpb.RegionError {
 	}
 }
 
-// spares says whether a batch brings no values: it deletes, locks, or ends what
-// was prewritten before.
+// spares says whether a batch brings no values, but of metadata: it deletes, locks,
+// or ends what was prewritten before.
 func spares(b *engine.Batch) bool {
 	unlocked := make(map[string]bool)
 	err := b.Ops(func(op engine.Op) error {
@@ -126,6 +127,9 @@ func spares(b *engine.Batch) bool {
 }
 
 func sparesOp(op engine.Op, unlocked map[string]bool) bool {
+	if _, err := keys.DecodeMeta(op.UserKey); err == nil {
+		return true // who drops a table writes that down
+	}
 	switch op.CF {
 	case engine.CFLock:
 		l, err := mvcc.ParseLock(op.Value)
