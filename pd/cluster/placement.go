@@ -25,7 +25,7 @@ var placementDefaults = pdpb.Placement{
 	RegionSplitBytes: 64 << 20, RegionMaxBytes: 96 << 20, RegionMaxKeys: 1 << 20,
 	RegionMergeBytes: 16 << 20, RegionMergeKeys: 100_000, MergeAfterSeconds: 600,
 	DownAfterSeconds: 600, LeaderLimit: 16, RegionLimit: 64, ReplicaLimit: 64, MergeLimit: 8, HotLimit: 4,
-	SnapshotLimit: 8,
+	SnapshotLimit: 4,
 }
 
 // PlacementOf fills in the defaults. Replicas 0 becomes automatic.

@@ -25,6 +25,10 @@ type Region struct {
 	Down        []*pdpb.DownPeer // peers the leader does not hear of
 	// Reported is when the leader reported last; zero if not in this term.
 	Reported time.Time
+	// LostBy is the store that led before, and LostAt when the first report of another
+	// leader came; zero if the leader did not change in this term.
+	LostBy uint64
+	LostAt time.Time
 	// Changed is when the range changed last, or the term began.
 	Changed time.Time
 }
@@ -79,7 +83,10 @@ func (c *Cluster) RegionHeartbeat(now time.Time, req *pdpb.RegionHeartbeatReques
 // inherit takes over what a report does not tell, or tells since the last one.
 func (r *Region) inherit(old *Region, now time.Time, req *pdpb.RegionHeartbeatRequest) {
 	if old != nil {
-		r.Rates = old.Rates
+		r.Rates, r.LostBy, r.LostAt = old.Rates, old.LostBy, old.LostAt
+		if old.Leader != nil && old.Leader.StoreId != r.Leader.StoreId {
+			r.LostBy, r.LostAt = old.Leader.StoreId, now
+		}
 		if old.Meta.Epoch.Version == r.Meta.Epoch.Version {
 			r.Changed = old.Changed
 			if r.Bytes == 0 { // measuring takes a while, so not every report has sizes

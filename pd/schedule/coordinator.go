@@ -78,6 +78,7 @@ type Coordinator struct {
 	nextOp   uint64
 	starved  bool // there were no ids for new peers
 	cool     map[uint64]cooling
+	gave     map[uint64]time.Time // when operators moved the lead of regions, lately
 
 	queue  []uint64 // regions to look at, in order
 	queued map[uint64]bool
@@ -113,7 +114,7 @@ func New(o Options) *Coordinator {
 	}
 	c := &Coordinator{
 		model: o.Model, metrics: o.Metrics, logger: o.Logger, rand: rand.New(rand.NewPCG(o.Seed, 1)),
-		ops: make(map[uint64]*Operator), cool: make(map[uint64]cooling), queued: make(map[uint64]bool), schedulers: make(map[string]*entry),
+		ops: make(map[uint64]*Operator), cool: make(map[uint64]cooling), gave: make(map[uint64]time.Time), queued: make(map[uint64]bool), schedulers: make(map[string]*entry),
 	}
 	for _, name := range o.Schedulers {
 		e, err := newEntry(name)
@@ -144,14 +145,14 @@ func (c *Coordinator) newIDLocked() uint64 {
 
 // viewLocked is the cluster as it is now.
 func (c *Coordinator) viewLocked(now time.Time) *view {
-	v := newView(c.model.Snapshot(now), c.ops, c.evictionsLocked(now), c.rand, c.newIDLocked)
+	v := newView(c.model.Snapshot(now), c.ops, c.evictionsLocked(now), c.gave, c.rand, c.newIDLocked)
 	v.cool = c.cool
 	return v
 }
 
 // dryViewLocked is for looking only.
 func (c *Coordinator) dryViewLocked(now time.Time) *view {
-	v := newView(c.model.Snapshot(now), maps.Clone(c.ops), c.evictionsLocked(now), rand.New(rand.NewPCG(0, 0)), func() uint64 { return 1 })
+	v := newView(c.model.Snapshot(now), maps.Clone(c.ops), c.evictionsLocked(now), c.gave, rand.New(rand.NewPCG(0, 0)), func() uint64 { return 1 })
 	v.cool = c.cool
 	return v
 }
@@ -168,7 +169,12 @@ func (c *Coordinator) Heartbeat(now time.Time, r *cluster.Region, changed bool) 
 		}
 		return nil
 	}
-	if end := op.advance(now, r); end != "" {
+	before := op.at
+	end := op.advance(now, r)
+	if slices.ContainsFunc(op.steps[before:op.at], func(s step) bool { _, ok := s.(transferLeader); return ok }) {
+		c.gave[r.Meta.Id] = now
+	}
+	if end != "" {
 		c.finishLocked(now, op, op.state, end)
 		return nil
 	}
@@ -373,6 +379,8 @@ func (c *Coordinator) checkLocked(v *view) {
 			c.wakeLocked(v.Now)
 		}
 		c.health, c.passed = health, v.Now
+		maps.DeleteFunc(c.gave, func(_ uint64, at time.Time) bool { return v.Now.Sub(at) > 2*passEvery })
+		maps.DeleteFunc(c.cool, func(_ uint64, cl cooling) bool { return !v.Now.Before(cl.until) })
 		v.Regions.All(func(r *cluster.Region) bool {
 			c.enqueueLocked(r.Meta.Id)
 			return true

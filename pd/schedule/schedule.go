@@ -67,6 +67,10 @@ type storeView struct {
 	arriving, sending int
 
 	noLead string // why it must not lead, "" if it may
+	// suspect: a region it led has another leader, which nobody asked for, and it has
+	// not reported since. It may be dead; that is known a second after it happened, not
+	// after five.
+	suspect bool
 }
 
 // view is a snapshot as decisions see it. Operators that are added to it count at
@@ -76,6 +80,7 @@ type view struct {
 	stores []*storeView // by id, without tombstones
 	byID   map[uint64]*storeView
 	ops    map[uint64]*Operator // running, by region; the coordinator's own map
+	gave   map[uint64]time.Time // when operators moved the lead of regions last
 	rand   *rand.Rand
 	newID  func() uint64 // for a peer; 0 = none left
 	voters int           // wanted of a region that no rule speaks of
@@ -101,8 +106,8 @@ func (v *view) cooled(region uint64) string {
 }
 
 // newView builds a view in time proportional to the number of replicas.
-func newView(s *cluster.Snapshot, ops map[uint64]*Operator, evict map[uint64]string, rnd *rand.Rand, newID func() uint64) *view {
-	v := &view{Snapshot: s, byID: make(map[uint64]*storeView), ops: ops, rand: rnd, newID: newID}
+func newView(s *cluster.Snapshot, ops map[uint64]*Operator, evict map[uint64]string, gave map[uint64]time.Time, rnd *rand.Rand, newID func() uint64) *view {
+	v := &view{Snapshot: s, byID: make(map[uint64]*storeView), ops: ops, gave: gave, rand: rnd, newID: newID}
 	for _, st := range s.Stores {
 		sv := &storeView{Store: st, id: st.Meta.Id, live: st.Liveness(s.Now, s.Placement)}
 		if sv.live == pdpb.Liveness_LIVENESS_TOMBSTONE {
@@ -193,6 +198,9 @@ func (v *view) inService() (n int) {
 // count adds a region to the stores it is on, and to those it is going to.
 func (v *view) count(r *cluster.Region) {
 	v.reported += truth(!r.Reported.IsZero())
+	if s := v.byID[r.LostBy]; s != nil && s.LastSeen.Before(r.LostAt) && v.gave[r.Meta.Id].Before(r.LostAt) {
+		s.suspect = true
+	}
 	for _, p := range r.Meta.Peers {
 		s := v.byID[p.StoreId]
 		if s == nil {
@@ -305,6 +313,9 @@ func (s *storeView) full(now time.Time) string {
 
 // busy says why a store takes no new replica right now, "" if it does.
 func (s *storeView) busy(v *view) string {
+	if s.suspect {
+		return "has lost leads and not reported since"
+	}
 	if limit := int(v.Placement.SnapshotLimit); s.arriving >= limit {
 		return fmt.Sprintf("is taking %d replicas already", s.arriving)
 	}
@@ -384,7 +395,7 @@ func (v *view) health(r *cluster.Region, p *kvpb.Peer) health {
 // mayTakeOver says whether a peer could lead at once.
 func (v *view) mayTakeOver(r *cluster.Region, p *kvpb.Peer) bool {
 	s := v.byID[p.StoreId]
-	return votes(p) && p.Role != kvpb.PeerRole_PEER_ROLE_DEMOTING_VOTER && v.health(r, p) == well && s.noLead == "" && v.ruleLetsLead(r, p)
+	return votes(p) && p.Role != kvpb.PeerRole_PEER_ROLE_DEMOTING_VOTER && v.health(r, p) == well && s.noLead == "" && !s.suspect && v.ruleLetsLead(r, p)
 }
 
 // unmovable says why a region's leader is not moved for balance, "" if it may be.

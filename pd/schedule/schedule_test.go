@@ -427,6 +427,24 @@ func TestSmallIdleRegionsAreMerged(t *testing.T) {
 	s.quiet(5 * time.Minute)
 }
 
+// A store that dies loses its leads at once, and PD still thinks it is alive. Its
+// place as the one that leads least must not bring them back to it.
+func TestLeadersAreNotSentToADeadStore(t *testing.T) {
+	s := newSim(t, 3, 100, 30*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})
+	s.placeAll(rotated(3))
+	s.run(20 * time.Second)
+	for i := range 5 {
+		s.run(time.Duration(i*170) * time.Millisecond)
+		s.kill(2)
+		s.run(30 * time.Second)
+		leaders, _ := s.counts()
+		require.True(t, s.even(leaders, 0.1), leaders)
+		require.Zero(t, s.strays)
+		s.revive(2)
+		s.until(time.Minute, "even", s.spread(0.1))
+	}
+}
+
 // As under a benchmark: every region is busy, more or less, and stores come.
 func TestBusyClusterGrowsWithoutOscillation(t *testing.T) {
 	s := newSim(t, 3, 60, 60*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})

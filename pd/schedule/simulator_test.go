@@ -98,6 +98,7 @@ type sim struct {
 	maxPeer int // replicas a region may have at most
 	odd     bool
 	lossy   float64 // part of the messages that is lost
+	strays  int     // transfers of leaders to dead stores
 	ops     uint64  // of former coordinators
 }
 
@@ -298,7 +299,7 @@ func (s *sim) stepRegion(r *simRegion) {
 		} else if up && silent {
 			delete(r.silent, p.Id)
 			r.report = s.now
-		} else if silent && s.now.Sub(since) < time.Second {
+		} else if silent && s.now.Sub(since) > 5*time.Second && s.now.Sub(since) < 6*time.Second {
 			r.report = s.now
 		}
 		if t, ok := r.ready[p.Id]; ok && s.stores[p.StoreId].up && !s.now.Before(t) {
@@ -375,7 +376,7 @@ func (s *sim) send(r *simRegion) {
 		if _, ok := r.ready[p.Id]; ok {
 			req.PendingPeers = append(req.PendingPeers, p)
 		}
-		if since, ok := r.silent[p.Id]; ok {
+		if since, ok := r.silent[p.Id]; ok && s.now.Sub(since) > 5*time.Second {
 			req.DownPeers = append(req.DownPeers, &pdpb.DownPeer{Peer: p, DownSeconds: uint32(s.now.Sub(since) / time.Second)})
 		}
 	}
@@ -409,6 +410,7 @@ func (s *sim) execute(r *simRegion, resp *pdpb.RegionHeartbeatResponse) {
 	case *pdpb.RegionHeartbeatResponse_ChangePeers:
 		s.changePeers(r, st.ChangePeers.Changes)
 	case *pdpb.RegionHeartbeatResponse_TransferLeader:
+		s.strays += truth(!slices.ContainsFunc(st.TransferLeader.Peers, func(p *kvpb.Peer) bool { return s.stores[p.StoreId].up }))
 		for _, p := range st.TransferLeader.Peers {
 			have := peerOn(r.meta, p.StoreId)
 			require.NotNil(s.t, have, "a leader is one of the peers")

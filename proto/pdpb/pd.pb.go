@@ -5331,7 +5331,7 @@ type Placement struct {
 	MergeLimit   uint32 `protobuf:"varint,18,opt,name=merge_limit,json=mergeLimit,proto3" json:"merge_limit,omitempty"`       // 8
 	HotLimit     uint32 `protobuf:"varint,19,opt,name=hot_limit,json=hotLimit,proto3" json:"hot_limit,omitempty"`             // 4
 	// New replicas under way per store, to it and, from its leaders, away.
-	SnapshotLimit uint32 `protobuf:"varint,20,opt,name=snapshot_limit,json=snapshotLimit,proto3" json:"snapshot_limit,omitempty"` // 8
+	SnapshotLimit uint32 `protobuf:"varint,20,opt,name=snapshot_limit,json=snapshotLimit,proto3" json:"snapshot_limit,omitempty"` // 4
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
