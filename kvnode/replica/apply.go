@@ -206,7 +206,7 @@ func (r *Replica) commitApplied(sync bool) error {
 		r.applied.Store(ab.index)
 		if ab.term != r.appliedTerm {
 			r.appliedTerm = ab.term
-			r.grantAlone()
+			r.noteServing()
 		}
 	}
 	for k := range ab.unlocked {

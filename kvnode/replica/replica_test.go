@@ -39,6 +39,24 @@ func TestWritesReachAllReplicas(t *testing.T) {
 	require.Equal(t, uint64(1), refused.GetNotLeader().GetLeader().GetStoreId(), "a follower names the leader")
 }
 
+// Splits wait for it: their new regions may see no traffic for a long time.
+func TestALeaderIsReadyWithItsFirstEntry(t *testing.T) {
+	c := newCluster(t, 3)
+	ready := func(i int) bool {
+		select {
+		case <-c.replica(i).Ready():
+			return true
+		default:
+			return false
+		}
+	}
+	require.False(t, ready(0))
+	v := c.elect(0)
+	require.True(t, ready(0))
+	require.False(t, ready(1), "a follower never is")
+	require.NotNil(t, v.CheckLease().GetReadIndexNotReady(), "a lease is another matter")
+}
+
 func TestALeaseIsRenewedByWritesAndByAskingTheQuorum(t *testing.T) {
 	c := newCluster(t, 3)
 	v := c.elect(0)

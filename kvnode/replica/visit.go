@@ -439,7 +439,7 @@ func (r *Replica) publish() {
 		}
 	}
 	r.view.Store(v)
-	r.grantAlone()
+	r.noteServing()
 	close(*r.changed.Swap(new(make(chan struct{}))))
 }
 
@@ -448,22 +448,20 @@ func (r *Replica) mayLease(v *View) bool {
 	return v.leading && !v.merging && !v.barred && r.appliedTerm == v.term
 }
 
-// grantAlone leases the view to a replica that is its own quorum, once an entry
-// of its term is applied.
-func (r *Replica) grantAlone() {
+// noteServing closes ready when this replica leads and an entry of its term is
+// applied. One that is its own quorum has the lease from then on.
+func (r *Replica) noteServing() {
 	v := r.view.Load()
-	if !r.mayLease(v) || !r.alone() {
+	if !v.leading || r.appliedTerm != v.term {
 		return
 	}
-	v.lease.Store(forever)
-	r.served()
-}
-
-func (r *Replica) served() {
 	select {
 	case <-r.ready:
 	default:
 		close(r.ready)
+	}
+	if r.mayLease(v) && r.alone() {
+		v.lease.Store(forever)
 	}
 }
 
@@ -471,11 +469,7 @@ func (r *Replica) served() {
 // at the time sent.
 func (r *Replica) renew(sent time.Duration) {
 	v := r.view.Load()
-	if !v.leading || r.appliedTerm != v.term || r.alone() {
-		return
-	}
-	r.served()
-	if !r.mayLease(v) {
+	if !r.mayLease(v) || r.alone() {
 		return
 	}
 	if until := int64(sent + r.o.Lease); until > v.lease.Load() {

@@ -82,8 +82,8 @@ func (s *Store) askSplit(ctx context.Context, region *kvpb.Region, keys [][]byte
 	return split, nil
 }
 
-// splitResult waits until the new regions serve. It stops waiting with ctx: the
-// split has happened all the same.
+// splitResult waits until the new regions serve, here or elsewhere. It stops
+// waiting with ctx: the split has happened all the same.
 func (s *Store) splitResult(ctx context.Context, parent *replica.Replica, split *replpb.Split) *kvpb.SplitRegionResponse {
 	resp := &kvpb.SplitRegionResponse{}
 	for _, part := range split.GetParts() {
@@ -91,15 +91,30 @@ func (s *Store) splitResult(ctx context.Context, parent *replica.Replica, split 
 		if r == nil {
 			continue
 		}
-		select {
-		case <-r.Ready():
-		case <-s.stop:
-		case <-ctx.Done():
-		}
+		s.awaitLeader(ctx, r)
 		resp.Regions = append(resp.Regions, r.View().Meta())
 	}
 	resp.Regions = append(resp.Regions, parent.View().Meta())
 	return resp
+}
+
+// awaitLeader waits until r serves or knows who does, until ctx ends.
+func (s *Store) awaitLeader(ctx context.Context, r *replica.Replica) {
+	for {
+		changed := r.Changed()
+		if leader := r.View().Leader(); leader != nil && leader.GetStoreId() != s.meta.GetId() {
+			return
+		}
+		select {
+		case <-r.Ready():
+			return
+		case <-changed:
+		case <-s.stop:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func busy(reason string, waitMS uint32) *kvpb.RegionError {
