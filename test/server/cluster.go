@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strconv"
@@ -23,9 +24,31 @@ type ClusterOptions struct {
 	PD, KV, SQL int
 	// Args are further flags, by role.
 	Args map[string][]string
+	// Place says where a node runs. Nil = everywhere the zero Place.
+	Place func(name string) (Place, error)
+	// LogLevel makes every node log to NAME.log in Dir; "" = to its output, warnings only.
+	LogLevel string
 	// Timeout bounds the start of one node; 0 = 60 s.
 	Timeout time.Duration
 }
+
+// Place is where a node runs. The zero value of a field means its default.
+type Place struct {
+	// Host is the address it listens on; "" = 127.0.0.1. A host is one node's, which
+	// may take any port of it.
+	Host string
+	// Through is a command that starts the process, such as ip netns exec NAME. It
+	// must become the process.
+	Through []string
+	// Dir is the data directory; "" = one named as the node in the cluster's Dir.
+	Dir string
+}
+
+// Ports of a node that has a host of its own.
+const (
+	placedPort   = 7000
+	placedStatus = 7001
+)
 
 // Cluster is a cluster whose nodes can be killed, frozen and started again, each
 // by its name: pd-1, kv-2, sql-1. A node keeps its addresses and its directory.
@@ -48,6 +71,7 @@ type Node struct {
 
 	cluster *Cluster
 	ports   []*Port
+	through []string
 	server  *Server // nil until started; keeps the last process after its end
 	frozen  bool
 }
@@ -112,17 +136,48 @@ func (c *Cluster) newNode(role string) (*Node, error) {
 		}
 	}
 	n := &Node{Name: fmt.Sprintf("%s-%d", role, count), Role: role, cluster: c}
-	n.Dir = filepath.Join(c.opts.Dir, n.Name)
+	if err := n.place(); err != nil {
+		return nil, err
+	}
+	c.nodes = append(c.nodes, n)
+	return n, nil
+}
+
+// place finds the node's directory and addresses.
+func (n *Node) place() error {
+	var where Place
+	if n.cluster.opts.Place != nil {
+		var err error
+		if where, err = n.cluster.opts.Place(n.Name); err != nil {
+			return fmt.Errorf("a place for %s: %w", n.Name, err)
+		}
+	}
+	n.through, n.Dir = where.Through, where.Dir
+	if n.Dir == "" {
+		n.Dir = filepath.Join(n.cluster.opts.Dir, n.Name)
+	}
+	if where.Host != "" {
+		n.Addr = net.JoinHostPort(where.Host, strconv.Itoa(placedPort))
+		n.Status = net.JoinHostPort(where.Host, strconv.Itoa(placedStatus))
+		return nil
+	}
 	for _, addr := range []*string{&n.Addr, &n.Status} {
 		p, err := TakePort()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		n.ports = append(n.ports, p)
 		*addr = p.Addr()
 	}
-	c.nodes = append(c.nodes, n)
-	return n, nil
+	return nil
+}
+
+// Log is the file that the node logs to, "" when it logs to its output.
+func (n *Node) Log() string {
+	if n.cluster.opts.LogLevel == "" {
+		return ""
+	}
+	return filepath.Join(n.cluster.opts.Dir, n.Name+".log")
 }
 
 // Add starts one more node of a role and waits until it is ready.
@@ -183,6 +238,7 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	s, err := Launch(ctx, Options{
 		Binary: n.cluster.opts.Binary, Verb: n.Role, Dir: n.Dir, Listen: n.Addr, Status: n.Status, Args: n.arguments(), Timeout: n.cluster.opts.Timeout,
+		Through: n.through,
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.Name, err)
@@ -211,6 +267,12 @@ func (n *Node) arguments() []string {
 		args = append(args, "--cache-size", "64MiB")
 	case n.Role == "pd" && c.opts.KV >= 3:
 		args = append(args, "--replicas", "3") // nothing is answered before there are three copies
+	}
+	if n.through != nil {
+		args = append(args, "--insecure")
+	}
+	if c.opts.LogLevel != "" {
+		args = append(args, "--log-file", n.Log(), "--log-level", c.opts.LogLevel)
 	}
 	return append(args, c.opts.Args[n.Role]...)
 }

@@ -32,6 +32,8 @@ type Options struct {
 	Listen string   // "" = a free port of 127.0.0.1
 	Status string   // "" = a free port of 127.0.0.1
 	Args   []string // further flags
+	// Through is a command that starts the process; see Place.
+	Through []string
 	// Timeout bounds the start; 0 = 30 s.
 	Timeout time.Duration
 }
@@ -78,7 +80,7 @@ func Launch(ctx context.Context, o Options) (*Server, error) {
 	}()
 	ready, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	if err := s.waitReady(ready, cmd.Args[1]); err != nil {
+	if err := s.waitReady(ready, o.Verb); err != nil {
 		s.Kill()
 		return nil, fmt.Errorf("%s: %w; it printed:\n%s", strings.Join(cmd.Args, " "), err, s.Output())
 	}
@@ -105,7 +107,8 @@ func command(ctx context.Context, o Options) *exec.Cmd {
 	if verb == "start" && !slices.Contains(o.Args, "--cluster-listen") {
 		args = append(args, "--cluster-listen", "127.0.0.1:0")
 	}
-	cmd := exec.CommandContext(ctx, o.Binary, append(args, o.Args...)...)
+	line := slices.Concat(o.Through, []string{o.Binary}, args, o.Args)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
