@@ -1,0 +1,191 @@
+// Package netns gives every node of a cluster under test a network of its own: a
+// namespace of Linux with an address on a bridge of this machine, and lets tests
+// lose the packets from one to another. It takes root and the tool ip.
+//
+// A way is cut by a neighbour entry that names an address nobody has: packets
+// leave and are lost without a word, as when a cable is pulled behind a switch;
+// connections stay open and nobody is told. A cut has a direction.
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// ErrUnsupported says that this machine or user has no namespaces.
+var ErrUnsupported = errors.New("netns: network namespaces are not available")
+
+// nobody is an Ethernet address that no interface has.
+const nobody = "02:00:5e:00:53:01"
+
+// Network is a bridge and the namespaces on it. Its methods are safe for
+// concurrent use.
+type Network struct {
+	bridge string
+	subnet string // without the last number, with a point
+
+	mu    sync.Mutex // guards the fields below
+	hosts []*Host
+	cuts  map[[2]string]bool // from, to
+}
+
+// Host is a namespace.
+type Host struct {
+	Name string
+	IP   string
+	// Through is the command that starts a program in it.
+	Through []string
+
+	space, link, mac string
+}
+
+// New makes a network. The test process has the first address of it.
+func New() (*Network, error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("%w: they take root", ErrUnsupported)
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		return nil, fmt.Errorf("%w: no tool ip (Debian: iproute2)", ErrUnsupported)
+	}
+	// The name of the bridge is the lock on the subnet.
+	var last error
+	for i := range 200 {
+		n := &Network{bridge: fmt.Sprintf("cairn%d", i), subnet: fmt.Sprintf("10.213.%d.", i), cuts: map[[2]string]bool{}}
+		if last = ip("link", "add", n.bridge, "type", "bridge"); last != nil {
+			if strings.Contains(last.Error(), "File exists") {
+				continue
+			}
+			break
+		}
+		for _, args := range [][]string{
+			{"addr", "add", n.subnet + "1/24", "dev", n.bridge},
+			{"link", "set", n.bridge, "up"},
+		} {
+			if last = ip(args...); last != nil {
+				n.Close()
+				return nil, fmt.Errorf("%w: %w", ErrUnsupported, last)
+			}
+		}
+		return n, nil
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnsupported, last)
+}
+
+// Add makes a namespace with a link to the bridge.
+func (n *Network) Add(name string) (*Host, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	i := len(n.hosts)
+	h := &Host{
+		Name: name, IP: fmt.Sprintf("%s%d", n.subnet, i+10),
+		space: n.bridge + "-" + name, link: fmt.Sprintf("%sv%d", n.bridge, i),
+		mac: fmt.Sprintf("02:00:5e:01:00:%02x", i+10),
+	}
+	h.Through = []string{"ip", "netns", "exec", h.space}
+	if err := ip("netns", "add", h.space); err != nil {
+		return nil, err
+	}
+	n.hosts = append(n.hosts, h)
+	for _, args := range [][]string{
+		{"link", "add", h.link, "type", "veth", "peer", "name", "eth0", "address", h.mac, "netns", h.space},
+		{"link", "set", h.link, "master", n.bridge, "up"},
+		{"-n", h.space, "addr", "add", h.IP + "/24", "dev", "eth0"},
+		{"-n", h.space, "link", "set", "eth0", "up"},
+		{"-n", h.space, "link", "set", "lo", "up"},
+	} {
+		if err := ip(args...); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+func (n *Network) hostLocked(name string) (*Host, error) {
+	for _, h := range n.hosts {
+		if h.Name == name {
+			return h, nil
+		}
+	}
+	return nil, fmt.Errorf("netns: there is no %s", name)
+}
+
+// Cut loses all packets from one host to others, until Heal.
+func (n *Network) Cut(from string, to ...string) error { return n.set(from, to, true) }
+
+// CutBoth loses all packets between a host and others, until Heal.
+func (n *Network) CutBoth(one string, others ...string) error {
+	err := n.Cut(one, others...)
+	for _, o := range others {
+		err = errors.Join(err, n.Cut(o, one))
+	}
+	return err
+}
+
+// Heal lets all packets pass again.
+func (n *Network) Heal() error {
+	n.mu.Lock()
+	var cuts [][2]string
+	for c := range n.cuts {
+		cuts = append(cuts, c)
+	}
+	n.mu.Unlock()
+	var err error
+	for _, c := range cuts {
+		err = errors.Join(err, n.set(c[0], []string{c[1]}, false))
+	}
+	return err
+}
+
+// set cuts or heals ways.
+func (n *Network) set(from string, to []string, cut bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	src, err := n.hostLocked(from)
+	if err != nil {
+		return err
+	}
+	for _, name := range to {
+		dst, err := n.hostLocked(name)
+		if err != nil {
+			return err
+		}
+		mac := dst.mac
+		if cut {
+			mac = nobody
+		}
+		if err := ip("-n", src.space, "neigh", "replace", dst.IP, "lladdr", mac, "dev", "eth0", "nud", "permanent"); err != nil {
+			return err
+		}
+		if cut {
+			n.cuts[[2]string{from, name}] = true
+		} else {
+			delete(n.cuts, [2]string{from, name})
+		}
+	}
+	return nil
+}
+
+// Close removes the namespaces and the bridge. Processes in them have ended.
+func (n *Network) Close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, h := range slices.Backward(n.hosts) {
+		_ = ip("link", "del", h.link) // the link may be gone with its namespace
+		_ = ip("netns", "del", h.space)
+	}
+	_ = ip("link", "del", n.bridge)
+}
+
+// ip runs the tool.
+func ip(args ...string) error {
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+// Package workload is clients of a cluster that keep account of what they were
+// told, and a check of it at the end.
+//
+// Three kinds of clients run side by side, each on a connection of its own that is
+// made anew when it breaks:
+//
+//   - ledgers insert rows: none acknowledged is lost, none is there twice, none
+//     that was refused is there, and every index agrees;
+//   - registers read, write and compare-and-set single rows: what they saw is
+//     linearizable;
+//   - tellers move money between accounts of different regions: every snapshot has
+//     the same total, and the balances are what the acknowledged moves make them.
+//
+// An operation succeeds, fails, or is unknown: sent, and not answered. The unknown
+// ones may be there or not. What failed must not be there.
+package workload
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options of Start.
+type Options struct {
+	// Addrs are the SQL nodes, host:port. Clients begin spread over them, and turn to
+	// the next when one cannot be reached. Required.
+	Addrs []string
+	// Seed of what the clients choose.
+	Seed uint64
+	// How many clients of each kind; 0 = 4, negative = none.
+	Ledgers, Registers, Tellers int
+	// Pause of a client after each operation; 0 = 2 ms, negative = none.
+	Pause time.Duration
+	// Timeout bounds an operation; 0 = 60 s.
+	Timeout time.Duration
+	// Regions of each table at the beginning; 0 = 4.
+	Regions int
+}
+
+// Load is a running workload. Its methods are safe for concurrent use, but for
+// Stop, which comes once, before Check.
+type Load struct {
+	o       Options
+	began   time.Time
+	stop    context.CancelFunc
+	clients []*client
+	work    sync.WaitGroup
+	control *sql.DB // for what the workload itself needs
+
+	beats     *beats
+	errors    errorCounts
+	ledger    ledger
+	registers registers
+	bank      bank
+}
+
+// client is one goroutine.
+type client struct {
+	load *Load
+	id   int
+	rng  *rand.Rand
+	conn conn
+	once func(ctx context.Context, c *client) error
+}
+
+// Start makes the tables and begins. It ends with Stop.
+func Start(ctx context.Context, o Options) (*Load, error) {
+	for field, standard := range map[*int]int{&o.Ledgers: 4, &o.Registers: 4, &o.Tellers: 4, &o.Regions: 4} {
+		if *field == 0 {
+			*field = standard
+		}
+	}
+	if o.Pause == 0 {
+		o.Pause = 2 * time.Millisecond
+	}
+	if o.Timeout == 0 {
+		o.Timeout = time.Minute
+	}
+	l := &Load{o: o, began: time.Now()}
+	l.control = openDB(o.Addrs[0])
+	if err := l.create(ctx); err != nil {
+		_ = l.control.Close()
+		return nil, err
+	}
+	for _, kind := range []struct {
+		n    int
+		once func(context.Context, *client) error
+	}{{o.Ledgers, l.ledger.once}, {o.Registers, l.registers.once}, {o.Tellers, l.bank.once}} {
+		for range kind.n { // none when negative
+			id := len(l.clients)
+			l.clients = append(l.clients, &client{
+				load: l, id: id, rng: rand.New(rand.NewPCG(o.Seed, uint64(id))), once: kind.once,
+				conn: conn{addrs: o.Addrs, at: id % len(o.Addrs)},
+			})
+		}
+	}
+	l.beats = newBeats(len(l.clients))
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	l.stop = stop
+	for _, c := range l.clients {
+		l.work.Go(func() { c.run(running) })
+	}
+	return l, nil
+}
+
+// create makes the tables.
+func (l *Load) create(ctx context.Context) error {
+	texts := []string{"CREATE DATABASE " + database}
+	texts = append(texts, ledgerSchema...)
+	texts = append(texts, registerSchema...)
+	texts = append(texts, bankSchema...)
+	if n := l.o.Regions; n > 1 {
+		texts = append(texts,
+			fmt.Sprintf("SPLIT TABLE chaos.ledger BETWEEN (0) AND (%d) REGIONS %d", maxLedgerID, n),
+			fmt.Sprintf("SPLIT TABLE chaos.registers BETWEEN (0) AND (%d) REGIONS %d", slots*slotStep, n),
+			fmt.Sprintf("SPLIT TABLE chaos.accounts BETWEEN (0) AND (%d) REGIONS %d", accounts, n))
+	}
+	for _, text := range texts {
+		if _, err := l.control.ExecContext(ctx, text); err != nil {
+			return fmt.Errorf("%s: %w", text, err)
+		}
+	}
+	if err := l.bank.open(ctx, l.control); err != nil {
+		return err
+	}
+	return l.NewRegisters(ctx)
+}
+
+// run repeats the client's operation until ctx ends. A failure is counted and tried
+// again, by the operation's own rules, after a pause.
+func (c *client) run(ctx context.Context) {
+	defer c.conn.drop()
+	for ctx.Err() == nil {
+		op, cancel := context.WithTimeout(ctx, c.load.o.Timeout)
+		err := c.once(op, c)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			c.load.beats.success(c.id, time.Now())
+			sleep(ctx, c.load.o.Pause)
+			continue
+		}
+		c.load.errors.add(err)
+		sleep(ctx, retryPause)
+	}
+}
+
+// retryPause is what a client waits after a failure.
+const retryPause = 10 * time.Millisecond
+
+func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// since is the time of an event in histories.
+func (l *Load) since() int64 { return int64(time.Since(l.began)) }
+
+// Stop ends the clients. What they were doing is unknown.
+func (l *Load) Stop() {
+	l.stop()
+	l.work.Wait()
+}
+
+// Close stops, if that has not been done, and closes the connections.
+func (l *Load) Close() {
+	l.Stop()
+	_ = l.control.Close()
+}
+
+// Errors counts the failures of operations by their kind.
+func (l *Load) Errors() map[string]int { return l.errors.all() }
+
+// Counts is how much was done.
+type Counts struct {
+	Acknowledged int // inserted rows and moves of money that were acknowledged
+	Registers    int // operations of registers, answered
+	Snapshots    int // sums of all accounts
+	Unknown      int // operations sent and not answered
+	Failed       int // operations refused
+}
+
+// Counts tells how much has been done so far.
+func (l *Load) Counts() Counts {
+	var c Counts
+	l.ledger.count(&c)
+	l.registers.count(&c)
+	l.bank.count(&c)
+	return c
+}
+
+func (c Counts) String() string {
+	return fmt.Sprintf("%d rows and moves acknowledged, %d register operations, %d snapshots, %d unknown, %d failed",
+		c.Acknowledged, c.Registers, c.Snapshots, c.Unknown, c.Failed)
+}
+
+// Check compares everything with what the cluster was heard to say, and returns
+// what is wrong; an error says that it could not be looked at. Stop comes first.
+func (l *Load) Check(ctx context.Context) (wrong []string, err error) {
+	for _, check := range []func(context.Context, *Load) ([]string, error){l.ledger.check, l.bank.check, l.registers.check} {
+		found, err := check(ctx, l)
+		if err != nil {
+			return wrong, err
+		}
+		wrong = append(wrong, found...)
+	}
+	return wrong, nil
+}
+
+// fresh numbers are used once: values of registers.
+type fresh struct{ last atomic.Int64 }
+
+func (f *fresh) next() int64 { return f.last.Add(1) }

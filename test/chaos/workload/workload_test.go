@@ -1,0 +1,111 @@
+package workload
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/go-sql-driver/mysql"
+	"github.com/stretchr/testify/require"
+)
+
+func TestWhatAnErrorSaysOfAStatement(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want outcome
+	}{
+		{nil, succeeded},
+		{fmt.Errorf("%w: refused", errNotConnected), failed},
+		{driver.ErrBadConn, failed},
+		{&mysql.MySQLError{Number: 9005}, failed},
+		{&mysql.MySQLError{Number: 1213}, failed},
+		{&mysql.MySQLError{Number: undetermined}, unknown},
+		{mysql.ErrInvalidConn, unknown},
+		{io.ErrUnexpectedEOF, unknown},
+		{context.DeadlineExceeded, unknown},
+	} {
+		require.Equal(t, tc.want, outcomeOf(tc.err), "%v", tc.err)
+	}
+	require.True(t, Retryable(kindOf(&mysql.MySQLError{Number: 1213})))
+	require.True(t, Retryable(kindOf(mysql.ErrInvalidConn)))
+	require.False(t, Retryable(kindOf(&mysql.MySQLError{Number: 1105})))
+	require.False(t, Retryable(kindOf(context.DeadlineExceeded)))
+	require.Equal(t, KindNotConnected, kindOf(fmt.Errorf("%w: %w", errNotConnected, errors.New("refused"))))
+}
+
+func TestRowsThatAreLostOrThereTwiceAreFound(t *testing.T) {
+	e := func(n int64) entry { return entry{1, n} }
+	want := map[entry]outcome{e(1): succeeded, e(2): failed, e(3): unknown, e(4): unknown}
+	require.Empty(t, compare("t", want, map[entry]int{e(1): 1, e(3): 1}))
+	for text, got := range map[string]map[entry]int{
+		"t: acknowledged and lost: 1, such as [row 1 of client 1]":    {},
+		"t: there more than once: 1, such as [row 1 of client 1]":     {e(1): 2},
+		"t: refused and there: 1, such as [row 2 of client 1]":        {e(1): 1, e(2): 1},
+		"t: never inserted and there: 1, such as [row 9 of client 1]": {e(1): 1, e(9): 1},
+	} {
+		require.Equal(t, []string{text}, compare("t", want, got))
+	}
+	require.Len(t, difference("t", map[entry]int{e(1): 1}, map[entry]int{e(2): 1}), 1)
+	require.Empty(t, difference("t", map[entry]int{e(1): 1}, map[entry]int{e(1): 1}))
+}
+
+// op is an operation on register 1 from one second to another; until 0 it has no answer.
+func op(kind actKind, from, to int64, out answer, call, until int64) porcupine.Operation {
+	o := porcupine.Operation{Input: act{id: 1, kind: kind, from: from, to: to}, Output: out, Call: call, Return: until}
+	if until == 0 {
+		o.Return = math.MaxInt64
+	}
+	return o
+}
+
+func TestHistoriesOfRegisters(t *testing.T) {
+	known := func(v int64) answer { return answer{known: true, v: v} }
+	set := func(ok bool) answer { return answer{known: true, ok: ok} }
+	for name, tc := range map[string]struct {
+		h    []porcupine.Operation
+		want bool
+	}{
+		"a read sees the last write":         {[]porcupine.Operation{op(actWrite, 0, 5, known(0), 1, 2), op(actRead, 0, 0, known(5), 3, 4)}, true},
+		"a stale read":                       {[]porcupine.Operation{op(actWrite, 0, 5, known(0), 1, 2), op(actRead, 0, 0, known(0), 3, 4)}, false},
+		"a read back in time":                {[]porcupine.Operation{op(actWrite, 0, 5, known(0), 1, 9), op(actRead, 0, 0, known(5), 2, 3), op(actRead, 0, 0, known(0), 4, 5)}, false},
+		"a lost write":                       {[]porcupine.Operation{op(actWrite, 0, 5, known(0), 1, 2), op(actSet, 0, 6, set(true), 3, 4)}, false},
+		"a set that failed for no reason":    {[]porcupine.Operation{op(actSet, 0, 6, set(false), 3, 4)}, false},
+		"a write without answer comes late":  {[]porcupine.Operation{op(actWrite, 0, 5, answer{}, 1, 0), op(actRead, 0, 0, known(0), 3, 4), op(actRead, 0, 0, known(5), 5, 6)}, true},
+		"a write without answer never comes": {[]porcupine.Operation{op(actWrite, 0, 5, answer{}, 1, 0), op(actRead, 0, 0, known(0), 3, 4)}, true},
+		"it does not come and go":            {[]porcupine.Operation{op(actWrite, 0, 5, answer{}, 1, 0), op(actRead, 0, 0, known(5), 3, 4), op(actRead, 0, 0, known(0), 5, 6)}, false},
+		"a set without answer":               {[]porcupine.Operation{op(actSet, 0, 6, answer{}, 1, 0), op(actRead, 0, 0, known(6), 3, 4)}, true},
+	} {
+		require.Equal(t, tc.want, porcupine.CheckOperations(register, tc.h), name)
+		r := registers{history: tc.h}
+		wrong, err := r.check(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, tc.want, len(wrong) == 0, name)
+	}
+}
+
+func TestGapsAreMeasuredFromSuccessToSuccess(t *testing.T) {
+	l := &Load{beats: newBeats(2)}
+	at := func(d time.Duration) time.Time { return l.beats.began.Add(d) }
+	l.beats.began = l.beats.began.Add(-10 * time.Second)
+	for i := range l.beats.last {
+		l.beats.last[i] = at(0)
+	}
+	l.beats.anyLast = at(0)
+	l.beats.success(0, at(1*time.Second))
+	l.beats.success(1, at(1500*time.Millisecond))
+	l.Mark()
+	l.beats.success(0, at(4*time.Second))
+	l.beats.success(1, at(9*time.Second))
+	g := l.Gaps()
+	require.Equal(t, 7500*time.Millisecond, g.Clients[1])
+	require.Equal(t, 5*time.Second, g.Any)
+	require.GreaterOrEqual(t, g.Clients[0], 6*time.Second, "the open one counts")
+	require.Equal(t, 2, l.Successes(at(2*time.Second), at(10*time.Second)))
+	require.Equal(t, 1, l.Successes(at(0), at(1500*time.Millisecond)))
+}
