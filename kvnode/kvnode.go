@@ -54,6 +54,7 @@ type Options struct {
 	HeartbeatTicks, ElectionTicks    int
 	Lease                            time.Duration
 	RegionSplitBytes, RegionMaxBytes uint64
+	RegionSplitQPS                   int
 	// StartTimeout bounds how long New waits for PD. 0 means 30 s.
 	StartTimeout time.Duration
 	// Logger receives what happens. Nil discards it.
@@ -114,7 +115,8 @@ func New(o Options) (_ *Node, err error) {
 		Dir: o.DataDir, FS: o.FS, PD: o.PD, Address: o.Advertise, Version: o.Version, Labels: o.Labels,
 		Tick: o.Tick, HeartbeatTicks: o.HeartbeatTicks, ElectionTicks: o.ElectionTicks, Lease: o.Lease,
 		RegionSplitBytes: o.RegionSplitBytes, RegionMaxBytes: o.RegionMaxBytes,
-		CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
+		RegionSplitQPS: o.RegionSplitQPS,
+		CacheBytes:     o.CacheBytes, MemTableBytes: o.MemTableBytes,
 		Logger: o.Logger, Registerer: o.Registerer, OnFatal: o.OnFatal,
 	}
 	if n.listener != nil || o.Server != nil {

@@ -48,6 +48,7 @@ type config struct {
 	RaftLease       quantity.Duration `toml:"raft-lease"`
 	RegionSplitSize quantity.Size     `toml:"region-split-size"`
 	RegionMaxSize   quantity.Size     `toml:"region-max-size"`
+	RegionSplitQPS  int64             `toml:"region-split-qps"`
 	Replicas        int64             `toml:"replicas"`
 
 	Labels       []string `toml:"labels"`

@@ -19,7 +19,7 @@ import (
 
 // kvKeys are the flags of every process with a KV node.
 var kvKeys = []string{
-	"cache-size", "labels", "raft-tick", "raft-heartbeat", "raft-election", "raft-lease", "region-split-size", "region-max-size", "unsafe-no-sync",
+	"cache-size", "labels", "raft-tick", "raft-heartbeat", "raft-election", "raft-lease", "region-split-size", "region-max-size", "region-split-qps", "unsafe-no-sync",
 }
 
 // checkKV refuses flags of the KV node that make no sense, before anything starts.
@@ -72,6 +72,7 @@ func (c *config) raftOptions(o *kvnode.Options) error {
 	o.HeartbeatTicks, o.ElectionTicks = int(heartbeat/o.Tick), int(election/o.Tick)
 	const least = 64 << 10
 	o.RegionSplitBytes, o.RegionMaxBytes = uint64(c.RegionSplitSize), uint64(c.RegionMaxSize)
+	o.RegionSplitQPS = int(c.RegionSplitQPS)
 	for flag, size := range map[string]quantity.Size{"region-split-size": c.RegionSplitSize, "region-max-size": c.RegionMaxSize} {
 		if size != 0 && size < least {
 			return fmt.Errorf("--%s %s is less than 64KiB: the cluster would do nothing but split", flag, &size)

@@ -135,12 +135,14 @@ func (r *Replica) applyWrite(c command, p *proposal, e *raftpb.Entry) error {
 	if r.ab.b == nil { // gatherLocks had to commit
 		r.ab.b = r.o.Engine.NewBatch()
 	}
+	before := r.ab.b.Count()
 	if err := r.ab.b.AppendRepr(c.body); err != nil {
 		return err
 	}
 	r.ab.index, r.ab.term = e.GetIndex(), e.GetTerm()
 	r.ab.bytes += len(c.body)
-	r.written.Add(uint64(len(c.body)))
+	r.load.writtenKeys.Add(uint64(r.ab.b.Count() - before))
+	r.load.writtenBytes.Add(uint64(len(c.body)))
 	r.answer(p, nil)
 	if p != nil {
 		r.renew(p.sent)

@@ -318,7 +318,7 @@ func (r *Replica) applyChange(c *replpb.ChangePeers, cc *raftpb.ConfChangeV2, p 
 	}
 	r.storage.SetConf(conf)
 	if self := peerByID(next, r.peer.GetId()); self != nil {
-		r.peer = self
+		r.setPeer(self)
 	} else {
 		r.removed = true
 	}

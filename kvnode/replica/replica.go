@@ -142,7 +142,8 @@ type Replica struct {
 	Slot Slot
 
 	id     uint64
-	peer   *kvpb.Peer
+	peer   *kvpb.Peer                // for visits; self is for others
+	self   atomic.Pointer[kvpb.Peer] // = peer
 	o      Options
 	log    *slog.Logger
 	host   Host
@@ -151,7 +152,7 @@ type Replica struct {
 
 	view    atomic.Pointer[View]
 	applied atomic.Uint64 // index; written during visits only
-	written atomic.Uint64 // bytes of applied writes
+	load    loadCounters
 	resting atomic.Bool   // = quiet
 	ready   chan struct{} // closed when this replica first serves as leader
 	ended   chan struct{} // closed when no visit will do anything any more
@@ -238,6 +239,7 @@ func Open(o Options) (*Replica, error) {
 	if r.peer == nil {
 		return nil, fmt.Errorf("replica: region %d has no peer on store %d", r.id, o.StoreID)
 	}
+	r.setPeer(r.peer)
 	if r.initialised() {
 		index, term, err := loadApplyState(o.Engine, r.id)
 		if err != nil {
@@ -319,7 +321,12 @@ func (r *Replica) ID() uint64 { return r.id }
 
 // Peer returns this copy's place in the region. Its role may be out of date: the
 // region in View knows.
-func (r *Replica) Peer() *kvpb.Peer { return r.peer }
+func (r *Replica) Peer() *kvpb.Peer { return r.self.Load() }
+
+func (r *Replica) setPeer(p *kvpb.Peer) {
+	r.peer = p
+	r.self.Store(p)
+}
 
 // Resting says whether the replica does without ticks.
 func (r *Replica) Resting() bool { return r.resting.Load() }
@@ -334,7 +341,7 @@ func (r *Replica) View() *View { return r.view.Load() }
 func (r *Replica) AppliedIndex() uint64 { return r.applied.Load() }
 
 // WrittenBytes returns the bytes of all writes applied since Open.
-func (r *Replica) WrittenBytes() uint64 { return r.written.Load() }
+func (r *Replica) WrittenBytes() uint64 { return r.load.writtenBytes.Load() }
 
 // Ready is closed when the replica first serves as a leader.
 func (r *Replica) Ready() <-chan struct{} { return r.ready }

@@ -205,7 +205,7 @@ func (r *Replica) finishInstall(i *installation) {
 	r.appliedTerm = i.meta.GetAppliedTerm()
 	r.storage.SetConf(confState(r.region))
 	if self := peerByID(r.region, r.peer.GetId()); self != nil {
-		r.peer = self
+		r.setPeer(self)
 	}
 	clear(r.strangers)
 	r.log.Info("snapshot installed", "index", r.applied.Load(), "from", m.GetSnapshot().GetMetadata().GetTerm())

@@ -7,6 +7,7 @@ type metrics struct {
 	leaders    prometheus.GaugeFunc
 	heartbeats *prometheus.CounterVec
 	others     []prometheus.Collector // of the store's parts
+	loadSplits prometheus.Counter
 }
 
 func newMetrics(s *Store) *metrics {
@@ -20,6 +21,9 @@ func newMetrics(s *Store) *metrics {
 			Namespace: "cairn", Subsystem: "store", Name: "heartbeats_total", Help: "Reports to PD.",
 		}, []string{"kind", "result"}),
 		others: append(s.flow.collectors(), s.space.gauge, s.disk.seconds, s.disk.slowNow),
+		loadSplits: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "cairn", Subsystem: "store", Name: "load_splits_total", Help: "Regions cut because they were busy.",
+		}),
 	}
 	if reg := s.o.Registerer; reg != nil {
 		reg.MustRegister(m.all()...)
@@ -28,7 +32,7 @@ func newMetrics(s *Store) *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return append([]prometheus.Collector{m.regions, m.leaders, m.heartbeats}, m.others...)
+	return append([]prometheus.Collector{m.regions, m.leaders, m.heartbeats, m.loadSplits}, m.others...)
 }
 
 func (m *metrics) unregister(reg prometheus.Registerer) {

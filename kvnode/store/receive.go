@@ -255,6 +255,13 @@ func (in *incoming) Finish() error {
 // Abort implements rafttransport.IncomingSnapshot.
 func (in *incoming) Abort() { in.s.dropIncoming(in) }
 
+// receiving is how many snapshots are being received or installed.
+func (s *Store) receiving() uint32 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return uint32(len(s.incoming))
+}
+
 func (s *Store) dropIncoming(in *incoming) {
 	s.mu.Lock()
 	if s.incoming[in.message.RegionID] == in {

@@ -16,22 +16,41 @@ const reportTimeout = 3 * time.Second
 // reporter tells PD about the store and the regions led here.
 type reporter struct {
 	s      *Store
+	pd     PD
 	ctx    context.Context // the reporter's life
 	cancel context.CancelFunc
 	start  time.Time
 
 	wake  chan struct{} // holds a token when dirty is not empty
-	mu    sync.Mutex    // protects the fields below
+	mu    sync.Mutex    // protects dirty
 	dirty map[*replica.Replica]struct{}
-	gone  []*replica.Replica // replicas that written need not know any more
 
-	written map[*replica.Replica]uint64 // bytes written at the last report; of run only
+	// The fields below belong to run.
+
+	told    map[*replica.Replica]*told
+	pass    int       // over all replicas
+	storeAt time.Time // of the last report of the store
 }
+
+// told is what PD has been told of a replica.
+type told struct {
+	at    time.Time    // of the last report of the region; zero before the first
+	load  replica.Load // in reports of the region
+	store replica.Load // in reports of the store
+	pass  int          // the last one that found the replica
+}
+
+// An idle region is reported idleFactor times more rarely than others. Regions are
+// looked at lookFactor times as often as one of them is reported.
+const (
+	idleFactor = 6
+	lookFactor = 10
+)
 
 func newReporter(s *Store) *reporter {
 	p := &reporter{
-		s: s, start: time.Now(), wake: make(chan struct{}, 1),
-		dirty: make(map[*replica.Replica]struct{}), written: make(map[*replica.Replica]uint64),
+		s: s, pd: s.o.PD, start: time.Now(), wake: make(chan struct{}, 1),
+		dirty: make(map[*replica.Replica]struct{}), told: make(map[*replica.Replica]*told), storeAt: time.Now(),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
@@ -51,7 +70,7 @@ func (p *reporter) changed(r *replica.Replica) {
 func (p *reporter) run() {
 	storeClock := time.NewTicker(p.s.o.StoreHeartbeat)
 	defer storeClock.Stop()
-	regionClock := time.NewTicker(p.s.o.RegionHeartbeat)
+	regionClock := time.NewTicker(max(p.s.o.RegionHeartbeat/lookFactor, 1))
 	defer regionClock.Stop()
 	p.reportStore()
 	for {
@@ -63,51 +82,103 @@ func (p *reporter) run() {
 			dirty := p.dirty
 			p.dirty = make(map[*replica.Replica]struct{})
 			p.mu.Unlock()
+			now := time.Now()
 			for r := range dirty {
-				p.reportRegion(r, 0)
+				p.reportRegion(now, r, 0)
 			}
 		case <-storeClock.C:
 			p.reportStore()
-		case <-regionClock.C:
-			p.mu.Lock()
-			for _, r := range p.gone {
-				delete(p.written, r)
-			}
-			p.gone = nil
-			p.mu.Unlock()
-			for _, r := range p.s.replicas() {
-				p.reportRegion(r, p.size(r))
-			}
+		case now := <-regionClock.C:
+			p.reportDue(now)
 		}
 	}
 }
 
-// forget drops what is kept of a replica that is gone.
+// forget drops what is to be reported of a replica that is gone.
 func (p *reporter) forget(r *replica.Replica) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.dirty, r)
-	p.gone = append(p.gone, r)
+}
+
+func (p *reporter) of(r *replica.Replica) *told {
+	t := p.told[r]
+	if t == nil {
+		t = &told{pass: p.pass}
+		p.told[r] = t
+	}
+	return t
 }
 
 func (p *reporter) reportStore() {
-	regions, leaders := p.s.count()
+	now := time.Now()
 	stats := &pdpb.StoreStats{
-		StoreId:       p.s.meta.GetId(),
-		RegionCount:   uint32(regions),
-		LeaderCount:   uint32(leaders),
-		UsedBytes:     p.s.engine.DiskBytes(),
-		StartTimeUnix: p.start.Unix(),
+		StoreId:            p.s.meta.GetId(),
+		UsedBytes:          p.s.engine.DiskBytes(),
+		StartTimeUnix:      p.start.Unix(),
+		SendingSnapshots:   uint32(p.s.sending.Load()),
+		ReceivingSnapshots: p.s.receiving(),
+		IntervalMs:         uint32(now.Sub(p.storeAt).Milliseconds()),
 	}
 	stats.EvictLeaders, stats.EvictReason = p.s.disk.state()
 	stats.DiskFull = p.s.space.full.Load() != nil
+	p.storeAt = now
+	p.sumUp(stats)
 	if disk, err := p.s.o.FS.GetDiskUsage(p.s.o.Dir); err == nil {
 		stats.CapacityBytes, stats.AvailableBytes = disk.TotalBytes, disk.AvailBytes
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, reportTimeout)
 	defer cancel()
-	_, err := p.s.o.PD.StoreHeartbeat(ctx, stats)
+	resp, err := p.pd.StoreHeartbeat(ctx, stats)
 	p.sent("store", err)
+	if err == nil && resp.GetReportRegions() {
+		for _, r := range p.s.replicas() {
+			p.reportRegion(now, r, 0)
+		}
+	}
+}
+
+// sumUp adds up the replicas.
+func (p *reporter) sumUp(stats *pdpb.StoreStats) {
+	var sum replica.Load
+	p.pass++
+	replicas := p.s.replicas()
+	for _, r := range replicas {
+		stats.RegionCount++
+		if r.View().Leading() {
+			stats.LeaderCount++
+		}
+		t, load := p.of(r), r.Load()
+		sum = sum.Plus(load.Minus(t.store))
+		t.store, t.pass = load, p.pass
+	}
+	stats.WrittenBytes, stats.WrittenKeys = sum.WrittenBytes, sum.WrittenKeys
+	stats.ReadBytes, stats.ReadKeys = sum.ReadBytes, sum.ReadKeys
+	if len(p.told) > len(replicas) {
+		for r, t := range p.told {
+			if t.pass != p.pass {
+				delete(p.told, r)
+			}
+		}
+	}
+}
+
+// reportDue reports the regions led here whose time has come.
+func (p *reporter) reportDue(now time.Time) {
+	for _, r := range p.s.replicas() {
+		if !r.View().Leading() {
+			continue
+		}
+		t := p.of(r)
+		wait := p.s.o.RegionHeartbeat
+		if r.Load() == t.load {
+			// Not all at the same time although they may have begun together.
+			wait = wait * idleFactor * time.Duration(64-r.ID()%16) / 64
+		}
+		if now.Sub(t.at) >= wait {
+			p.reportRegion(now, r, p.size(r))
+		}
+	}
 }
 
 // size estimates the bytes of a region on disk, 0 when that fails.
@@ -121,25 +192,31 @@ func (p *reporter) size(r *replica.Replica) uint64 {
 }
 
 // reportRegion tells PD about a region if it is led here. A size of 0 is unknown.
-func (p *reporter) reportRegion(r *replica.Replica, size uint64) {
+func (p *reporter) reportRegion(now time.Time, r *replica.Replica, size uint64) {
 	v := r.View()
 	if !v.Leading() {
 		return
 	}
-	written := r.WrittenBytes()
+	t, load := p.of(r), r.Load()
+	since := load.Minus(t.load)
 	req := &pdpb.RegionHeartbeatRequest{
 		Region: v.Meta(), Leader: &kvpb.Peer{Id: r.Peer().GetId(), StoreId: r.Peer().GetStoreId(), Role: r.Peer().GetRole()},
-		Term: v.Term(), ApproximateBytes: size, WrittenBytes: written - p.written[r],
+		Term: v.Term(), ApproximateBytes: size,
+		WrittenBytes: since.WrittenBytes, WrittenKeys: since.WrittenKeys,
+		ReadBytes: since.ReadBytes, ReadKeys: since.ReadKeys, Queries: since.Queries,
+	}
+	if !t.at.IsZero() {
+		req.IntervalMs = uint32(now.Sub(t.at).Milliseconds())
 	}
 	health := r.Peers()
 	req.PendingPeers = health.Pending
 	for _, d := range health.Down {
 		req.DownPeers = append(req.DownPeers, &pdpb.DownPeer{Peer: d.Peer, DownSeconds: uint32(d.For / time.Second)})
 	}
-	p.written[r] = written
+	t.at, t.load = now, load
 	ctx, cancel := context.WithTimeout(p.ctx, reportTimeout)
 	defer cancel()
-	p.sent("region", p.s.o.PD.RegionHeartbeat(ctx, req))
+	p.sent("region", p.pd.RegionHeartbeat(ctx, req))
 }
 
 func (p *reporter) sent(kind string, err error) {

@@ -93,12 +93,15 @@ type Options struct {
 	// RegionSplitBytes is the size of the pieces a region is cut into when it has
 	// grown to RegionMaxBytes. 0 means 64 MiB and 96 MiB.
 	RegionSplitBytes, RegionMaxBytes uint64
+	// RegionSplitQPS is how many queries per second a region is asked for before it is cut
+	// so that other stores can share its load. 0 means 2500; less than 0 never.
+	RegionSplitQPS int
 	// SplitInterval is how often the sizes of regions that grow are looked at. 0 means 2 s.
 	SplitInterval time.Duration
 	// TrimInterval is how often logs are truncated. 0 means 2 s.
 	TrimInterval time.Duration
-	// StoreHeartbeat and RegionHeartbeat are how often PD hears of the store and
-	// of every region led here. 0 means 1 s and 30 s.
+	// StoreHeartbeat and RegionHeartbeat are how often PD hears of the store and of
+	// every region led here, of idle ones six times more rarely. 0 means 1 s and 10 s.
 	StoreHeartbeat, RegionHeartbeat time.Duration
 
 	// DiskReserveBytes is how much of the disk must be available for writes to be
@@ -136,7 +139,7 @@ func (o *Options) setDefaults() error {
 		value time.Duration
 	}{
 		{&o.Tick, 100 * time.Millisecond}, {&o.TrimInterval, 2 * time.Second},
-		{&o.StoreHeartbeat, time.Second}, {&o.RegionHeartbeat, 30 * time.Second},
+		{&o.StoreHeartbeat, time.Second}, {&o.RegionHeartbeat, 10 * time.Second},
 		{&o.DownAfter, 5 * time.Second}, {&o.StaleAfter, 15 * time.Second}, {&o.SplitInterval, 2 * time.Second},
 	} {
 		if *d.field == 0 {
@@ -155,6 +158,9 @@ func (o *Options) setDefaults() error {
 	o.QuietTicks = max(o.QuietTicks, 0)
 	if o.MaxLogBytes == 0 {
 		o.MaxLogBytes = 64 << 20
+	}
+	if o.RegionSplitQPS == 0 {
+		o.RegionSplitQPS = 2500
 	}
 	if o.RegionMaxBytes == 0 {
 		o.RegionMaxBytes = max(96<<20, o.RegionSplitBytes*3/2)
@@ -272,6 +278,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.wg.Go(s.trim)
 	s.wg.Go(s.report.run)
 	s.wg.Go(s.watchSizes)
+	s.wg.Go(s.watchLoad)
 	s.wg.Go(s.watchStale)
 	return s, s.awaitReady(ctx)
 }

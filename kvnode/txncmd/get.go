@@ -3,6 +3,7 @@ package txncmd
 import (
 	"bytes"
 	"context"
+	"math/rand/v2"
 
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/proto/kvpb"
@@ -53,7 +54,9 @@ func (e *Executor) get(ctx context.Context, req *kvpb.GetRequest, resp *kvpb.Get
 	}
 	if err != nil {
 		resp.Error = e.internal("get", err)
+		return nil
 	}
+	rg.CountRead(req.Key, 1, len(req.Key)+len(resp.Value))
 	return nil
 }
 
@@ -174,6 +177,10 @@ func (e *Executor) batchGet(ctx context.Context, req *kvpb.BatchGetRequest, resp
 	}
 	if err != nil {
 		resp.Errors = []*kvpb.KeyError{e.internal("batch get", err)}
+		return nil
+	}
+	if n := len(req.Keys); n > 0 {
+		rg.CountRead(req.Keys[rand.IntN(n)], n, len(resp.Pairs.GetData()))
 	}
 	return nil
 }

@@ -32,6 +32,9 @@ type Region interface {
 	// epoch still hold. Called after the iterator was opened; on error the reader
 	// starts again with ReadReady.
 	CheckLease() *kvpb.RegionError
+	// CountRead takes a read into account that began at key and found as many keys
+	// and bytes, for PD to even out and for regions that are split for their load.
+	CountRead(key []byte, keys, size int)
 	// Propose replicates the effects of b under the handle's epoch and term and
 	// blocks until they are applied here. It takes b over and closes it. It returns
 	// nil, or an error that says the effects will never apply, or Undetermined.

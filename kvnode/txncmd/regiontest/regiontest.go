@@ -165,6 +165,8 @@ func (h *handle) CheckLease() *kvpb.RegionError {
 	return h.checkLocked()
 }
 
+func (h *handle) CountRead([]byte, int, int) {}
+
 func (h *handle) checkLocked() *kvpb.RegionError {
 	if h.term != h.s.term.Load() {
 		return &kvpb.RegionError{Message: "stale term", Kind: &kvpb.RegionError_StaleCommand{StaleCommand: &kvpb.StaleCommand{}}}

@@ -1,0 +1,253 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/pdpb"
+	"github.com/cairndb/cairn/proto/replpb"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+)
+
+func TestWhereLoadIsDivided(t *testing.T) {
+	keys := func(spread ...any) [][]byte { // key, how often, ...
+		var out [][]byte
+		for i := 0; i < len(spread); i += 2 {
+			for range spread[i+1].(int) {
+				out = append(out, []byte(spread[i].(string)))
+			}
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name, start string
+		keys        [][]byte
+		want        string
+	}{
+		{"evenly", "", keys("d", 25, "a", 25, "c", 25, "b", 25), "c"},
+		{"a quarter on one side is enough", "", keys("a", 25, "b", 75), "b"},
+		{"less is not", "", keys("a", 24, "b", 76), ""},
+		{"one hot key", "", keys("h", 100), ""},
+		{"one hot key among others", "", keys("a", 20, "h", 60, "z", 20), ""},
+		{"two hot keys", "", keys("a", 50, "b", 50), "b"},
+		{"all at the start", "a", keys("a", 100), ""},
+		{"not at the start", "b", keys("a", 50, "b", 30, "c", 20), ""},
+		{"too little is known", "", keys("a", 20, "b", 20), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.Equal(t, c.want, string(loadSplitKey(c.keys, []byte(c.start))))
+		})
+	}
+}
+
+// loaded is a store whose region has, by its description, a learner elsewhere, and a
+// watch over it that is driven by the test.
+type loaded struct {
+	t   *testing.T
+	s   *Store
+	w   *loadWatch
+	now time.Time
+}
+
+func newLoaded(t *testing.T) *loaded {
+	s, err := Open(t.Context(), Options{
+		Dir: "data", FS: vfs.NewMem(), PD: newFakePD(7), CacheBytes: 1 << 20, MemTableBytes: 1 << 20, RegionSplitQPS: 1000,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	l := &loaded{t: t, s: s, w: newLoadWatch(s), now: time.Now()}
+	learner := &kvpb.Peer{Id: 1000, StoreId: 99, Role: kvpb.PeerRole_PEER_ROLE_LEARNER}
+	l.changePeer(replpb.PeerChangeType_PEER_CHANGE_TYPE_ADD_LEARNER, learner)
+	l.pass(loadInterval, 0, nil)
+	return l
+}
+
+func (l *loaded) changePeer(t replpb.PeerChangeType, p *kvpb.Peer) {
+	l.t.Helper()
+	require.Nil(l.t, l.s.replicas()[0].View().ProposeChange(l.t.Context(), &replpb.ChangePeers{
+		Changes: []*replpb.PeerChange{{Type: t, Peer: p}},
+	}))
+}
+
+// pass reads keys of the last region, the one that splits leave with its id, qps a second for d, and checks the load after each interval.
+func (l *loaded) pass(d time.Duration, qps int, key func(i int) string) {
+	for ; d > 0; d -= loadInterval {
+		all := l.s.replicas()
+		v := all[len(all)-1].View()
+		for i := range int(float64(qps) * loadInterval.Seconds()) {
+			v.CountRead([]byte(key(i)), 1, 100)
+		}
+		l.now = l.now.Add(loadInterval)
+		l.w.check(l.now)
+	}
+}
+
+func spreadKey(i int) string { return fmt.Sprintf("k%03d", i%1000) }
+
+func TestABusyRegionIsCut(t *testing.T) {
+	l := newLoaded(t)
+	l.pass(loadInterval, 4000, spreadKey)
+	require.Len(t, l.s.replicas(), 1, "busy for a moment only")
+	l.pass(loadInterval, 10, spreadKey)
+	l.pass(loadInterval, 4000, spreadKey)
+	require.Len(t, l.s.replicas(), 1, "not in a row")
+	l.pass(loadInterval, 4000, spreadKey)
+	require.Len(t, l.s.replicas(), 2)
+	at := string(l.s.replicas()[1].View().Meta().GetStartKey())
+	require.Greater(t, at, "k200")
+	require.Less(t, at, "k800")
+	require.Nil(t, l.s.replicas()[1].SampledKeys(), "no more keys are kept")
+}
+
+func TestARegionIsNotCutAgainAndAgain(t *testing.T) {
+	l := newLoaded(t)
+	l.pass(2*loadInterval, 8000, spreadKey)
+	require.Len(t, l.s.replicas(), 2)
+	right := func(i int) string { return fmt.Sprintf("k9%02d", i%100) }
+	l.pass(loadPause-loadInterval, 8000, right)
+	require.Len(t, l.s.replicas(), 2, "its parts find their stores first")
+	l.pass(3*loadInterval, 8000, right)
+	require.Len(t, l.s.replicas(), 3)
+}
+
+func TestRegionsThatCannotBeSharedAreNotCut(t *testing.T) {
+	t.Run("one hot key", func(t *testing.T) {
+		l := newLoaded(t)
+		l.pass(4*loadInterval, 8000, func(int) string { return "hot" })
+		require.Len(t, l.s.replicas(), 1)
+		require.Nil(t, l.s.replicas()[0].SampledKeys(), "given up for a while")
+	})
+	t.Run("no other store has a replica", func(t *testing.T) {
+		l := newLoaded(t)
+		l.changePeer(replpb.PeerChangeType_PEER_CHANGE_TYPE_REMOVE, l.s.replicas()[0].View().Meta().GetPeers()[1])
+		l.pass(4*loadInterval, 8000, spreadKey)
+		require.Len(t, l.s.replicas(), 1)
+	})
+}
+
+// statsPD keeps what it is told.
+type statsPD struct {
+	*fakePD
+	stores  chan *pdpb.StoreStats
+	regions chan *pdpb.RegionHeartbeatRequest
+	again   bool // asks for all regions
+}
+
+func (p *statsPD) StoreHeartbeat(_ context.Context, st *pdpb.StoreStats) (*pdpb.StoreHeartbeatResponse, error) {
+	p.stores <- st
+	return &pdpb.StoreHeartbeatResponse{ReportRegions: p.again}, nil
+}
+
+func (p *statsPD) RegionHeartbeat(_ context.Context, req *pdpb.RegionHeartbeatRequest) error {
+	p.regions <- req
+	return nil
+}
+
+func newStatsPD() *statsPD {
+	return &statsPD{
+		fakePD: newFakePD(7), stores: make(chan *pdpb.StoreStats, 1000), regions: make(chan *pdpb.RegionHeartbeatRequest, 1000),
+	}
+}
+
+func drain[T any](c chan T) (all []T) {
+	for {
+		select {
+		case x := <-c:
+			all = append(all, x)
+		default:
+			return all
+		}
+	}
+}
+
+// unstarted is a store whose own reporter does nothing, and another that the test drives.
+func unstarted(t *testing.T, pd PD) (*Store, *reporter) {
+	s, err := Open(t.Context(), Options{
+		Dir: "data", FS: vfs.NewMem(), PD: newFakePD(7), CacheBytes: 1 << 20, MemTableBytes: 1 << 20,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	p := newReporter(s)
+	p.pd = pd
+	return s, p
+}
+
+func TestPDHearsWhatRegionsAreUsedFor(t *testing.T) {
+	pd := newStatsPD()
+	s, p := unstarted(t, pd)
+	r := s.replicas()[0]
+	now := time.Now()
+	p.reportDue(now)
+	p.reportStore()
+	first := drain(pd.regions)
+	require.Len(t, first, 1)
+	require.Zero(t, first[0].GetIntervalMs(), "there was no report before")
+	drain(pd.stores)
+
+	for i := range 16000 {
+		r.View().CountRead([]byte(spreadKey(i)), 2, 50)
+	}
+	b := s.engine.NewBatch()
+	b.SetVersioned(engine.CFWrite, []byte("a"), 1, []byte("x"))
+	b.SetVersioned(engine.CFWrite, []byte("b"), 1, []byte("y"))
+	n := b.Len()
+	require.Nil(t, r.View().Propose(t.Context(), b))
+	p.reportDue(now.Add(s.o.RegionHeartbeat))
+	told := drain(pd.regions)
+	require.Len(t, told, 1)
+	require.InEpsilon(t, 16000, told[0].GetQueries(), 0.2, "an estimate")
+	require.EqualValues(t, s.o.RegionHeartbeat.Milliseconds(), told[0].GetIntervalMs())
+	require.InEpsilon(t, 32000, told[0].GetReadKeys(), 0.2)
+	require.InEpsilon(t, 800000, told[0].GetReadBytes(), 0.2)
+	require.EqualValues(t, 2, told[0].GetWrittenKeys())
+	require.EqualValues(t, n, told[0].GetWrittenBytes())
+	p.reportStore()
+	store := drain(pd.stores)[0]
+	require.Equal(t, told[0].GetReadKeys(), store.GetReadKeys())
+	require.Equal(t, told[0].GetWrittenBytes(), store.GetWrittenBytes())
+	require.EqualValues(t, 1, store.GetLeaderCount())
+	p.reportStore()
+	require.Zero(t, drain(pd.stores)[0].GetReadKeys(), "only what is new")
+}
+
+func TestIdleRegionsAreReportedRarely(t *testing.T) {
+	pd := newStatsPD()
+	s, p := unstarted(t, pd)
+	r := s.replicas()[0]
+	now := time.Now()
+	p.reportDue(now)
+	require.Len(t, drain(pd.regions), 1)
+	p.reportDue(now.Add(s.o.RegionHeartbeat + time.Second))
+	require.Empty(t, drain(pd.regions))
+	p.reportDue(now.Add(idleFactor * s.o.RegionHeartbeat))
+	require.Len(t, drain(pd.regions), 1)
+	require.Nil(t, put(t.Context(), s, "a", "v"))
+	p.reportDue(now.Add((idleFactor + 1) * s.o.RegionHeartbeat))
+	require.Len(t, drain(pd.regions), 1, "one that is used is reported more often")
+	require.Positive(t, r.WrittenBytes())
+}
+
+func TestANewPDHearsOfAllRegionsAtOnce(t *testing.T) {
+	pd := newStatsPD()
+	_, p := unstarted(t, pd)
+	p.reportStore()
+	require.Empty(t, drain(pd.regions))
+	pd.again = true
+	p.reportStore()
+	require.Len(t, drain(pd.regions), 1)
+}
+
+func TestWhatIsKeptOfReplicasGoesWithThem(t *testing.T) {
+	pd := newStatsPD()
+	s, p := unstarted(t, pd)
+	p.told[&replica.Replica{}] = &told{}
+	p.reportStore()
+	require.Len(t, p.told, 1)
+	require.NotNil(t, p.told[s.replicas()[0]])
+}
