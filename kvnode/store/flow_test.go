@@ -106,6 +106,7 @@ func TestFlowFollowsThePressure(t *testing.T) {
 		require.False(t, refused)
 		sublevels.Store(14)
 		time.Sleep(sampleInterval)
+		synctest.Wait() // the sample is due at this very moment
 		var sum time.Duration
 		for range 200 {
 			took, refused = write()
@@ -117,11 +118,13 @@ func TestFlowFollowsThePressure(t *testing.T) {
 		require.InEpsilon(t, sum.Seconds(), metricValue(t, f.delaySum), 0.01)
 		sublevels.Store(30)
 		time.Sleep(pressedInterval)
+		synctest.Wait()
 		r := f.admit(t.Context(), b)
 		require.NotZero(t, r.GetServerIsBusy().GetWaitMs())
 		require.Contains(t, r.GetMessage(), "30 sublevels")
 		sublevels.Store(0)
 		time.Sleep(pressedInterval)
+		synctest.Wait()
 		took, refused = write()
 		require.Zero(t, took)
 		require.False(t, refused)
