@@ -68,6 +68,8 @@ type Options struct {
 	// see pdclient.Admin.
 	Replicas uint32
 
+	unsafeAlone bool // see UnsafeRecover
+
 	// Certs protects the port, for clients and members alike; nil = plain.
 	Certs *certs.Material
 
@@ -169,7 +171,8 @@ func (s *Server) open() (err error) {
 	starting, err := meta.Start(ctx, meta.Options{
 		Dir: opts.DataDir, Name: opts.Name, Address: opts.AdvertiseAddr,
 		InitialCluster: opts.InitialCluster, Join: opts.Join, Ask: s.join, Peer: opts.Certs,
-		Tick: opts.Tick, Election: opts.Election, Lease: opts.Lease, Logger: opts.Logger, Registerer: opts.Registerer,
+		Tick: opts.Tick, Election: opts.Election, Lease: opts.Lease, UnsafeAlone: opts.unsafeAlone,
+		Logger: opts.Logger, Registerer: opts.Registerer,
 	})
 	if err != nil {
 		return err

@@ -5,116 +5,141 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/cairndb/cairn/kvnode/engine"
-	"github.com/cairndb/cairn/kvnode/replica"
-	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/replpb"
 )
 
 // RecoverOptions of UnsafeRecover.
 type RecoverOptions struct {
-	// Dir is the data directory of a node that does not run. Required.
 	Dir string
-	// FS is where Dir lives. Nil means the operating system's file system.
-	FS vfs.FS
-	// FailedStores are lost for good: they must never start again.
-	FailedStores []uint64
-	// DryRun reports what would be done and changes nothing.
-	DryRun bool
+	FS  vfs.FS // nil = the operating system's
+	// Lost are the stores that will never come back.
+	Lost []uint64
+	// Apply changes the directory. Without it UnsafeRecover only tells what it would do.
+	Apply bool
 }
 
-// Recovered is a region that has lost its majority, before and after.
-type Recovered struct {
+// Recovery is what UnsafeRecover did, or would do.
+type Recovery struct {
+	Store   uint64
+	Regions int               // with a replica here
+	Changed []RecoveredRegion // those whose majority is lost
+}
+
+// RecoveredRegion is a region that goes on with what is left of it.
+type RecoveredRegion struct {
 	Before, After *kvpb.Region
 }
 
-// UnsafeRecover gives regions that have lost their majority with FailedStores a new
-// membership of what is left of them on other stores. It has to be done, with the same
-// FailedStores, on every store that survives, while none of them runs.
+// recoveredConfVer is how much newer a recovered membership is than the one it
+// replaces: newer than whatever the lost replicas, and PD by them, may have known.
+const recoveredConfVer = 1000
+
+// UnsafeRecover lets the regions of a store that is not running go on without the
+// stores that are lost. Regions that still have a majority are left alone: PD
+// repairs them. In the others the surviving replicas become all there is; writes
+// that only the lost ones had acknowledged are gone, and should a lost store ever
+// run again, both sides take writes.
 //
-// It is unsafe: writes that were acknowledged may be lost, when the replicas that are
-// left had not got them, and transactions may be left half done.
-func UnsafeRecover(o RecoverOptions) (out []Recovered, err error) {
+// With several survivors of a region, all of their directories must be changed in
+// the same way before any of them starts.
+func UnsafeRecover(o RecoverOptions) (_ *Recovery, err error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
-	if o.Dir == "" || len(o.FailedStores) == 0 {
-		return nil, errors.New("store: a data directory and the failed stores are required")
-	}
-	state := o.FS.PathJoin(o.Dir, "state")
-	if _, err := o.FS.Stat(state); err != nil {
-		return nil, fmt.Errorf("store: %s is not the data directory of a KV node: %w", o.Dir, err)
+	if _, err := o.FS.Stat(o.FS.PathJoin(o.Dir, "state")); err != nil {
+		return nil, fmt.Errorf("store: %s is not a store: %w", o.Dir, err)
 	}
 	lock, err := pebble.LockDirectory(o.Dir, o.FS)
 	if err != nil {
-		return nil, fmt.Errorf("store: %s is in use; stop its process first: %w", o.Dir, err)
+		return nil, fmt.Errorf("store: data directory %s is in use by another process; stop it first: %w", o.Dir, err)
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	db, err := engine.Open(engine.Options{Dir: state, FS: o.FS})
+	db, err := engine.Open(engine.Options{Dir: o.FS.PathJoin(o.Dir, "state"), FS: o.FS})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	live, _, err := replica.LoadStates(db)
+	return recoverRegions(&Store{o: Options{Dir: o.Dir}, engine: db}, o)
+}
+
+func recoverRegions(s *Store, o RecoverOptions) (*Recovery, error) {
+	ident, err := s.loadIdent()
 	if err != nil {
 		return nil, err
 	}
-	b := db.NewBatch()
-	defer func() { err = errors.Join(err, b.Close()) }()
-	for _, st := range live {
-		after := withoutStores(st.GetRegion(), o.FailedStores)
-		if after == nil {
-			continue
-		}
-		out = append(out, Recovered{Before: st.GetRegion(), After: after})
-		next := proto.CloneOf(st)
-		next.Region = after
-		if err := replica.SetState(b, next); err != nil {
-			return nil, err
-		}
+	if ident == nil {
+		return nil, fmt.Errorf("store: %s was never part of a cluster", o.Dir)
 	}
-	if o.DryRun || len(out) == 0 {
-		return out, nil
+	r := &Recovery{Store: ident.GetStoreId()}
+	if slices.Contains(o.Lost, r.Store) {
+		return nil, fmt.Errorf("store: %s is store %d, which is said to be lost", o.Dir, r.Store)
 	}
-	return out, db.Commit(b, true)
+	live, _, err := replica.LoadStates(s.engine)
+	if err != nil {
+		return nil, err
+	}
+	r.Regions = len(live)
+	err = s.commitLocal(func(b *engine.Batch) error {
+		for _, state := range live {
+			after := survivors(state.GetRegion(), o.Lost)
+			if after == nil {
+				continue
+			}
+			r.Changed = append(r.Changed, RecoveredRegion{Before: state.GetRegion(), After: after})
+			next := proto.CloneOf(state)
+			next.Region = after
+			if err := setIf(o.Apply, b, next); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return r, err
 }
 
-// withoutStores returns a region with the peers that are left when stores are lost,
-// nil if it still has a majority, or nobody is left.
-func withoutStores(region *kvpb.Region, failed []uint64) *kvpb.Region {
-	lost := func(p *kvpb.Peer) bool { return slices.Contains(failed, p.GetStoreId()) }
-	if !losesMajority(region, lost, kvpb.PeerRole_PEER_ROLE_INCOMING_VOTER) && !losesMajority(region, lost, kvpb.PeerRole_PEER_ROLE_DEMOTING_VOTER) {
+func setIf(apply bool, b *engine.Batch, state *replpb.RegionState) error {
+	if !apply {
 		return nil
 	}
-	next := proto.CloneOf(region)
-	next.Peers = slices.DeleteFunc(next.Peers, lost)
-	if len(next.Peers) == 0 {
+	return replica.SetState(b, state)
+}
+
+// survivors is the region without the replicas on lost stores, all that could
+// vote as voters; nil when it still has its majority.
+func survivors(region *kvpb.Region, lost []uint64) *kvpb.Region {
+	if quorum(region, lost, kvpb.PeerRole_PEER_ROLE_INCOMING_VOTER) && quorum(region, lost, kvpb.PeerRole_PEER_ROLE_DEMOTING_VOTER) {
 		return nil
 	}
-	voting := slices.DeleteFunc(slices.Clone(next.Peers), func(p *kvpb.Peer) bool { return p.GetRole() == kvpb.PeerRole_PEER_ROLE_LEARNER })
-	for _, p := range next.Peers {
-		if len(voting) == 0 || p.GetRole() != kvpb.PeerRole_PEER_ROLE_LEARNER {
+	after := proto.CloneOf(region)
+	after.Peers = slices.DeleteFunc(after.Peers, func(p *kvpb.Peer) bool { return slices.Contains(lost, p.StoreId) })
+	learnersOnly := !slices.ContainsFunc(after.Peers, func(p *kvpb.Peer) bool { return p.Role != kvpb.PeerRole_PEER_ROLE_LEARNER })
+	for _, p := range after.Peers {
+		if learnersOnly || p.Role != kvpb.PeerRole_PEER_ROLE_LEARNER {
 			p.Role = kvpb.PeerRole_PEER_ROLE_VOTER
 		}
 	}
-	next.Epoch.ConfVer += uint64(len(region.Peers)) // more than any change in flight
-	return next
+	after.Epoch.ConfVer += recoveredConfVer
+	return after
 }
 
-// losesMajority says whether the configuration of plain voters and those of a role
-// has no majority without the lost ones.
-func losesMajority(region *kvpb.Region, lost func(*kvpb.Peer) bool, role kvpb.PeerRole) bool {
-	all, left := 0, 0
+// quorum reports whether the voters, counting those with the role also, have a
+// majority on stores that are not lost.
+func quorum(region *kvpb.Region, lost []uint64, also kvpb.PeerRole) bool {
+	all, alive := 0, 0
 	for _, p := range region.GetPeers() {
-		if p.GetRole() != kvpb.PeerRole_PEER_ROLE_VOTER && p.GetRole() != role {
-			continue
-		}
-		all++
-		if !lost(p) {
-			left++
+		if p.Role == kvpb.PeerRole_PEER_ROLE_VOTER || p.Role == also {
+			all++
+			if !slices.Contains(lost, p.StoreId) {
+				alive++
+			}
 		}
 	}
-	return left <= all/2
+	return alive > all/2
 }

@@ -3,43 +3,49 @@ package store
 import (
 	"testing"
 
-	"github.com/cairndb/cairn/proto/kvpb"
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
+
+	"github.com/cairndb/cairn/proto/kvpb"
 )
 
-func TestWhatIsLeftOfARegion(t *testing.T) {
-	region := func(roles ...kvpb.PeerRole) *kvpb.Region {
-		r := &kvpb.Region{Id: 1, Epoch: &kvpb.RegionEpoch{ConfVer: 5, Version: 1}}
-		for i, role := range roles {
-			r.Peers = append(r.Peers, &kvpb.Peer{Id: uint64(i + 11), StoreId: uint64(i + 1), Role: role})
-		}
-		return r
+func TestSurvivorsOfALostMajority(t *testing.T) {
+	const (
+		voter    = kvpb.PeerRole_PEER_ROLE_VOTER
+		learner  = kvpb.PeerRole_PEER_ROLE_LEARNER
+		incoming = kvpb.PeerRole_PEER_ROLE_INCOMING_VOTER
+		demoting = kvpb.PeerRole_PEER_ROLE_DEMOTING_VOTER
+	)
+	type peers []*kvpb.Peer
+	peer := func(store uint64, role kvpb.PeerRole) *kvpb.Peer {
+		return &kvpb.Peer{Id: 100 + store, StoreId: store, Role: role}
 	}
-	const voter, learner = kvpb.PeerRole_PEER_ROLE_VOTER, kvpb.PeerRole_PEER_ROLE_LEARNER
-	const incoming, demoting = kvpb.PeerRole_PEER_ROLE_INCOMING_VOTER, kvpb.PeerRole_PEER_ROLE_DEMOTING_VOTER
-	require.Nil(t, withoutStores(region(voter, voter, voter), []uint64{3}), "a majority is left")
-	require.Nil(t, withoutStores(region(voter, voter, voter), []uint64{1, 2, 3}), "nobody is left")
-	left := withoutStores(region(voter, voter, voter), []uint64{2, 3})
-	require.Len(t, left.Peers, 1)
-	require.Greater(t, left.Epoch.ConfVer, uint64(5))
-	left = withoutStores(region(voter, voter, voter, learner), []uint64{1, 2, 3})
-	require.Equal(t, voter, left.Peers[0].Role, "a learner is better than nothing")
-	left = withoutStores(region(voter, voter, incoming, demoting), []uint64{2, 3})
-	require.Len(t, left.Peers, 2, "one of the two configurations has lost its majority")
-	require.Equal(t, voter, left.Peers[1].Role)
-}
-
-func TestAStoreThatIsLeftAloneServesAgain(t *testing.T) {
-	fs, pd := vfs.NewCrashableMem(), newFakePD(7)
-	s := openStore(t, fs, pd)
-	v, refused := s.admit(contextFor(s, "k"))
-	require.Nil(t, refused)
-	require.Nil(t, propose(t.Context(), v, "k", "v"))
-	_, err := UnsafeRecover(RecoverOptions{Dir: "data", FS: fs, FailedStores: []uint64{9}})
-	require.ErrorContains(t, err, "in use")
-	require.NoError(t, s.Close())
-	list, err := UnsafeRecover(RecoverOptions{Dir: "data", FS: fs, FailedStores: []uint64{9}})
-	require.NoError(t, err)
-	require.Empty(t, list, "it lacks nobody")
+	for _, c := range []struct {
+		name  string
+		peers peers
+		lost  []uint64
+		want  peers // nil = left alone
+	}{
+		{"one of three", peers{peer(1, voter), peer(2, voter), peer(3, voter)}, []uint64{3}, nil},
+		{"two of three", peers{peer(1, voter), peer(2, voter), peer(3, voter)}, []uint64{2, 3}, peers{peer(1, voter)}},
+		{"three of five", peers{peer(1, voter), peer(2, voter), peer(3, voter), peer(4, voter), peer(5, voter)}, []uint64{3, 4, 5}, peers{peer(1, voter), peer(2, voter)}},
+		{"a learner stays one beside a voter", peers{peer(1, voter), peer(2, voter), peer(3, learner)}, []uint64{2}, peers{peer(1, voter), peer(3, learner)}},
+		{"a learner that is alone votes", peers{peer(1, voter), peer(2, voter), peer(3, learner)}, []uint64{1, 2}, peers{peer(3, voter)}},
+		{"joint, the old majority is lost", peers{peer(1, voter), peer(2, demoting), peer(3, voter), peer(4, incoming)}, []uint64{2, 3}, peers{peer(1, voter), peer(4, voter)}},
+		{"joint, both majorities live", peers{peer(1, voter), peer(2, demoting), peer(3, voter), peer(4, incoming)}, []uint64{2}, nil},
+		{"none is lost", peers{peer(1, voter)}, []uint64{9}, nil},
+	} {
+		region := &kvpb.Region{Id: 7, Epoch: &kvpb.RegionEpoch{ConfVer: 5, Version: 2}, Peers: c.peers}
+		got := survivors(region, c.lost)
+		if c.want == nil {
+			require.Nil(t, got, c.name)
+			continue
+		}
+		require.EqualValues(t, 5+recoveredConfVer, got.Epoch.ConfVer, c.name)
+		require.EqualValues(t, 5, region.Epoch.ConfVer, "the argument is not changed")
+		require.Len(t, got.Peers, len(c.want), c.name)
+		for i, p := range c.want {
+			require.Equal(t, p.StoreId, got.Peers[i].StoreId, c.name)
+			require.Equal(t, p.Role, got.Peers[i].Role, c.name)
+		}
+	}
 }

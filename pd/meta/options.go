@@ -115,6 +115,10 @@ type Options struct {
 	Logger     *slog.Logger          // nil = discard
 	Registerer prometheus.Registerer // nil = not registered
 
+	// UnsafeAlone makes this member forget all others and go on as the only one,
+	// though it has no majority. Writes may be lost, and the others must never run again.
+	UnsafeAlone bool
+
 	// noSync skips fsync; tests only.
 	noSync bool
 }

@@ -241,6 +241,7 @@ func (s *Store) etcdConfig(members map[string]string, existing bool) (*embed.Con
 	cfg.AutoCompactionRetention = retainRevisions
 	cfg.EnableGRPCGateway = false
 	cfg.UnsafeNoFsync = o.noSync
+	cfg.ForceNewCluster = o.UnsafeAlone
 	// Its checks would refuse to add a learner while a member is dead. Ours are in
 	// Add, Remove and Promote, and in package pd.
 	cfg.StrictReconfigCheck = false

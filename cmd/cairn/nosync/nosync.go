@@ -22,6 +22,9 @@ func FS(fs vfs.FS) vfs.FS { return lying{fs} }
 
 type lying struct{ vfs.FS }
 
+// Unwrap implements vfs.FS.
+func (l lying) Unwrap() vfs.FS { return l.FS }
+
 func (l lying) wrap(name string, f vfs.File, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
