@@ -40,7 +40,8 @@ func (s *Store) Silent(now time.Time) time.Duration {
 	return now.Sub(s.LastSeen)
 }
 
-// Liveness is the state of a store as PD sees it. A drained store that is silent is
+// Liveness is the state of a store as PD sees it. One that has not reported in this
+// term is disconnected until it does: it may have been dead for long. A drained store that is silent is
 // offline, whether it is down or not; see Silent.
 func (s *Store) Liveness(now time.Time, p Placement) pdpb.Liveness {
 	switch {
@@ -52,7 +53,7 @@ func (s *Store) Liveness(now time.Time, p Placement) pdpb.Liveness {
 	switch silent := s.Silent(now); {
 	case silent > p.DownAfter():
 		return pdpb.Liveness_LIVENESS_DOWN
-	case silent > DisconnectedAfter:
+	case silent > DisconnectedAfter || s.LastSeen.IsZero():
 		return pdpb.Liveness_LIVENESS_DISCONNECTED
 	}
 	return pdpb.Liveness_LIVENESS_UP

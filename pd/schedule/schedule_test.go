@@ -445,6 +445,19 @@ func TestLeadersAreNotSentToADeadStore(t *testing.T) {
 	}
 }
 
+// A new leader of PD does not know that a store has been dead for long, and must not
+// take it for an empty one.
+func TestNewLeaderSendsNothingToADeadStore(t *testing.T) {
+	s := newSim(t, 4, 60, 30*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})
+	s.placeAll(rotated(3))
+	s.until(time.Minute, "even", s.spread(0.1))
+	s.kill(4)
+	s.until(12*time.Minute, "replicated", s.replicated(3))
+	s.lead()
+	s.run(time.Minute)
+	require.Zero(t, s.co.nextOp, s.dump())
+}
+
 // As under a benchmark: every region is busy, more or less, and stores come.
 func TestBusyClusterGrowsWithoutOscillation(t *testing.T) {
 	s := newSim(t, 3, 60, 60*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})

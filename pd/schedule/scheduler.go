@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/cairndb/cairn/pd/cluster"
+	"github.com/cairndb/cairn/proto/pdpb"
 )
 
 // scheduler looks at the stores and adds operators to the view; what it says is for
@@ -42,10 +43,13 @@ func (v *view) transfer(r *cluster.Region, c class, kind, reason string, to uint
 	return newOperator(r, c, kind, reason, to, transferLeader{peersOn(r, to)})
 }
 
-// evict moves the lead off every store that must not lead, limit leads at most.
+// evict moves the lead off every store that must not lead, limit leads at most. Those
+// of silent stores are left alone: Raft elects others if they are dead, and if only PD
+// does not hear of them there is nothing wrong with their leads.
 func (v *view) evict(limit int) {
 	for _, s := range v.stores {
-		if s.noLead == "" || s.planLeaders == 0 {
+		silent := s.live == pdpb.Liveness_LIVENESS_DISCONNECTED || s.live == pdpb.Liveness_LIVENESS_DOWN
+		if s.noLead == "" || silent || s.planLeaders == 0 {
 			continue
 		}
 		for _, r := range s.leading {
