@@ -33,6 +33,7 @@ type bed struct {
 	t    *testing.T
 	c    *server.Cluster
 	net  *netns.Network // nil without namespaces
+	pd   string         // where to ask when there is no c
 	load *workload.Load
 	rng  *rand.Rand
 }
@@ -141,7 +142,11 @@ func (b *bed) sleep(least, most time.Duration) {
 
 // ctl runs cairn ctl and decodes what it prints.
 func (b *bed) ctl(ctx context.Context, into any, args ...string) error {
-	args = append([]string{"ctl", "--pd", b.c.PDAddrs(), "--json"}, args...)
+	pd := b.pd
+	if b.c != nil {
+		pd = b.c.PDAddrs()
+	}
+	args = append([]string{"ctl", "--pd", pd, "--json"}, args...)
 	cmd := exec.CommandContext(ctx, server.Binary(b.t), args...)
 	var out, failure bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &failure
