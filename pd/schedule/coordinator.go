@@ -178,7 +178,10 @@ func (c *Coordinator) Heartbeat(now time.Time, r *cluster.Region, changed bool) 
 		c.finishLocked(now, op, op.state, end)
 		return nil
 	}
-	op.sent = now
+	if op.at == before && op.sentTo == r.Leader.GetId() && now.Sub(op.sent) < remindEvery/2 {
+		return nil // it was just asked: a refusal may be what makes it report
+	}
+	op.sent, op.sentTo = now, r.Leader.GetId()
 	return c.messageLocked(op, r)
 }
 
@@ -215,7 +218,7 @@ func (c *Coordinator) remindLocked(v *view) (out []*pdpb.RegionHeartbeatResponse
 		if r == nil || v.Now.Sub(op.sent) < remindEvery {
 			continue
 		}
-		op.sent = v.Now
+		op.sent, op.sentTo = v.Now, r.Leader.GetId()
 		if resp := c.messageLocked(op, r); resp != nil {
 			out = append(out, resp)
 		}

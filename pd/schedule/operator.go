@@ -52,6 +52,7 @@ type Operator struct {
 	at      int       // steps done
 	began   time.Time // the step at hand
 	sent    time.Time // when it was asked for last
+	sentTo  uint64    // the peer that was asked, 0 = not known
 	created time.Time
 	ended   time.Time
 	state   string
