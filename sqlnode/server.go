@@ -111,7 +111,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.counters = table.NewCounters(meta)
-	s.ddl = ddl.New(ddl.Options{Catalog: s.catalog, KV: meta, Counters: s.counters, Split: o.KV.SplitAt, Logger: o.Logger})
+	s.ddl = ddl.New(ddl.Options{Catalog: s.catalog, KV: meta, Counters: s.counters, Split: o.KV.SplitAt, Destroy: s.store.DestroyRanges, Logger: o.Logger})
 	globals, err := sysvar.NewGlobals(ctx, globalsStorage{s.store}, s.fixedVariables())
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ const (
 	opResolveLock
 	opScanLock
 	opTxnHeartBeat
+	opDestroyRange
 	operationCount
 )
 
@@ -52,6 +53,7 @@ var operations = [operationCount]struct {
 	opResolveLock:         {"resolve_lock", 40 * time.Second, false},
 	opScanLock:            {"scan_lock", 20 * time.Second, true},
 	opTxnHeartBeat:        {"txn_heart_beat", 20 * time.Second, false},
+	opDestroyRange:        {"destroy_range", 40 * time.Second, false},
 }
 
 // decides reports whether the request can commit a transaction.
@@ -94,6 +96,8 @@ func open(req *kvpb.Request) (operation, *kvpb.Context) {
 		return opScanLock, ensure(&c.ScanLock.Context)
 	case *kvpb.Request_TxnHeartBeat:
 		return opTxnHeartBeat, ensure(&c.TxnHeartBeat.Context)
+	case *kvpb.Request_DestroyRange:
+		return opDestroyRange, ensure(&c.DestroyRange.Context)
 	}
 	return opUnknown, nil
 }
@@ -135,6 +139,8 @@ func regionErrorOf(op operation, resp *kvpb.Response) (e *kvpb.RegionError, ok b
 		return c.ScanLock.GetRegionError(), op == opScanLock
 	case *kvpb.Response_TxnHeartBeat:
 		return c.TxnHeartBeat.GetRegionError(), op == opTxnHeartBeat
+	case *kvpb.Response_DestroyRange:
+		return c.DestroyRange.GetRegionError(), op == opDestroyRange
 	}
 	return nil, false
 }

@@ -20,6 +20,7 @@ const (
 	cmdResolveLock
 	cmdScanLock
 	cmdTxnHeartBeat
+	cmdDestroyRange
 	commandCount
 )
 
@@ -28,6 +29,7 @@ var commandNames = [commandCount]string{
 	"unknown", "get", "batch_get", "scan", "prewrite", "commit", "batch_rollback",
 	"pessimistic_lock", "pessimistic_rollback", "check_txn_status",
 	"check_secondary_locks", "resolve_lock", "scan_lock", "txn_heart_beat",
+	"destroy_range",
 }
 
 // timed marks the commands whose duration is measured. Point reads are not: two
@@ -35,7 +37,7 @@ var commandNames = [commandCount]string{
 var timed = [commandCount]bool{
 	cmdBatchGet: true, cmdScan: true, cmdPrewrite: true, cmdCommit: true, cmdBatchRollback: true,
 	cmdCheckTxnStatus: true, cmdCheckSecondaryLocks: true, cmdResolveLock: true, cmdScanLock: true,
-	cmdTxnHeartBeat: true,
+	cmdTxnHeartBeat: true, cmdDestroyRange: true,
 }
 
 // unsupported says why this server does not execute a kind of command; empty = it does.
@@ -77,6 +79,8 @@ func commandOf(req *kvpb.Request) command {
 		return cmdScanLock
 	case *kvpb.Request_TxnHeartBeat:
 		return cmdTxnHeartBeat
+	case *kvpb.Request_DestroyRange:
+		return cmdDestroyRange
 	}
 	return cmdUnknown
 }
@@ -110,6 +114,8 @@ func contextOf(req *kvpb.Request) *kvpb.Context {
 		return c.ScanLock.GetContext()
 	case *kvpb.Request_TxnHeartBeat:
 		return c.TxnHeartBeat.GetContext()
+	case *kvpb.Request_DestroyRange:
+		return c.DestroyRange.GetContext()
 	}
 	return nil
 }
@@ -143,6 +149,8 @@ func regionErrorResponse(c command, e *kvpb.RegionError) *kvpb.Response {
 		return &kvpb.Response{Cmd: &kvpb.Response_ScanLock{ScanLock: &kvpb.ScanLockResponse{RegionError: e}}}
 	case cmdTxnHeartBeat:
 		return &kvpb.Response{Cmd: &kvpb.Response_TxnHeartBeat{TxnHeartBeat: &kvpb.TxnHeartBeatResponse{RegionError: e}}}
+	case cmdDestroyRange:
+		return &kvpb.Response{Cmd: &kvpb.Response_DestroyRange{DestroyRange: &kvpb.DestroyRangeResponse{RegionError: e}}}
 	}
 	return &kvpb.Response{Unsupported: "unknown command"}
 }

@@ -42,6 +42,7 @@ var requests = map[command]*kvpb.Request{
 	cmdResolveLock:         {Cmd: &kvpb.Request_ResolveLock{ResolveLock: &kvpb.ResolveLockRequest{}}},
 	cmdScanLock:            {Cmd: &kvpb.Request_ScanLock{ScanLock: &kvpb.ScanLockRequest{}}},
 	cmdTxnHeartBeat:        {Cmd: &kvpb.Request_TxnHeartBeat{TxnHeartBeat: &kvpb.TxnHeartBeatRequest{}}},
+	cmdDestroyRange:        {Cmd: &kvpb.Request_DestroyRange{DestroyRange: &kvpb.DestroyRangeRequest{}}},
 }
 
 func TestEveryCommandIsKnownAndAnsweredInKind(t *testing.T) {

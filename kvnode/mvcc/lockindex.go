@@ -104,6 +104,27 @@ func (x *LockIndex) Range(start, end []byte, fn func(key []byte, l *Lock) bool) 
 	})
 }
 
+// RemoveRange drops the locks of [start, end). An empty end means no upper bound.
+func (x *LockIndex) RemoveRange(start, end []byte) {
+	if x.n.Load() == 0 {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var gone []lockEntry
+	x.t.Ascend(lockEntry{key: start}, func(e lockEntry) bool {
+		if len(end) > 0 && bytes.Compare(e.key, end) >= 0 {
+			return false
+		}
+		gone = append(gone, e)
+		return true
+	})
+	for _, e := range gone {
+		x.t.Delete(e)
+	}
+	x.n.Add(-int64(len(gone)))
+}
+
 // Len returns the number of locks.
 func (x *LockIndex) Len() int { return int(x.n.Load()) }
 

@@ -24,7 +24,7 @@ func TestLockIndexTwin(t *testing.T) {
 	x, model := NewLockIndex(), map[string]uint64{}
 	for i := range 5000 {
 		k := fmt.Sprintf("k%02d", rnd.IntN(60))
-		switch rnd.IntN(4) {
+		switch rnd.IntN(5) {
 		case 0:
 			require.NoError(t, x.Put([]byte(k), encoded(uint64(i))))
 			model[k] = uint64(i)
@@ -52,6 +52,12 @@ func TestLockIndexTwin(t *testing.T) {
 				}
 			}
 			require.Equal(t, want, got)
+		case 4:
+			lo := rnd.IntN(60)
+			x.RemoveRange(fmt.Appendf(nil, "k%02d", lo), fmt.Appendf(nil, "k%02d", lo+3))
+			for i := range 3 {
+				delete(model, fmt.Sprintf("k%02d", lo+i))
+			}
 		}
 		require.Equal(t, len(model), x.Len())
 	}

@@ -251,6 +251,8 @@ func (r *Replica) applyAdmin(c command, cc *raftpb.ConfChangeV2, p *proposal, e 
 		return r.applyRollbackMerge(cmd.GetRollbackMerge(), p, e)
 	case *replpb.AdminCommand_ComputeHash:
 		return r.applyHash(p, e)
+	case *replpb.AdminCommand_DestroyRange:
+		return r.applyDestroy(cmd.GetDestroyRange(), p, e)
 	default:
 		return fmt.Errorf("%w: unknown admin command", ErrCorrupt)
 	}

@@ -16,6 +16,7 @@ type Metrics struct {
 	splits         prometheus.Counter
 	merges         prometheus.Counter
 	changes        prometheus.Counter
+	destroyed      prometheus.Counter
 	snapshots      *prometheus.CounterVec
 }
 
@@ -45,6 +46,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		splits:         counter("splits_total", "Splits applied."),
 		merges:         counter("merges_total", "Merges applied to their target."),
 		changes:        counter("membership_changes_total", "Changes of membership applied."),
+		destroyed:      counter("ranges_destroyed_total", "Ranges of dropped data removed."),
 		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "cairn", Subsystem: "replica", Name: "snapshots_total", Help: "Snapshots that began to be sent, or were installed.",
 		}, []string{"what"}),
@@ -58,7 +60,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.proposals, m.proposalBytes, m.perMessage, m.rejected, m.commit, m.apply,
-		m.appliedEntries, m.readIndexes, m.leaderChanges, m.splits, m.merges, m.changes, m.snapshots,
+		m.appliedEntries, m.readIndexes, m.leaderChanges, m.splits, m.merges, m.changes, m.destroyed, m.snapshots,
 	}
 }
 

@@ -181,14 +181,15 @@ func (p *reporter) reportDue(now time.Time) {
 	}
 }
 
-// size estimates the bytes of a region on disk, 0 when that fails.
+// size estimates the bytes of a region on disk, at least 1; 0 when that fails.
 func (p *reporter) size(r *replica.Replica) uint64 {
 	meta := r.View().Meta()
 	n, err := p.s.engine.ApproximateBytes(meta.GetStartKey(), meta.GetEndKey())
 	if err != nil {
 		p.s.log.Warn("estimate the size of a region", "region", r.ID(), "err", err)
+		return 0
 	}
-	return n
+	return max(n, 1) // 0 is unknown: PD would believe what it was told before
 }
 
 // reportRegion tells PD about a region if it is led here. A size of 0 is unknown.

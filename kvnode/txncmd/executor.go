@@ -82,6 +82,8 @@ func (e *Executor) Execute(ctx context.Context, req *kvpb.Request) *kvpb.Respons
 		return &kvpb.Response{Cmd: &kvpb.Response_ScanLock{ScanLock: e.ScanLock(ctx, c.ScanLock)}}
 	case *kvpb.Request_TxnHeartBeat:
 		return &kvpb.Response{Cmd: &kvpb.Response_TxnHeartBeat{TxnHeartBeat: e.TxnHeartBeat(ctx, c.TxnHeartBeat)}}
+	case *kvpb.Request_DestroyRange:
+		return &kvpb.Response{Cmd: &kvpb.Response_DestroyRange{DestroyRange: e.DestroyRange(ctx, c.DestroyRange)}}
 	case *kvpb.Request_PessimisticLock, *kvpb.Request_PessimisticRollback:
 		return &kvpb.Response{Unsupported: "pessimistic locks are not supported by this version"}
 	default:

@@ -39,4 +39,8 @@ type Region interface {
 	// blocks until they are applied here. It takes b over and closes it. It returns
 	// nil, or an error that says the effects will never apply, or Undetermined.
 	Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError
+	// DestroyRange removes everything in [start, end), which lies in the region, from
+	// all replicas and waits until that is done here; see Executor.DestroyRange.
+	// Undetermined says that it may happen still.
+	DestroyRange(ctx context.Context, start, end []byte) *kvpb.RegionError
 }

@@ -2724,6 +2724,114 @@ func (x *TxnHeartBeatResponse) GetLockTtlMs() uint64 {
 	return 0
 }
 
+// DestroyRangeRequest removes what the region has of [start_key, end_key): all
+// versions, all locks, at once. Neither key is empty. The caller guarantees that nobody
+// reads or writes the range any more, or ever will, and that no lock outside it needs a
+// record inside to be settled. It may be repeated.
+type DestroyRangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Context       *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	StartKey      []byte                 `protobuf:"bytes,2,opt,name=start_key,json=startKey,proto3" json:"start_key,omitempty"`
+	EndKey        []byte                 `protobuf:"bytes,3,opt,name=end_key,json=endKey,proto3" json:"end_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestroyRangeRequest) Reset() {
+	*x = DestroyRangeRequest{}
+	mi := &file_kvpb_kv_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestroyRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestroyRangeRequest) ProtoMessage() {}
+
+func (x *DestroyRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestroyRangeRequest.ProtoReflect.Descriptor instead.
+func (*DestroyRangeRequest) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *DestroyRangeRequest) GetContext() *Context {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *DestroyRangeRequest) GetStartKey() []byte {
+	if x != nil {
+		return x.StartKey
+	}
+	return nil
+}
+
+func (x *DestroyRangeRequest) GetEndKey() []byte {
+	if x != nil {
+		return x.EndKey
+	}
+	return nil
+}
+
+type DestroyRangeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RegionError   *RegionError           `protobuf:"bytes,1,opt,name=region_error,json=regionError,proto3" json:"region_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestroyRangeResponse) Reset() {
+	*x = DestroyRangeResponse{}
+	mi := &file_kvpb_kv_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestroyRangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestroyRangeResponse) ProtoMessage() {}
+
+func (x *DestroyRangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestroyRangeResponse.ProtoReflect.Descriptor instead.
+func (*DestroyRangeResponse) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *DestroyRangeResponse) GetRegionError() *RegionError {
+	if x != nil {
+		return x.RegionError
+	}
+	return nil
+}
+
 type KeyRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
@@ -2734,7 +2842,7 @@ type KeyRange struct {
 
 func (x *KeyRange) Reset() {
 	*x = KeyRange{}
-	mi := &file_kvpb_kv_proto_msgTypes[31]
+	mi := &file_kvpb_kv_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2854,7 @@ func (x *KeyRange) String() string {
 func (*KeyRange) ProtoMessage() {}
 
 func (x *KeyRange) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[31]
+	mi := &file_kvpb_kv_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2867,7 @@ func (x *KeyRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
 func (*KeyRange) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{31}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *KeyRange) GetStart() []byte {
@@ -2788,7 +2896,7 @@ type CoprocessorRequest struct {
 
 func (x *CoprocessorRequest) Reset() {
 	*x = CoprocessorRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[32]
+	mi := &file_kvpb_kv_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2908,7 @@ func (x *CoprocessorRequest) String() string {
 func (*CoprocessorRequest) ProtoMessage() {}
 
 func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[32]
+	mi := &file_kvpb_kv_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2921,7 @@ func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorRequest.ProtoReflect.Descriptor instead.
 func (*CoprocessorRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{32}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CoprocessorRequest) GetContext() *Context {
@@ -2858,7 +2966,7 @@ type CoprocessorResponse struct {
 
 func (x *CoprocessorResponse) Reset() {
 	*x = CoprocessorResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[33]
+	mi := &file_kvpb_kv_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +2978,7 @@ func (x *CoprocessorResponse) String() string {
 func (*CoprocessorResponse) ProtoMessage() {}
 
 func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[33]
+	mi := &file_kvpb_kv_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +2991,7 @@ func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorResponse.ProtoReflect.Descriptor instead.
 func (*CoprocessorResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{33}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CoprocessorResponse) GetRegionError() *RegionError {
@@ -2933,7 +3041,7 @@ type SplitRegionRequest struct {
 
 func (x *SplitRegionRequest) Reset() {
 	*x = SplitRegionRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[34]
+	mi := &file_kvpb_kv_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2945,7 +3053,7 @@ func (x *SplitRegionRequest) String() string {
 func (*SplitRegionRequest) ProtoMessage() {}
 
 func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[34]
+	mi := &file_kvpb_kv_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2958,7 +3066,7 @@ func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionRequest.ProtoReflect.Descriptor instead.
 func (*SplitRegionRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{34}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SplitRegionRequest) GetContext() *Context {
@@ -2985,7 +3093,7 @@ type SplitRegionResponse struct {
 
 func (x *SplitRegionResponse) Reset() {
 	*x = SplitRegionResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[35]
+	mi := &file_kvpb_kv_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2997,7 +3105,7 @@ func (x *SplitRegionResponse) String() string {
 func (*SplitRegionResponse) ProtoMessage() {}
 
 func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[35]
+	mi := &file_kvpb_kv_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3010,7 +3118,7 @@ func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionResponse.ProtoReflect.Descriptor instead.
 func (*SplitRegionResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{35}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SplitRegionResponse) GetRegionError() *RegionError {
@@ -3044,6 +3152,7 @@ type Request struct {
 	//	*Request_ResolveLock
 	//	*Request_ScanLock
 	//	*Request_TxnHeartBeat
+	//	*Request_DestroyRange
 	Cmd           isRequest_Cmd `protobuf_oneof:"cmd"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3051,7 +3160,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_kvpb_kv_proto_msgTypes[36]
+	mi := &file_kvpb_kv_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3063,7 +3172,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[36]
+	mi := &file_kvpb_kv_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3076,7 +3185,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{36}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Request) GetCmd() isRequest_Cmd {
@@ -3203,6 +3312,15 @@ func (x *Request) GetTxnHeartBeat() *TxnHeartBeatRequest {
 	return nil
 }
 
+func (x *Request) GetDestroyRange() *DestroyRangeRequest {
+	if x != nil {
+		if x, ok := x.Cmd.(*Request_DestroyRange); ok {
+			return x.DestroyRange
+		}
+	}
+	return nil
+}
+
 type isRequest_Cmd interface {
 	isRequest_Cmd()
 }
@@ -3259,6 +3377,10 @@ type Request_TxnHeartBeat struct {
 	TxnHeartBeat *TxnHeartBeatRequest `protobuf:"bytes,13,opt,name=txn_heart_beat,json=txnHeartBeat,proto3,oneof"`
 }
 
+type Request_DestroyRange struct {
+	DestroyRange *DestroyRangeRequest `protobuf:"bytes,14,opt,name=destroy_range,json=destroyRange,proto3,oneof"`
+}
+
 func (*Request_Get) isRequest_Cmd() {}
 
 func (*Request_BatchGet) isRequest_Cmd() {}
@@ -3285,6 +3407,8 @@ func (*Request_ScanLock) isRequest_Cmd() {}
 
 func (*Request_TxnHeartBeat) isRequest_Cmd() {}
 
+func (*Request_DestroyRange) isRequest_Cmd() {}
+
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Cmd:
@@ -3302,6 +3426,7 @@ type Response struct {
 	//	*Response_ResolveLock
 	//	*Response_ScanLock
 	//	*Response_TxnHeartBeat
+	//	*Response_DestroyRange
 	Cmd isResponse_Cmd `protobuf_oneof:"cmd"`
 	// Not empty: the command is known but this server does not execute it.
 	Unsupported   string `protobuf:"bytes,100,opt,name=unsupported,proto3" json:"unsupported,omitempty"`
@@ -3311,7 +3436,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_kvpb_kv_proto_msgTypes[37]
+	mi := &file_kvpb_kv_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3448,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[37]
+	mi := &file_kvpb_kv_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3461,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{37}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Response) GetCmd() isResponse_Cmd {
@@ -3463,6 +3588,15 @@ func (x *Response) GetTxnHeartBeat() *TxnHeartBeatResponse {
 	return nil
 }
 
+func (x *Response) GetDestroyRange() *DestroyRangeResponse {
+	if x != nil {
+		if x, ok := x.Cmd.(*Response_DestroyRange); ok {
+			return x.DestroyRange
+		}
+	}
+	return nil
+}
+
 func (x *Response) GetUnsupported() string {
 	if x != nil {
 		return x.Unsupported
@@ -3526,6 +3660,10 @@ type Response_TxnHeartBeat struct {
 	TxnHeartBeat *TxnHeartBeatResponse `protobuf:"bytes,13,opt,name=txn_heart_beat,json=txnHeartBeat,proto3,oneof"`
 }
 
+type Response_DestroyRange struct {
+	DestroyRange *DestroyRangeResponse `protobuf:"bytes,14,opt,name=destroy_range,json=destroyRange,proto3,oneof"`
+}
+
 func (*Response_Get) isResponse_Cmd() {}
 
 func (*Response_BatchGet) isResponse_Cmd() {}
@@ -3552,6 +3690,8 @@ func (*Response_ScanLock) isResponse_Cmd() {}
 
 func (*Response_TxnHeartBeat) isResponse_Cmd() {}
 
+func (*Response_DestroyRange) isResponse_Cmd() {}
+
 type BatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ids           []uint64               `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
@@ -3562,7 +3702,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[38]
+	mi := &file_kvpb_kv_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3574,7 +3714,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[38]
+	mi := &file_kvpb_kv_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3587,7 +3727,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{38}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BatchRequest) GetIds() []uint64 {
@@ -3614,7 +3754,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[39]
+	mi := &file_kvpb_kv_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3626,7 +3766,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[39]
+	mi := &file_kvpb_kv_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3639,7 +3779,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{39}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BatchResponse) GetIds() []uint64 {
@@ -3850,7 +3990,13 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x14TxnHeartBeatResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12+\n" +
 	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\x12\x1e\n" +
-	"\vlock_ttl_ms\x18\x03 \x01(\x04R\tlockTtlMs\"2\n" +
+	"\vlock_ttl_ms\x18\x03 \x01(\x04R\tlockTtlMs\"{\n" +
+	"\x13DestroyRangeRequest\x12.\n" +
+	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x1b\n" +
+	"\tstart_key\x18\x02 \x01(\fR\bstartKey\x12\x17\n" +
+	"\aend_key\x18\x03 \x01(\fR\x06endKey\"S\n" +
+	"\x14DestroyRangeResponse\x12;\n" +
+	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\"2\n" +
 	"\bKeyRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\"\xb4\x01\n" +
@@ -3871,7 +4017,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"split_keys\x18\x02 \x03(\fR\tsplitKeys\"\x81\x01\n" +
 	"\x13SplitRegionResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12-\n" +
-	"\aregions\x18\x02 \x03(\v2\x13.cairn.kv.v1.RegionR\aregions\"\x94\a\n" +
+	"\aregions\x18\x02 \x03(\v2\x13.cairn.kv.v1.RegionR\aregions\"\xdd\a\n" +
 	"\aRequest\x12+\n" +
 	"\x03get\x18\x01 \x01(\v2\x17.cairn.kv.v1.GetRequestH\x00R\x03get\x12;\n" +
 	"\tbatch_get\x18\x02 \x01(\v2\x1c.cairn.kv.v1.BatchGetRequestH\x00R\bbatchGet\x12.\n" +
@@ -3886,8 +4032,9 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	" \x01(\v2'.cairn.kv.v1.CheckSecondaryLocksRequestH\x00R\x13checkSecondaryLocks\x12D\n" +
 	"\fresolve_lock\x18\v \x01(\v2\x1f.cairn.kv.v1.ResolveLockRequestH\x00R\vresolveLock\x12;\n" +
 	"\tscan_lock\x18\f \x01(\v2\x1c.cairn.kv.v1.ScanLockRequestH\x00R\bscanLock\x12H\n" +
-	"\x0etxn_heart_beat\x18\r \x01(\v2 .cairn.kv.v1.TxnHeartBeatRequestH\x00R\ftxnHeartBeatB\x05\n" +
-	"\x03cmd\"\xc4\a\n" +
+	"\x0etxn_heart_beat\x18\r \x01(\v2 .cairn.kv.v1.TxnHeartBeatRequestH\x00R\ftxnHeartBeat\x12G\n" +
+	"\rdestroy_range\x18\x0e \x01(\v2 .cairn.kv.v1.DestroyRangeRequestH\x00R\fdestroyRangeB\x05\n" +
+	"\x03cmd\"\x8e\b\n" +
 	"\bResponse\x12,\n" +
 	"\x03get\x18\x01 \x01(\v2\x18.cairn.kv.v1.GetResponseH\x00R\x03get\x12<\n" +
 	"\tbatch_get\x18\x02 \x01(\v2\x1d.cairn.kv.v1.BatchGetResponseH\x00R\bbatchGet\x12/\n" +
@@ -3902,7 +4049,8 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	" \x01(\v2(.cairn.kv.v1.CheckSecondaryLocksResponseH\x00R\x13checkSecondaryLocks\x12E\n" +
 	"\fresolve_lock\x18\v \x01(\v2 .cairn.kv.v1.ResolveLockResponseH\x00R\vresolveLock\x12<\n" +
 	"\tscan_lock\x18\f \x01(\v2\x1d.cairn.kv.v1.ScanLockResponseH\x00R\bscanLock\x12I\n" +
-	"\x0etxn_heart_beat\x18\r \x01(\v2!.cairn.kv.v1.TxnHeartBeatResponseH\x00R\ftxnHeartBeat\x12 \n" +
+	"\x0etxn_heart_beat\x18\r \x01(\v2!.cairn.kv.v1.TxnHeartBeatResponseH\x00R\ftxnHeartBeat\x12H\n" +
+	"\rdestroy_range\x18\x0e \x01(\v2!.cairn.kv.v1.DestroyRangeResponseH\x00R\fdestroyRange\x12 \n" +
 	"\vunsupported\x18d \x01(\tR\vunsupportedB\x05\n" +
 	"\x03cmd\"R\n" +
 	"\fBatchRequest\x12\x10\n" +
@@ -3965,7 +4113,7 @@ func file_kvpb_kv_proto_rawDescGZIP() []byte {
 }
 
 var file_kvpb_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_kvpb_kv_proto_goTypes = []any{
 	(Priority)(0),                       // 0: cairn.kv.v1.Priority
 	(MutationOp)(0),                     // 1: cairn.kv.v1.MutationOp
@@ -4005,130 +4153,136 @@ var file_kvpb_kv_proto_goTypes = []any{
 	(*ScanLockResponse)(nil),            // 35: cairn.kv.v1.ScanLockResponse
 	(*TxnHeartBeatRequest)(nil),         // 36: cairn.kv.v1.TxnHeartBeatRequest
 	(*TxnHeartBeatResponse)(nil),        // 37: cairn.kv.v1.TxnHeartBeatResponse
-	(*KeyRange)(nil),                    // 38: cairn.kv.v1.KeyRange
-	(*CoprocessorRequest)(nil),          // 39: cairn.kv.v1.CoprocessorRequest
-	(*CoprocessorResponse)(nil),         // 40: cairn.kv.v1.CoprocessorResponse
-	(*SplitRegionRequest)(nil),          // 41: cairn.kv.v1.SplitRegionRequest
-	(*SplitRegionResponse)(nil),         // 42: cairn.kv.v1.SplitRegionResponse
-	(*Request)(nil),                     // 43: cairn.kv.v1.Request
-	(*Response)(nil),                    // 44: cairn.kv.v1.Response
-	(*BatchRequest)(nil),                // 45: cairn.kv.v1.BatchRequest
-	(*BatchResponse)(nil),               // 46: cairn.kv.v1.BatchResponse
-	(*RegionEpoch)(nil),                 // 47: cairn.kv.v1.RegionEpoch
-	(*Peer)(nil),                        // 48: cairn.kv.v1.Peer
-	(*RegionError)(nil),                 // 49: cairn.kv.v1.RegionError
-	(*KeyError)(nil),                    // 50: cairn.kv.v1.KeyError
-	(Assertion)(0),                      // 51: cairn.kv.v1.Assertion
-	(*LockInfo)(nil),                    // 52: cairn.kv.v1.LockInfo
-	(*coppb.Plan)(nil),                  // 53: cairn.cop.v1.Plan
-	(*Region)(nil),                      // 54: cairn.kv.v1.Region
+	(*DestroyRangeRequest)(nil),         // 38: cairn.kv.v1.DestroyRangeRequest
+	(*DestroyRangeResponse)(nil),        // 39: cairn.kv.v1.DestroyRangeResponse
+	(*KeyRange)(nil),                    // 40: cairn.kv.v1.KeyRange
+	(*CoprocessorRequest)(nil),          // 41: cairn.kv.v1.CoprocessorRequest
+	(*CoprocessorResponse)(nil),         // 42: cairn.kv.v1.CoprocessorResponse
+	(*SplitRegionRequest)(nil),          // 43: cairn.kv.v1.SplitRegionRequest
+	(*SplitRegionResponse)(nil),         // 44: cairn.kv.v1.SplitRegionResponse
+	(*Request)(nil),                     // 45: cairn.kv.v1.Request
+	(*Response)(nil),                    // 46: cairn.kv.v1.Response
+	(*BatchRequest)(nil),                // 47: cairn.kv.v1.BatchRequest
+	(*BatchResponse)(nil),               // 48: cairn.kv.v1.BatchResponse
+	(*RegionEpoch)(nil),                 // 49: cairn.kv.v1.RegionEpoch
+	(*Peer)(nil),                        // 50: cairn.kv.v1.Peer
+	(*RegionError)(nil),                 // 51: cairn.kv.v1.RegionError
+	(*KeyError)(nil),                    // 52: cairn.kv.v1.KeyError
+	(Assertion)(0),                      // 53: cairn.kv.v1.Assertion
+	(*LockInfo)(nil),                    // 54: cairn.kv.v1.LockInfo
+	(*coppb.Plan)(nil),                  // 55: cairn.cop.v1.Plan
+	(*Region)(nil),                      // 56: cairn.kv.v1.Region
 }
 var file_kvpb_kv_proto_depIdxs = []int32{
-	47, // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	48, // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
-	0,  // 2: cairn.kv.v1.Context.priority:type_name -> cairn.kv.v1.Priority
-	7,  // 3: cairn.kv.v1.GetRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 4: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 5: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,  // 6: cairn.kv.v1.BatchGetRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 7: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 8: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
-	10, // 9: cairn.kv.v1.BatchGetResponse.pairs:type_name -> cairn.kv.v1.KvBlock
-	7,  // 10: cairn.kv.v1.ScanRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 11: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 12: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
-	10, // 13: cairn.kv.v1.ScanResponse.pairs:type_name -> cairn.kv.v1.KvBlock
-	1,  // 14: cairn.kv.v1.Mutation.op:type_name -> cairn.kv.v1.MutationOp
-	51, // 15: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
-	2,  // 16: cairn.kv.v1.Mutation.pessimistic_action:type_name -> cairn.kv.v1.PessimisticAction
-	7,  // 17: cairn.kv.v1.PrewriteRequest.context:type_name -> cairn.kv.v1.Context
-	15, // 18: cairn.kv.v1.PrewriteRequest.mutations:type_name -> cairn.kv.v1.Mutation
-	3,  // 19: cairn.kv.v1.PrewriteRequest.assertion_level:type_name -> cairn.kv.v1.AssertionLevel
-	49, // 20: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 21: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
-	7,  // 22: cairn.kv.v1.CommitRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 23: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 24: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,  // 25: cairn.kv.v1.BatchRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 26: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 27: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,  // 28: cairn.kv.v1.PessimisticLockRequest.context:type_name -> cairn.kv.v1.Context
-	4,  // 29: cairn.kv.v1.PessimisticLockRequest.wait_mode:type_name -> cairn.kv.v1.LockWaitMode
-	5,  // 30: cairn.kv.v1.KeyLockResult.status:type_name -> cairn.kv.v1.KeyLockStatus
-	50, // 31: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
-	49, // 32: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	23, // 33: cairn.kv.v1.PessimisticLockResponse.results:type_name -> cairn.kv.v1.KeyLockResult
-	7,  // 34: cairn.kv.v1.PessimisticRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 35: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 36: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
-	7,  // 37: cairn.kv.v1.CheckTxnStatusRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 38: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 39: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
-	52, // 40: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
-	6,  // 41: cairn.kv.v1.CheckTxnStatusResponse.action:type_name -> cairn.kv.v1.TxnAction
-	7,  // 42: cairn.kv.v1.CheckSecondaryLocksRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 43: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 44: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
-	52, // 45: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
-	7,  // 46: cairn.kv.v1.ResolveLockRequest.context:type_name -> cairn.kv.v1.Context
-	31, // 47: cairn.kv.v1.ResolveLockRequest.txns:type_name -> cairn.kv.v1.TxnStatus
-	49, // 48: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 49: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,  // 50: cairn.kv.v1.ScanLockRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 51: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 52: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
-	52, // 53: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
-	7,  // 54: cairn.kv.v1.TxnHeartBeatRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 55: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 56: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,  // 57: cairn.kv.v1.CoprocessorRequest.context:type_name -> cairn.kv.v1.Context
-	38, // 58: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
-	53, // 59: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
-	49, // 60: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	50, // 61: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
-	38, // 62: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
-	7,  // 63: cairn.kv.v1.SplitRegionRequest.context:type_name -> cairn.kv.v1.Context
-	49, // 64: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	54, // 65: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
-	8,  // 66: cairn.kv.v1.Request.get:type_name -> cairn.kv.v1.GetRequest
-	11, // 67: cairn.kv.v1.Request.batch_get:type_name -> cairn.kv.v1.BatchGetRequest
-	13, // 68: cairn.kv.v1.Request.scan:type_name -> cairn.kv.v1.ScanRequest
-	16, // 69: cairn.kv.v1.Request.prewrite:type_name -> cairn.kv.v1.PrewriteRequest
-	18, // 70: cairn.kv.v1.Request.commit:type_name -> cairn.kv.v1.CommitRequest
-	20, // 71: cairn.kv.v1.Request.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackRequest
-	22, // 72: cairn.kv.v1.Request.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockRequest
-	25, // 73: cairn.kv.v1.Request.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackRequest
-	27, // 74: cairn.kv.v1.Request.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusRequest
-	29, // 75: cairn.kv.v1.Request.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksRequest
-	32, // 76: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
-	34, // 77: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
-	36, // 78: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
-	9,  // 79: cairn.kv.v1.Response.get:type_name -> cairn.kv.v1.GetResponse
-	12, // 80: cairn.kv.v1.Response.batch_get:type_name -> cairn.kv.v1.BatchGetResponse
-	14, // 81: cairn.kv.v1.Response.scan:type_name -> cairn.kv.v1.ScanResponse
-	17, // 82: cairn.kv.v1.Response.prewrite:type_name -> cairn.kv.v1.PrewriteResponse
-	19, // 83: cairn.kv.v1.Response.commit:type_name -> cairn.kv.v1.CommitResponse
-	21, // 84: cairn.kv.v1.Response.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackResponse
-	24, // 85: cairn.kv.v1.Response.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockResponse
-	26, // 86: cairn.kv.v1.Response.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackResponse
-	28, // 87: cairn.kv.v1.Response.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusResponse
-	30, // 88: cairn.kv.v1.Response.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksResponse
-	33, // 89: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
-	35, // 90: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
-	37, // 91: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
-	43, // 92: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
-	44, // 93: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
-	45, // 94: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
-	39, // 95: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
-	41, // 96: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
-	46, // 97: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
-	40, // 98: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
-	42, // 99: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
-	97, // [97:100] is the sub-list for method output_type
-	94, // [94:97] is the sub-list for method input_type
-	94, // [94:94] is the sub-list for extension type_name
-	94, // [94:94] is the sub-list for extension extendee
-	0,  // [0:94] is the sub-list for field type_name
+	49,  // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	50,  // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
+	0,   // 2: cairn.kv.v1.Context.priority:type_name -> cairn.kv.v1.Priority
+	7,   // 3: cairn.kv.v1.GetRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 4: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 5: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
+	7,   // 6: cairn.kv.v1.BatchGetRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 7: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 8: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
+	10,  // 9: cairn.kv.v1.BatchGetResponse.pairs:type_name -> cairn.kv.v1.KvBlock
+	7,   // 10: cairn.kv.v1.ScanRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 11: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 12: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
+	10,  // 13: cairn.kv.v1.ScanResponse.pairs:type_name -> cairn.kv.v1.KvBlock
+	1,   // 14: cairn.kv.v1.Mutation.op:type_name -> cairn.kv.v1.MutationOp
+	53,  // 15: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
+	2,   // 16: cairn.kv.v1.Mutation.pessimistic_action:type_name -> cairn.kv.v1.PessimisticAction
+	7,   // 17: cairn.kv.v1.PrewriteRequest.context:type_name -> cairn.kv.v1.Context
+	15,  // 18: cairn.kv.v1.PrewriteRequest.mutations:type_name -> cairn.kv.v1.Mutation
+	3,   // 19: cairn.kv.v1.PrewriteRequest.assertion_level:type_name -> cairn.kv.v1.AssertionLevel
+	51,  // 20: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 21: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
+	7,   // 22: cairn.kv.v1.CommitRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 23: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 24: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
+	7,   // 25: cairn.kv.v1.BatchRollbackRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 26: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 27: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
+	7,   // 28: cairn.kv.v1.PessimisticLockRequest.context:type_name -> cairn.kv.v1.Context
+	4,   // 29: cairn.kv.v1.PessimisticLockRequest.wait_mode:type_name -> cairn.kv.v1.LockWaitMode
+	5,   // 30: cairn.kv.v1.KeyLockResult.status:type_name -> cairn.kv.v1.KeyLockStatus
+	52,  // 31: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
+	51,  // 32: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	23,  // 33: cairn.kv.v1.PessimisticLockResponse.results:type_name -> cairn.kv.v1.KeyLockResult
+	7,   // 34: cairn.kv.v1.PessimisticRollbackRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 35: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 36: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
+	7,   // 37: cairn.kv.v1.CheckTxnStatusRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 38: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 39: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
+	54,  // 40: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
+	6,   // 41: cairn.kv.v1.CheckTxnStatusResponse.action:type_name -> cairn.kv.v1.TxnAction
+	7,   // 42: cairn.kv.v1.CheckSecondaryLocksRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 43: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 44: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
+	54,  // 45: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	7,   // 46: cairn.kv.v1.ResolveLockRequest.context:type_name -> cairn.kv.v1.Context
+	31,  // 47: cairn.kv.v1.ResolveLockRequest.txns:type_name -> cairn.kv.v1.TxnStatus
+	51,  // 48: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 49: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	7,   // 50: cairn.kv.v1.ScanLockRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 51: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 52: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	54,  // 53: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	7,   // 54: cairn.kv.v1.TxnHeartBeatRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 55: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 56: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
+	7,   // 57: cairn.kv.v1.DestroyRangeRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 58: cairn.kv.v1.DestroyRangeResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	7,   // 59: cairn.kv.v1.CoprocessorRequest.context:type_name -> cairn.kv.v1.Context
+	40,  // 60: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
+	55,  // 61: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
+	51,  // 62: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 63: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
+	40,  // 64: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
+	7,   // 65: cairn.kv.v1.SplitRegionRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 66: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	56,  // 67: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
+	8,   // 68: cairn.kv.v1.Request.get:type_name -> cairn.kv.v1.GetRequest
+	11,  // 69: cairn.kv.v1.Request.batch_get:type_name -> cairn.kv.v1.BatchGetRequest
+	13,  // 70: cairn.kv.v1.Request.scan:type_name -> cairn.kv.v1.ScanRequest
+	16,  // 71: cairn.kv.v1.Request.prewrite:type_name -> cairn.kv.v1.PrewriteRequest
+	18,  // 72: cairn.kv.v1.Request.commit:type_name -> cairn.kv.v1.CommitRequest
+	20,  // 73: cairn.kv.v1.Request.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackRequest
+	22,  // 74: cairn.kv.v1.Request.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockRequest
+	25,  // 75: cairn.kv.v1.Request.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackRequest
+	27,  // 76: cairn.kv.v1.Request.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusRequest
+	29,  // 77: cairn.kv.v1.Request.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksRequest
+	32,  // 78: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
+	34,  // 79: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
+	36,  // 80: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
+	38,  // 81: cairn.kv.v1.Request.destroy_range:type_name -> cairn.kv.v1.DestroyRangeRequest
+	9,   // 82: cairn.kv.v1.Response.get:type_name -> cairn.kv.v1.GetResponse
+	12,  // 83: cairn.kv.v1.Response.batch_get:type_name -> cairn.kv.v1.BatchGetResponse
+	14,  // 84: cairn.kv.v1.Response.scan:type_name -> cairn.kv.v1.ScanResponse
+	17,  // 85: cairn.kv.v1.Response.prewrite:type_name -> cairn.kv.v1.PrewriteResponse
+	19,  // 86: cairn.kv.v1.Response.commit:type_name -> cairn.kv.v1.CommitResponse
+	21,  // 87: cairn.kv.v1.Response.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackResponse
+	24,  // 88: cairn.kv.v1.Response.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockResponse
+	26,  // 89: cairn.kv.v1.Response.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackResponse
+	28,  // 90: cairn.kv.v1.Response.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusResponse
+	30,  // 91: cairn.kv.v1.Response.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksResponse
+	33,  // 92: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
+	35,  // 93: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
+	37,  // 94: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
+	39,  // 95: cairn.kv.v1.Response.destroy_range:type_name -> cairn.kv.v1.DestroyRangeResponse
+	45,  // 96: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
+	46,  // 97: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
+	47,  // 98: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
+	41,  // 99: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
+	43,  // 100: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
+	48,  // 101: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
+	42,  // 102: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
+	44,  // 103: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
+	101, // [101:104] is the sub-list for method output_type
+	98,  // [98:101] is the sub-list for method input_type
+	98,  // [98:98] is the sub-list for extension type_name
+	98,  // [98:98] is the sub-list for extension extendee
+	0,   // [0:98] is the sub-list for field type_name
 }
 
 func init() { file_kvpb_kv_proto_init() }
@@ -4138,7 +4292,7 @@ func file_kvpb_kv_proto_init() {
 	}
 	file_kvpb_region_proto_init()
 	file_kvpb_errors_proto_init()
-	file_kvpb_kv_proto_msgTypes[36].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[38].OneofWrappers = []any{
 		(*Request_Get)(nil),
 		(*Request_BatchGet)(nil),
 		(*Request_Scan)(nil),
@@ -4152,8 +4306,9 @@ func file_kvpb_kv_proto_init() {
 		(*Request_ResolveLock)(nil),
 		(*Request_ScanLock)(nil),
 		(*Request_TxnHeartBeat)(nil),
+		(*Request_DestroyRange)(nil),
 	}
-	file_kvpb_kv_proto_msgTypes[37].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[39].OneofWrappers = []any{
 		(*Response_Get)(nil),
 		(*Response_BatchGet)(nil),
 		(*Response_Scan)(nil),
@@ -4167,6 +4322,7 @@ func file_kvpb_kv_proto_init() {
 		(*Response_ResolveLock)(nil),
 		(*Response_ScanLock)(nil),
 		(*Response_TxnHeartBeat)(nil),
+		(*Response_DestroyRange)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4174,7 +4330,7 @@ func file_kvpb_kv_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvpb_kv_proto_rawDesc), len(file_kvpb_kv_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -190,10 +190,6 @@ type RegionState struct {
 	RemovedPeerId uint64 `protobuf:"varint,5,opt,name=removed_peer_id,json=removedPeerId,proto3" json:"removed_peer_id,omitempty"`
 	// Log index of the snapshot that was last installed here, 0 for none.
 	SnapshotIndex uint64 `protobuf:"varint,6,opt,name=snapshot_index,json=snapshotIndex,proto3" json:"snapshot_index,omitempty"`
-	// Regions that were merged into this one, directly or through another, the newest last.
-	// None of them lives any more, and this region's log is past the merge: where a
-	// snapshot of this region is installed their replicas go.
-	Absorbed      []uint64 `protobuf:"varint,7,rep,packed,name=absorbed,proto3" json:"absorbed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,13 +266,6 @@ func (x *RegionState) GetSnapshotIndex() uint64 {
 	return 0
 }
 
-func (x *RegionState) GetAbsorbed() []uint64 {
-	if x != nil {
-		return x.Absorbed
-	}
-	return nil
-}
-
 // ApplyState says how far the state machine is; written in the batch of the data it describes.
 type ApplyState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -342,6 +331,7 @@ type AdminCommand struct {
 	//	*AdminCommand_CommitMerge
 	//	*AdminCommand_RollbackMerge
 	//	*AdminCommand_ComputeHash
+	//	*AdminCommand_DestroyRange
 	Cmd           isAdminCommand_Cmd `protobuf_oneof:"cmd"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -445,6 +435,15 @@ func (x *AdminCommand) GetComputeHash() *ComputeHash {
 	return nil
 }
 
+func (x *AdminCommand) GetDestroyRange() *DestroyRange {
+	if x != nil {
+		if x, ok := x.Cmd.(*AdminCommand_DestroyRange); ok {
+			return x.DestroyRange
+		}
+	}
+	return nil
+}
+
 type isAdminCommand_Cmd interface {
 	isAdminCommand_Cmd()
 }
@@ -473,6 +472,10 @@ type AdminCommand_ComputeHash struct {
 	ComputeHash *ComputeHash `protobuf:"bytes,7,opt,name=compute_hash,json=computeHash,proto3,oneof"`
 }
 
+type AdminCommand_DestroyRange struct {
+	DestroyRange *DestroyRange `protobuf:"bytes,8,opt,name=destroy_range,json=destroyRange,proto3,oneof"`
+}
+
 func (*AdminCommand_Split) isAdminCommand_Cmd() {}
 
 func (*AdminCommand_ChangePeers) isAdminCommand_Cmd() {}
@@ -484,6 +487,8 @@ func (*AdminCommand_CommitMerge) isAdminCommand_Cmd() {}
 func (*AdminCommand_RollbackMerge) isAdminCommand_Cmd() {}
 
 func (*AdminCommand_ComputeHash) isAdminCommand_Cmd() {}
+
+func (*AdminCommand_DestroyRange) isAdminCommand_Cmd() {}
 
 // ChangePeers changes the membership. One change that needs no joint
 // configuration is made at once; several enter a joint configuration, which an
@@ -858,6 +863,60 @@ func (*ComputeHash) Descriptor() ([]byte, []int) {
 	return file_replpb_repl_proto_rawDescGZIP(), []int{10}
 }
 
+// DestroyRange removes all keys of [start_key, end_key), which lies in the region and
+// is in use by nobody. It leaves no tombstones.
+type DestroyRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StartKey      []byte                 `protobuf:"bytes,1,opt,name=start_key,json=startKey,proto3" json:"start_key,omitempty"`
+	EndKey        []byte                 `protobuf:"bytes,2,opt,name=end_key,json=endKey,proto3" json:"end_key,omitempty"` // empty = end of the key space
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestroyRange) Reset() {
+	*x = DestroyRange{}
+	mi := &file_replpb_repl_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestroyRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestroyRange) ProtoMessage() {}
+
+func (x *DestroyRange) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestroyRange.ProtoReflect.Descriptor instead.
+func (*DestroyRange) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DestroyRange) GetStartKey() []byte {
+	if x != nil {
+		return x.StartKey
+	}
+	return nil
+}
+
+func (x *DestroyRange) GetEndKey() []byte {
+	if x != nil {
+		return x.EndKey
+	}
+	return nil
+}
+
 // SnapshotMeta is the data of a Raft snapshot: what the state files that go with
 // it contain.
 type SnapshotMeta struct {
@@ -871,7 +930,7 @@ type SnapshotMeta struct {
 
 func (x *SnapshotMeta) Reset() {
 	*x = SnapshotMeta{}
-	mi := &file_replpb_repl_proto_msgTypes[11]
+	mi := &file_replpb_repl_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +942,7 @@ func (x *SnapshotMeta) String() string {
 func (*SnapshotMeta) ProtoMessage() {}
 
 func (x *SnapshotMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_replpb_repl_proto_msgTypes[11]
+	mi := &file_replpb_repl_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +955,7 @@ func (x *SnapshotMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMeta.ProtoReflect.Descriptor instead.
 func (*SnapshotMeta) Descriptor() ([]byte, []int) {
-	return file_replpb_repl_proto_rawDescGZIP(), []int{11}
+	return file_replpb_repl_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotMeta) GetState() *RegionState {
@@ -930,7 +989,7 @@ type Split struct {
 
 func (x *Split) Reset() {
 	*x = Split{}
-	mi := &file_replpb_repl_proto_msgTypes[12]
+	mi := &file_replpb_repl_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1001,7 @@ func (x *Split) String() string {
 func (*Split) ProtoMessage() {}
 
 func (x *Split) ProtoReflect() protoreflect.Message {
-	mi := &file_replpb_repl_proto_msgTypes[12]
+	mi := &file_replpb_repl_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1014,7 @@ func (x *Split) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Split.ProtoReflect.Descriptor instead.
 func (*Split) Descriptor() ([]byte, []int) {
-	return file_replpb_repl_proto_rawDescGZIP(), []int{12}
+	return file_replpb_repl_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Split) GetParts() []*SplitPart {
@@ -976,7 +1035,7 @@ type SplitPart struct {
 
 func (x *SplitPart) Reset() {
 	*x = SplitPart{}
-	mi := &file_replpb_repl_proto_msgTypes[13]
+	mi := &file_replpb_repl_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1047,7 @@ func (x *SplitPart) String() string {
 func (*SplitPart) ProtoMessage() {}
 
 func (x *SplitPart) ProtoReflect() protoreflect.Message {
-	mi := &file_replpb_repl_proto_msgTypes[13]
+	mi := &file_replpb_repl_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1060,7 @@ func (x *SplitPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitPart.ProtoReflect.Descriptor instead.
 func (*SplitPart) Descriptor() ([]byte, []int) {
-	return file_replpb_repl_proto_rawDescGZIP(), []int{13}
+	return file_replpb_repl_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SplitPart) GetSplitKey() []byte {
@@ -1034,7 +1093,7 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"StoreIdent\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x19\n" +
-	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"\xac\x02\n" +
+	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"\x90\x02\n" +
 	"\vRegionState\x121\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1b.cairn.repl.v1.ReplicaStateR\x05state\x12+\n" +
 	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x121\n" +
@@ -1042,12 +1101,11 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"\vmerge_index\x18\x04 \x01(\x04R\n" +
 	"mergeIndex\x12&\n" +
 	"\x0fremoved_peer_id\x18\x05 \x01(\x04R\rremovedPeerId\x12%\n" +
-	"\x0esnapshot_index\x18\x06 \x01(\x04R\rsnapshotIndex\x12\x1a\n" +
-	"\babsorbed\x18\a \x03(\x04R\babsorbed\"T\n" +
+	"\x0esnapshot_index\x18\x06 \x01(\x04R\rsnapshotIndex\"T\n" +
 	"\n" +
 	"ApplyState\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +
-	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\"\xc1\x03\n" +
+	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\"\x85\x04\n" +
 	"\fAdminCommand\x12.\n" +
 	"\x05epoch\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionEpochR\x05epoch\x12,\n" +
 	"\x05split\x18\x02 \x01(\v2\x14.cairn.repl.v1.SplitH\x00R\x05split\x12?\n" +
@@ -1055,7 +1113,8 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"\rprepare_merge\x18\x04 \x01(\v2\x1b.cairn.repl.v1.PrepareMergeH\x00R\fprepareMerge\x12?\n" +
 	"\fcommit_merge\x18\x05 \x01(\v2\x1a.cairn.repl.v1.CommitMergeH\x00R\vcommitMerge\x12E\n" +
 	"\x0erollback_merge\x18\x06 \x01(\v2\x1c.cairn.repl.v1.RollbackMergeH\x00R\rrollbackMerge\x12?\n" +
-	"\fcompute_hash\x18\a \x01(\v2\x1a.cairn.repl.v1.ComputeHashH\x00R\vcomputeHashB\x05\n" +
+	"\fcompute_hash\x18\a \x01(\v2\x1a.cairn.repl.v1.ComputeHashH\x00R\vcomputeHash\x12B\n" +
+	"\rdestroy_range\x18\b \x01(\v2\x1b.cairn.repl.v1.DestroyRangeH\x00R\fdestroyRangeB\x05\n" +
 	"\x03cmd\"B\n" +
 	"\vChangePeers\x123\n" +
 	"\achanges\x18\x01 \x03(\v2\x19.cairn.repl.v1.PeerChangeR\achanges\"f\n" +
@@ -1080,7 +1139,10 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"\rRollbackMerge\x12\x1f\n" +
 	"\vmerge_index\x18\x01 \x01(\x04R\n" +
 	"mergeIndex\"\r\n" +
-	"\vComputeHash\"\x88\x01\n" +
+	"\vComputeHash\"D\n" +
+	"\fDestroyRange\x12\x1b\n" +
+	"\tstart_key\x18\x01 \x01(\fR\bstartKey\x12\x17\n" +
+	"\aend_key\x18\x02 \x01(\fR\x06endKey\"\x88\x01\n" +
 	"\fSnapshotMeta\x120\n" +
 	"\x05state\x18\x01 \x01(\v2\x1a.cairn.repl.v1.RegionStateR\x05state\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12!\n" +
@@ -1113,7 +1175,7 @@ func file_replpb_repl_proto_rawDescGZIP() []byte {
 }
 
 var file_replpb_repl_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_replpb_repl_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_replpb_repl_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_replpb_repl_proto_goTypes = []any{
 	(ReplicaState)(0),        // 0: cairn.repl.v1.ReplicaState
 	(PeerChangeType)(0),      // 1: cairn.repl.v1.PeerChangeType
@@ -1128,37 +1190,39 @@ var file_replpb_repl_proto_goTypes = []any{
 	(*LogEntry)(nil),         // 10: cairn.repl.v1.LogEntry
 	(*RollbackMerge)(nil),    // 11: cairn.repl.v1.RollbackMerge
 	(*ComputeHash)(nil),      // 12: cairn.repl.v1.ComputeHash
-	(*SnapshotMeta)(nil),     // 13: cairn.repl.v1.SnapshotMeta
-	(*Split)(nil),            // 14: cairn.repl.v1.Split
-	(*SplitPart)(nil),        // 15: cairn.repl.v1.SplitPart
-	(*kvpb.Region)(nil),      // 16: cairn.kv.v1.Region
-	(*kvpb.RegionEpoch)(nil), // 17: cairn.kv.v1.RegionEpoch
-	(*kvpb.Peer)(nil),        // 18: cairn.kv.v1.Peer
+	(*DestroyRange)(nil),     // 13: cairn.repl.v1.DestroyRange
+	(*SnapshotMeta)(nil),     // 14: cairn.repl.v1.SnapshotMeta
+	(*Split)(nil),            // 15: cairn.repl.v1.Split
+	(*SplitPart)(nil),        // 16: cairn.repl.v1.SplitPart
+	(*kvpb.Region)(nil),      // 17: cairn.kv.v1.Region
+	(*kvpb.RegionEpoch)(nil), // 18: cairn.kv.v1.RegionEpoch
+	(*kvpb.Peer)(nil),        // 19: cairn.kv.v1.Peer
 }
 var file_replpb_repl_proto_depIdxs = []int32{
 	0,  // 0: cairn.repl.v1.RegionState.state:type_name -> cairn.repl.v1.ReplicaState
-	16, // 1: cairn.repl.v1.RegionState.region:type_name -> cairn.kv.v1.Region
+	17, // 1: cairn.repl.v1.RegionState.region:type_name -> cairn.kv.v1.Region
 	8,  // 2: cairn.repl.v1.RegionState.merge:type_name -> cairn.repl.v1.PrepareMerge
-	17, // 3: cairn.repl.v1.AdminCommand.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	14, // 4: cairn.repl.v1.AdminCommand.split:type_name -> cairn.repl.v1.Split
+	18, // 3: cairn.repl.v1.AdminCommand.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	15, // 4: cairn.repl.v1.AdminCommand.split:type_name -> cairn.repl.v1.Split
 	6,  // 5: cairn.repl.v1.AdminCommand.change_peers:type_name -> cairn.repl.v1.ChangePeers
 	8,  // 6: cairn.repl.v1.AdminCommand.prepare_merge:type_name -> cairn.repl.v1.PrepareMerge
 	9,  // 7: cairn.repl.v1.AdminCommand.commit_merge:type_name -> cairn.repl.v1.CommitMerge
 	11, // 8: cairn.repl.v1.AdminCommand.rollback_merge:type_name -> cairn.repl.v1.RollbackMerge
 	12, // 9: cairn.repl.v1.AdminCommand.compute_hash:type_name -> cairn.repl.v1.ComputeHash
-	7,  // 10: cairn.repl.v1.ChangePeers.changes:type_name -> cairn.repl.v1.PeerChange
-	1,  // 11: cairn.repl.v1.PeerChange.type:type_name -> cairn.repl.v1.PeerChangeType
-	18, // 12: cairn.repl.v1.PeerChange.peer:type_name -> cairn.kv.v1.Peer
-	16, // 13: cairn.repl.v1.PrepareMerge.target:type_name -> cairn.kv.v1.Region
-	16, // 14: cairn.repl.v1.CommitMerge.source:type_name -> cairn.kv.v1.Region
-	10, // 15: cairn.repl.v1.CommitMerge.entries:type_name -> cairn.repl.v1.LogEntry
-	3,  // 16: cairn.repl.v1.SnapshotMeta.state:type_name -> cairn.repl.v1.RegionState
-	15, // 17: cairn.repl.v1.Split.parts:type_name -> cairn.repl.v1.SplitPart
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	13, // 10: cairn.repl.v1.AdminCommand.destroy_range:type_name -> cairn.repl.v1.DestroyRange
+	7,  // 11: cairn.repl.v1.ChangePeers.changes:type_name -> cairn.repl.v1.PeerChange
+	1,  // 12: cairn.repl.v1.PeerChange.type:type_name -> cairn.repl.v1.PeerChangeType
+	19, // 13: cairn.repl.v1.PeerChange.peer:type_name -> cairn.kv.v1.Peer
+	17, // 14: cairn.repl.v1.PrepareMerge.target:type_name -> cairn.kv.v1.Region
+	17, // 15: cairn.repl.v1.CommitMerge.source:type_name -> cairn.kv.v1.Region
+	10, // 16: cairn.repl.v1.CommitMerge.entries:type_name -> cairn.repl.v1.LogEntry
+	3,  // 17: cairn.repl.v1.SnapshotMeta.state:type_name -> cairn.repl.v1.RegionState
+	16, // 18: cairn.repl.v1.Split.parts:type_name -> cairn.repl.v1.SplitPart
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_replpb_repl_proto_init() }
@@ -1173,6 +1237,7 @@ func file_replpb_repl_proto_init() {
 		(*AdminCommand_CommitMerge)(nil),
 		(*AdminCommand_RollbackMerge)(nil),
 		(*AdminCommand_ComputeHash)(nil),
+		(*AdminCommand_DestroyRange)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1180,7 +1245,7 @@ func file_replpb_repl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replpb_repl_proto_rawDesc), len(file_replpb_repl_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

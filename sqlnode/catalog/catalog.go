@@ -9,7 +9,7 @@
 //  2. every node publishes, under a lease, the version it has loaded and the oldest version still pinned;
 //  3. a schema change publishes a version with Apply and waits with WaitLoaded (everybody sees it) or WaitDrained
 //     (nobody uses an older one);
-//  4. a node whose lease has run out must not commit: Valid says so.
+//  4. a node whose lease has run out must not commit, nor show what it reads: Valid says so.
 //
 // Database and table names are case-sensitive, column and index names are not.
 package catalog

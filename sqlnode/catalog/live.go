@@ -24,7 +24,7 @@ const (
 )
 
 // ErrLeaseLost: this node could not renew its lease in time; the others may have gone on without it, so it must not
-// commit writes until the lease is renewed.
+// commit writes, nor show what it reads, until the lease is renewed.
 var ErrLeaseLost = errors.New("catalog: schema lease lost")
 
 // Options of Open. The zero value of a duration means its default.
@@ -194,7 +194,8 @@ func (c *Catalog) wake() {
 	}
 }
 
-// Valid returns ErrLeaseLost when this node must not commit. Cheap; ask right before a commit.
+// Valid returns ErrLeaseLost when this node must not commit, nor believe what it has read of tables: the others do not
+// wait for its transactions before they remove data. Cheap; ask right before a commit, and after a read.
 func (c *Catalog) Valid() error {
 	if int64(time.Since(c.base)) < c.validUntil.Load() {
 		return nil

@@ -10,7 +10,7 @@
 //	ADD/DROP COLUMN   frozen (writes refused with 1412) → changed
 //
 // While such a change runs the table carries the name of the node that runs it; when that node dies another one takes
-// the change back. Data of dropped things is deleted in the background, in small transactions.
+// the change back. Data of dropped things is removed in the background, once no transaction uses a schema that has it.
 //
 // The caller must not hold a schema pin (catalog.Pin) while it executes a statement here.
 package ddl
@@ -30,6 +30,7 @@ import (
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/table"
+	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // DefaultDrainTimeout is how long a change waits for old transactions.
@@ -43,6 +44,8 @@ type Options struct {
 	// Split asks for region borders at these keys, so that every table has its own region; nil for none. Its failure is
 	// logged only.
 	Split func(ctx context.Context, keys [][]byte) error
+	// Destroy removes all data of ranges that nobody uses any more; nil leaves it.
+	Destroy func(ctx context.Context, ranges []txn.KeyRange) error
 	// DrainTimeout is how long a change waits for transactions on an older schema before it is taken back with error
 	// 1205; 0 means DefaultDrainTimeout.
 	DrainTimeout time.Duration
@@ -94,7 +97,7 @@ type Executor struct {
 	clean  chan struct{}
 }
 
-// New starts the background deletion. Close stops it.
+// New starts the background removal of data. Close stops it.
 func New(o Options) *Executor {
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = DefaultDrainTimeout

@@ -39,12 +39,20 @@ func newNode(t *testing.T, kv catalog.KV, timeout time.Duration) *node {
 	require.NoError(t, err)
 	n := &node{t: t, kv: kv, cat: cat, counters: table.NewCounters(kv)}
 	n.exec = ddl.New(ddl.Options{Catalog: cat, KV: kv, Counters: n.counters, DrainTimeout: timeout, CleanInterval: 10 * time.Millisecond,
-		Split: func(context.Context, [][]byte) error { n.splits++; return nil }})
+		Destroy: destroyer(kv),
+		Split:   func(context.Context, [][]byte) error { n.splits++; return nil }})
 	t.Cleanup(func() {
 		require.NoError(t, n.exec.Close())
 		require.NoError(t, cat.Close())
 	})
 	return n
+}
+
+// destroyer is DestroyRanges of a store that has it.
+func destroyer(kv catalog.KV) func(context.Context, []txn.KeyRange) error {
+	return kv.(interface {
+		DestroyRanges(ctx context.Context, ranges []txn.KeyRange) error
+	}).DestroyRanges
 }
 
 func (n *node) run(sql string) error {

@@ -2,17 +2,13 @@ package ddl
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
-// deleteBatch is how many keys one transaction of the background deletion removes.
-const deleteBatch = 1024
-
-// janitor deletes data of dropped things and takes back changes of dead nodes, until ctx ends.
+// janitor removes data of dropped things and takes back changes of dead nodes, until ctx ends.
 func (e *Executor) janitor(ctx context.Context) {
 	tick := time.NewTicker(e.opts.CleanInterval)
 	defer tick.Stop()
@@ -21,7 +17,7 @@ func (e *Executor) janitor(ctx context.Context) {
 			e.opts.Logger.Warn("cannot take back schema changes of dead nodes", "error", err)
 		}
 		if err := e.collect(ctx); err != nil && ctx.Err() == nil {
-			e.opts.Logger.Warn("cannot delete data of dropped tables", "error", err)
+			e.opts.Logger.Warn("cannot remove data of dropped tables", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -32,7 +28,7 @@ func (e *Executor) janitor(ctx context.Context) {
 	}
 }
 
-// wakeCleaner starts the deletion soon.
+// wakeCleaner starts the removal soon.
 func (e *Executor) wakeCleaner() {
 	select {
 	case e.clean <- struct{}{}:
@@ -40,59 +36,40 @@ func (e *Executor) wakeCleaner() {
 	}
 }
 
-// collect deletes every recorded range that no transaction can refer to any more.
+// collect removes the data of every recorded range that no transaction can refer to any more. Several nodes may do so
+// at the same time: a range that is recorded is never used again.
 func (e *Executor) collect(ctx context.Context) error {
-	ranges, err := e.cat.Garbage(ctx)
+	if e.opts.Destroy == nil {
+		return nil
+	}
+	recorded, err := e.cat.Garbage(ctx)
 	if err != nil {
 		return err
 	}
-	for _, g := range ranges {
+	var ids []int64
+	var ranges []txn.KeyRange
+	for _, g := range recorded {
 		drained, err := e.cat.Drained(ctx, g.AfterDrain)
 		if err != nil {
 			return err
 		}
-		if !drained {
-			continue
+		if drained {
+			ids, ranges = append(ids, g.ID), append(ranges, txn.KeyRange{Start: g.Start, End: g.End})
 		}
-		if err := e.deleteRange(ctx, g.Start, g.End); err != nil {
-			return err
-		}
-		if err := e.cat.ForgetGarbage(ctx, g.ID); err != nil {
+	}
+	if len(ranges) == 0 {
+		return nil
+	}
+	if err := e.opts.Destroy(ctx, ranges); err != nil {
+		return err
+	}
+	e.opts.Logger.Info("data of dropped tables and indexes is removed", "ranges", len(ranges))
+	for _, id := range ids {
+		if err := e.cat.ForgetGarbage(ctx, id); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// deleteRange removes the keys [start, end) in small transactions.
-func (e *Executor) deleteRange(ctx context.Context, start, end []byte) error {
-	for {
-		var last []byte
-		err := e.opts.KV.Update(ctx, func(tx catalog.Tx) error {
-			var found [][]byte
-			err := tx.Scan(ctx, start, end, txn.ScanOptions{Limit: deleteBatch, KeyOnly: true}, func(k, _ []byte) error {
-				found = append(found, slices.Clone(k))
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-			last = nil
-			if len(found) == deleteBatch {
-				last = found[len(found)-1]
-			}
-			for _, k := range found {
-				if err := tx.Delete(k); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil || last == nil {
-			return err
-		}
-		start = append(last, 0)
-	}
 }
 
 // adopt takes back changes whose node is gone: it thaws tables and removes indexes that never became public.

@@ -374,6 +374,12 @@ func (s *Session) pull(ctx context.Context, c *exec.Context, st *plan.Statement,
 		if s.env.Err != nil {
 			return n, s.env.Err
 		}
+		if st.UsesTables {
+			// A node whose lease has run out is not waited for any more: what it reads of a dropped table may be gone.
+			if err := s.engine.Catalog.Valid(); err != nil {
+				return n, err
+			}
+		}
 		got := uint64(b.NumRows())
 		if got == 0 || n >= limit {
 			return n, nil

@@ -53,7 +53,7 @@ func newEngine(t *testing.T) *session.Engine {
 	t.Cleanup(accounts.Close)
 	counters := table.NewCounters(meta)
 	t.Cleanup(func() { _ = counters.Close(ctx) })
-	changes := ddl.New(ddl.Options{Catalog: cat, KV: meta, Counters: counters, Split: kv.SplitAt})
+	changes := ddl.New(ddl.Options{Catalog: cat, KV: meta, Counters: counters, Split: kv.SplitAt, Destroy: store.DestroyRanges})
 	t.Cleanup(func() { _ = changes.Close() })
 	globals, err := sysvar.NewGlobals(ctx, nil, nil)
 	require.NoError(t, err)

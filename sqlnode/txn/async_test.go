@@ -211,6 +211,10 @@ func (c chainKV) Group(ctx context.Context, keys [][]byte) ([]kvclient.Group, er
 	return c.then.Group(ctx, keys)
 }
 
+func (c chainKV) DestroyRange(ctx context.Context, start, end []byte) error {
+	return c.then.DestroyRange(ctx, start, end)
+}
+
 func (c chainKV) Send(ctx context.Context, r kvclient.Region, req *kvpb.Request) (*kvpb.Response, error) {
 	if c.first.cut(req) != nil {
 		return c.first.Send(ctx, r, req)

@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -96,6 +97,25 @@ func (f *fakeKV) Get(ctx context.Context, req *kvpb.GetRequest) (*kvpb.GetRespon
 	}
 }
 
+func (f *fakeKV) DestroyRange(ctx context.Context, start, end []byte) error {
+	for bytes.Compare(start, end) < 0 {
+		region := f.st.Locate(start)
+		_, err := f.Send(ctx, route(region), &kvpb.Request{Cmd: &kvpb.Request_DestroyRange{
+			DestroyRange: &kvpb.DestroyRangeRequest{StartKey: start, EndKey: end},
+		}})
+		if err == kvclient.ErrRegionChanged {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if start = region.GetEndKey(); len(start) == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
 // deciding tells whether req could commit a transaction.
 func deciding(req *kvpb.Request) bool {
 	return req.GetCommit() != nil || req.GetPrewrite().GetTryOnePc() || req.GetPrewrite().GetUseAsyncCommit()
@@ -174,6 +194,10 @@ func address(r kvclient.Region, req *kvpb.Request) {
 		fill(&c.ResolveLock.Context)
 	case *kvpb.Request_TxnHeartBeat:
 		fill(&c.TxnHeartBeat.Context)
+	case *kvpb.Request_ScanLock:
+		fill(&c.ScanLock.Context)
+	case *kvpb.Request_DestroyRange:
+		fill(&c.DestroyRange.Context)
 	}
 }
 
@@ -199,6 +223,10 @@ func regionError(resp *kvpb.Response) *kvpb.RegionError {
 		return c.ResolveLock.GetRegionError()
 	case *kvpb.Response_TxnHeartBeat:
 		return c.TxnHeartBeat.GetRegionError()
+	case *kvpb.Response_ScanLock:
+		return c.ScanLock.GetRegionError()
+	case *kvpb.Response_DestroyRange:
+		return c.DestroyRange.GetRegionError()
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type kv interface {
 	LocateBefore(ctx context.Context, key []byte) (kvclient.Region, error)
 	Group(ctx context.Context, keys [][]byte) ([]kvclient.Group, error)
 	Send(ctx context.Context, r kvclient.Region, req *kvpb.Request) (*kvpb.Response, error)
+	DestroyRange(ctx context.Context, start, end []byte) error
 }
 
 // oracle gives timestamps; pdclient.Client is one.

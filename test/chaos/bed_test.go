@@ -33,7 +33,6 @@ type bed struct {
 	t    *testing.T
 	c    *server.Cluster
 	net  *netns.Network // nil without namespaces
-	pd   string         // where to ask when there is no c
 	load *workload.Load
 	rng  *rand.Rand
 }
@@ -142,11 +141,7 @@ func (b *bed) sleep(least, most time.Duration) {
 
 // ctl runs cairn ctl and decodes what it prints.
 func (b *bed) ctl(ctx context.Context, into any, args ...string) error {
-	pd := b.pd
-	if b.c != nil {
-		pd = b.c.PDAddrs()
-	}
-	args = append([]string{"ctl", "--pd", pd, "--json"}, args...)
+	args = append([]string{"ctl", "--pd", b.c.PDAddrs(), "--json"}, args...)
 	cmd := exec.CommandContext(ctx, server.Binary(b.t), args...)
 	var out, failure bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &failure

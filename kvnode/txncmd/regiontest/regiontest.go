@@ -202,6 +202,30 @@ func (h *handle) Propose(_ context.Context, b *engine.Batch) *kvpb.RegionError {
 	return lost
 }
 
+// DestroyRange does what a replica does, and loses its answer as OnPropose says.
+func (h *handle) DestroyRange(ctx context.Context, start, end []byte) *kvpb.RegionError {
+	h.s.mu.RLock()
+	defer h.s.mu.RUnlock()
+	if rerr := h.checkLocked(); rerr != nil {
+		return rerr
+	}
+	var lost *kvpb.RegionError
+	if h.s.OnPropose != nil {
+		rerr, apply := h.s.OnPropose(h.r.meta)
+		if rerr != nil && !apply {
+			return rerr
+		}
+		lost = rerr
+	}
+	h.r.apply.Lock()
+	defer h.r.apply.Unlock()
+	if err := h.s.DB.ClearRange(context.WithoutCancel(ctx), start, end); err != nil {
+		panic(fmt.Sprintf("regiontest: destroy: %v", err))
+	}
+	h.r.locks.RemoveRange(start, end)
+	return lost
+}
+
 func (h *handle) apply(b *engine.Batch) error {
 	err := b.Ops(func(op engine.Op) error {
 		if op.CF == engine.CFLock && op.Kind == engine.KindSet {

@@ -75,6 +75,26 @@ func (s *KV) View(_ context.Context, fn func(catalog.Tx) error) error { return f
 // Latest implements catalog.KV.
 func (s *KV) Latest(ctx context.Context, key []byte) ([]byte, error) { return s.begin().Get(ctx, key) }
 
+// DestroyRanges removes all data of the ranges, in all versions.
+func (s *KV) DestroyRanges(_ context.Context, ranges []txn.KeyRange) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range ranges {
+		var gone []string
+		s.data.Ascend(string(r.Start), func(k string, _ version) bool {
+			if k >= string(r.End) {
+				return false
+			}
+			gone = append(gone, k)
+			return true
+		})
+		for _, k := range gone {
+			s.data.Delete(k)
+		}
+	}
+	return nil
+}
+
 func (s *KV) commit(t *tx) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
