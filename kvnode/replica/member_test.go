@@ -208,6 +208,32 @@ func TestAnIdleGroupRestsAndWakes(t *testing.T) {
 	require.LessOrEqual(t, c.now()-begun, 20*testTick)
 }
 
+// A heartbeat is answered after the next one, by which the group came to rest. That
+// must not wake the leader, or groups whose heartbeats coincide with the end of their idle time never rest.
+func TestALateAnswerDoesNotWakeALeader(t *testing.T) {
+	c := newCluster(t, 3)
+	c.quietTicks = 5
+	for i := range c.stores { // with the option
+		c.crash(i)
+	}
+	c.pass(10 * testTick)
+	v := c.elect(0)
+	c.pumpTicks("the leader rests", func() bool { return c.replica(0).quiet })
+	answer := func(context string) bool {
+		c.replica(0).Step(rafttransport.Message{
+			Kind: rafttransport.KindRaft, RegionID: 1, From: c.region.Peers[1], To: c.region.Peers[0], Epoch: c.region.Epoch,
+			Raft: &raftpb.Message{
+				Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(12)), To: new(uint64(11)), Term: new(v.Term()), Context: []byte(context),
+			},
+		})
+		c.settle()
+		return !c.replica(0).quiet
+	}
+	require.False(t, answer(""))
+	require.True(t, answer(quietContext), "a peer that lacks something answers the last heartbeat")
+	c.pumpTicks("the leader rests again", func() bool { return c.replica(0).quiet })
+}
+
 // The last heartbeat before a rest says what is committed; a peer that was down lacks it.
 func TestARestingLeaderDoesNotTellALaggardWhatItLacks(t *testing.T) {
 	c := newCluster(t, 3)

@@ -222,9 +222,11 @@ func (r *Replica) stepMessage(env rafttransport.Message) {
 		if r.followQuiet(m) {
 			return
 		}
-		m.Context = nil
 	}
 	r.wakeFor(m)
+	if m.GetType() == raftpb.MsgHeartbeatResp && string(m.GetContext()) == quietContext {
+		m.Context = nil // Raft's own are numbers
+	}
 	r.step(m)
 	if m.GetFrom() == r.lead {
 		r.silentTicks = 0
@@ -236,11 +238,19 @@ func (r *Replica) stepMessage(env rafttransport.Message) {
 
 // wakeFor wakes the replica for a message, unless that is part of the group's coming to rest.
 func (r *Replica) wakeFor(m *raftpb.Message) {
-	if m.GetType() != raftpb.MsgHeartbeat && m.GetType() != raftpb.MsgHeartbeatResp {
-		r.wake()
-	} else if r.quiet {
-		r.wake()
+	switch m.GetType() {
+	case raftpb.MsgHeartbeat:
+		if !r.quiet {
+			return
+		}
+	case raftpb.MsgHeartbeatResp:
+		// Answers to the heartbeats before the last one may come late; that one is
+		// answered by who is not up to date.
+		if !r.quiet || m.GetTerm() == r.term && string(m.GetContext()) != quietContext {
+			return
+		}
 	}
+	r.wake()
 }
 
 // forgottenPromise says whether m asks for a vote that this replica may have
