@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -23,7 +24,7 @@ import (
 type bedOptions struct {
 	pd, kv, sql int
 	network     bool // every node in a namespace of its own
-	dir         func(node string) string
+	smallDisk   string // the node that gets a small disk; "" = none
 	args        map[string][]string
 	load        workload.Options
 }
@@ -33,6 +34,8 @@ type bed struct {
 	t    *testing.T
 	c    *server.Cluster
 	net  *netns.Network // nil without namespaces
+	pds  []string       // with namespaces, the placement driver's addresses
+	disk *smallDisk     // nil without one
 	load *workload.Load
 	rng  *rand.Rand
 }
@@ -63,10 +66,15 @@ func newBed(t *testing.T, rng *rand.Rand, o bedOptions) *bed {
 	}
 	if o.network {
 		b.openNetwork()
+		co.User = remoteUser
+		o.load.User = remoteUser
+	}
+	if o.smallDisk != "" {
+		b.openSmallDisk(o.smallDisk)
 	}
 	co.Place = func(name string) (p server.Place, err error) {
-		if o.dir != nil {
-			p.Dir = o.dir(name)
+		if b.disk != nil && b.disk.node == name {
+			p.Dir = filepath.Join(b.disk.dir, "data")
 		}
 		if b.net != nil {
 			h, err := b.net.Add(name)
@@ -74,6 +82,12 @@ func newBed(t *testing.T, rng *rand.Rand, o bedOptions) *bed {
 				return p, err
 			}
 			p.Host, p.Through = h.IP, h.Through
+			if strings.HasPrefix(name, "pd-") {
+				b.pds = append(b.pds, server.PlacedAddr(h.IP))
+			}
+			if name == "sql-1" {
+				return p, b.admitUser()
+			}
 		}
 		return p, nil
 	}
@@ -94,14 +108,44 @@ func (b *bed) openNetwork() {
 	b.t.Cleanup(n.Close)
 }
 
+// remoteUser is who connects from outside loopback.
+const remoteUser = "chaos:cairn"
+
+// admitUser makes remoteUser. A new cluster lets only root in, and only from
+// loopback: a SQL node on this side of the bridge is asked for it. The nodes of the
+// other roles run.
+func (b *bed) admitUser() error {
+	ctx, cancel := b.within(serveWithin)
+	defer cancel()
+	s, err := server.Launch(ctx, server.Options{Binary: server.Binary(b.t), Verb: "sql", Args: []string{"--pd", strings.Join(b.pds, ",")}})
+	if err != nil {
+		return err
+	}
+	defer s.Kill()
+	db, err := sql.Open("mysql", s.DSN(""))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	for _, text := range []string{"CREATE USER chaos@'10.%' IDENTIFIED BY 'cairn'", "GRANT ALL ON *.* TO chaos@'10.%'"} {
+		if _, err := db.ExecContext(ctx, text); err != nil {
+			return fmt.Errorf("%s: %w", text, err)
+		}
+	}
+	return nil
+}
+
 func (b *bed) startLoad(o workload.Options) {
 	b.t.Helper()
 	for _, n := range b.c.Nodes("sql") {
 		o.Addrs = append(o.Addrs, n.Addr)
 	}
-	o.Seed, o.Pause = *seed, *pause
+	o.Seed = *seed
+	if *pause != 0 {
+		o.Pause = *pause
+	}
 	for _, n := range []*int{&o.Ledgers, &o.Registers, &o.Tellers} {
-		if *n == 0 {
+		if *clients != 0 {
 			*n = *clients
 		}
 	}

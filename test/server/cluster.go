@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type ClusterOptions struct {
 	PD, KV, SQL int
 	// Args are further flags, by role.
 	Args map[string][]string
+	// User asks the first query of SQL nodes; see Options.
+	User string
 	// Place says where a node runs. Nil = everywhere the zero Place.
 	Place func(name string) (Place, error)
 	// LogLevel makes every node log to NAME.log in Dir; "" = to its output, warnings only.
@@ -143,6 +146,9 @@ func (c *Cluster) newNode(role string) (*Node, error) {
 	return n, nil
 }
 
+// PlacedAddr is the address of a node that has a host of its own.
+func PlacedAddr(host string) string { return net.JoinHostPort(host, strconv.Itoa(placedPort)) }
+
 // place finds the node's directory and addresses.
 func (n *Node) place() error {
 	var where Place
@@ -157,7 +163,7 @@ func (n *Node) place() error {
 		n.Dir = filepath.Join(n.cluster.opts.Dir, n.Name)
 	}
 	if where.Host != "" {
-		n.Addr = net.JoinHostPort(where.Host, strconv.Itoa(placedPort))
+		n.Addr = PlacedAddr(where.Host)
 		n.Status = net.JoinHostPort(where.Host, strconv.Itoa(placedStatus))
 		return nil
 	}
@@ -238,7 +244,7 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	s, err := Launch(ctx, Options{
 		Binary: n.cluster.opts.Binary, Verb: n.Role, Dir: n.Dir, Listen: n.Addr, Status: n.Status, Args: n.arguments(), Timeout: n.cluster.opts.Timeout,
-		Through: n.through,
+		Through: n.through, User: n.cluster.opts.User,
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.Name, err)
@@ -350,8 +356,10 @@ func (n *Node) Output() string {
 	return n.server.Output()
 }
 
-// DSN is the data source name of root for go-sql-driver/mysql; see Server.DSN.
-func (n *Node) DSN(rest string) string { return "root@tcp(" + n.Addr + ")/" + rest }
+// DSN is the data source name of the user for go-sql-driver/mysql; see Server.DSN.
+func (n *Node) DSN(rest string) string {
+	return cmp.Or(n.cluster.opts.User, "root") + "@tcp(" + n.Addr + ")/" + rest
+}
 
 // Metric reads one value without labels, such as cairn_store_leaders.
 func (n *Node) Metric(ctx context.Context, name string) (float64, error) {

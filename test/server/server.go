@@ -5,6 +5,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -34,6 +35,8 @@ type Options struct {
 	Args   []string // further flags
 	// Through is a command that starts the process; see Place.
 	Through []string
+	// User asks the first query, as name:password; "" = root, who has none.
+	User string
 	// Timeout bounds the start; 0 = 30 s.
 	Timeout time.Duration
 }
@@ -47,6 +50,7 @@ type Server struct {
 	// to the first answered query.
 	Started time.Duration
 
+	user   string
 	cmd    *exec.Cmd
 	exited chan struct{}
 	output output
@@ -66,7 +70,7 @@ func Launch(ctx context.Context, o Options) (*Server, error) {
 		o.Timeout = 30 * time.Second
 	}
 	cmd := command(ctx, o)
-	s := &Server{Status: o.Status, cmd: cmd, exited: make(chan struct{})}
+	s := &Server{Status: o.Status, user: cmp.Or(o.User, "root"), cmd: cmd, exited: make(chan struct{})}
 	s.output.changed = make(chan struct{}, 1)
 	cmd.Stdout, cmd.Stderr = &s.output, &s.output
 	begin := time.Now()
@@ -202,9 +206,9 @@ func (s *Server) firstQuery(ctx context.Context) error {
 	return nil
 }
 
-// DSN is the data source name of root for go-sql-driver/mysql. rest is what
+// DSN is the data source name of the user for go-sql-driver/mysql. rest is what
 // follows the slash: a database and parameters, such as "db?parseTime=true".
-func (s *Server) DSN(rest string) string { return "root@tcp(" + s.Addr + ")/" + rest }
+func (s *Server) DSN(rest string) string { return s.user + "@tcp(" + s.Addr + ")/" + rest }
 
 // Exited is closed when the process has ended.
 func (s *Server) Exited() <-chan struct{} { return s.exited }

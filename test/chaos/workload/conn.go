@@ -1,12 +1,14 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,15 +51,17 @@ func outcomeOf(err error) outcome {
 
 // conn is a connection to one of several servers, made when it is wanted.
 type conn struct {
+	user  string
 	addrs []string
 	at    int // of addrs
 	db    *sql.DB
 	c     *sql.Conn
 }
 
-func openDB(addr string) *sql.DB {
+func openDB(user, addr string) *sql.DB {
 	config := mysql.NewConfig()
-	config.User, config.Net, config.Addr = "root", "tcp", addr
+	config.User, config.Passwd, _ = strings.Cut(cmp.Or(user, "root"), ":")
+	config.Net, config.Addr = "tcp", addr
 	config.Timeout, config.Logger, config.InterpolateParams = dialTimeout, &mysql.NopLogger{}, true
 	connector, err := mysql.NewConnector(config)
 	if err != nil {
@@ -71,7 +75,7 @@ func (c *conn) get(ctx context.Context) (*sql.Conn, error) {
 	if c.c != nil {
 		return c.c, nil
 	}
-	db := openDB(c.addrs[c.at])
+	db := openDB(c.user, c.addrs[c.at])
 	s, err := db.Conn(ctx)
 	if err != nil {
 		_ = db.Close()

@@ -30,6 +30,8 @@ type Options struct {
 	// Addrs are the SQL nodes, host:port. Clients begin spread over them, and turn to
 	// the next when one cannot be reached. Required.
 	Addrs []string
+	// User connects, as name:password; "" = root, who has none.
+	User string
 	// Seed of what the clients choose.
 	Seed uint64
 	// How many clients of each kind; 0 = 4, negative = none.
@@ -82,7 +84,7 @@ func Start(ctx context.Context, o Options) (*Load, error) {
 		o.Timeout = time.Minute
 	}
 	l := &Load{o: o, began: time.Now()}
-	l.control = openDB(o.Addrs[0])
+	l.control = openDB(o.User, o.Addrs[0])
 	if err := l.create(ctx); err != nil {
 		_ = l.control.Close()
 		return nil, err
@@ -95,7 +97,7 @@ func Start(ctx context.Context, o Options) (*Load, error) {
 			id := len(l.clients)
 			l.clients = append(l.clients, &client{
 				load: l, id: id, rng: rand.New(rand.NewPCG(o.Seed, uint64(id))), once: kind.once,
-				conn: conn{addrs: o.Addrs, at: id % len(o.Addrs)},
+				conn: conn{user: o.User, addrs: o.Addrs, at: id % len(o.Addrs)},
 			})
 		}
 	}
