@@ -170,6 +170,8 @@ func noLead(now time.Time, s *storeView, evicted string) string {
 		return fmt.Sprintf("it has been silent for %v", round(s.Silent(now)))
 	case s.Stats.GetEvictLeaders():
 		return "it gives its leaders away: " + s.Stats.EvictReason
+	case s.Stats.GetDiskFull():
+		return "its disk is nearly full, it refuses writes"
 	}
 	return evicted
 }

@@ -3,6 +3,7 @@ package schedule
 import (
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -279,6 +280,25 @@ func TestRulesSayWhoLeads(t *testing.T) {
 	})
 	s.run(10 * time.Second)
 	s.quiet(time.Minute)
+}
+
+// Where a leader refuses writes for want of room, another replica may take them.
+func TestLeadersLeaveAStoreWhoseDiskIsFull(t *testing.T) {
+	s := newSim(t, 3, 90, 10*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})
+	s.placeAll(rotated(3))
+	s.run(10 * time.Second)
+	s.stores[2].stats.DiskFull = true
+	s.until(3*time.Second, "without leaders", func() bool { l, _ := s.counts(); return l[2] == 0 })
+	require.Contains(t, strings.Join(must(s.co.DescribeStores(s.now, []uint64{2}))[0].Remarks, "; "), "its disk is nearly full")
+	for id := range s.stores {
+		s.stores[id].stats.DiskFull = true
+	}
+	s.run(10 * time.Second)
+	s.quiet(time.Minute) // there is no better place
+	for id := range s.stores {
+		s.stores[id].stats.DiskFull = false
+	}
+	s.until(time.Minute, "even", s.spread(0.1))
 }
 
 func TestLeadersLeaveAStoreThatGivesThemAway(t *testing.T) {
