@@ -23,7 +23,7 @@ import (
 // bedOptions of newBed. The zero value is the cluster of `cairn playground`.
 type bedOptions struct {
 	pd, kv, sql int
-	network     bool // every node in a namespace of its own
+	network     bool   // every node in a namespace of its own
 	smallDisk   string // the node that gets a small disk; "" = none
 	args        map[string][]string
 	load        workload.Options
