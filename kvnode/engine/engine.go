@@ -59,9 +59,6 @@ type Options struct {
 	OnFatal func(msg string)
 	// OnStall is told when writes begin and cease to be stalled. Nil means nobody is.
 	OnStall func(begin bool)
-	// UnsafeNoSync turns every fsync into nothing: acknowledged writes are lost in a
-	// power failure. For tests that must notice. A warning is logged on opening.
-	UnsafeNoSync bool
 
 	testPebble func(o *pebble.Options) // changes the options, for benchmarks
 }
@@ -93,10 +90,6 @@ func Open(o Options) (*DB, error) {
 		o.FS = vfs.Default
 	}
 	logger := NewPebbleLogger(o.Logger, "state", o.OnFatal)
-	if o.UnsafeNoSync {
-		o.FS = UnsafeNoSyncFS(o.FS)
-		logger.WarnUnsafeNoSync()
-	}
 	po := pebbleOptions(o, logger)
 	if o.testPebble != nil {
 		o.testPebble(po)

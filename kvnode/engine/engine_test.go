@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -237,23 +236,6 @@ func TestSyncedCommitsSurviveACrash(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, found, "%s is lost", k)
 	}
-	require.NoError(t, db.Close())
-}
-
-func TestWithoutSyncACrashLosesWritesLoudly(t *testing.T) {
-	var log bytes.Buffer
-	fs := vfs.NewCrashableMem()
-	db, err := Open(Options{Dir: "db", FS: fs, UnsafeNoSync: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	require.NoError(t, err)
-	require.Contains(t, log.String(), "UNSAFE: fsync is off")
-	commit(t, db, true, func(b *Batch) { b.Set(CFLocal, []byte("k"), nil) })
-	after := fs.CrashClone(vfs.CrashCloneCfg{})
-	require.NoError(t, db.Close())
-	db, err = Open(Options{Dir: "db", FS: after})
-	require.NoError(t, err)
-	_, found, err := db.Get(CFLocal, []byte("k"))
-	require.NoError(t, err)
-	require.False(t, found, "nothing was synced")
 	require.NoError(t, db.Close())
 }
 

@@ -47,11 +47,6 @@ func (p *PebbleLogger) Fatalf(format string, args ...any) {
 	p.onFatal(msg)
 }
 
-// WarnUnsafeNoSync says that a database is opened with UnsafeNoSync.
-func (p *PebbleLogger) WarnUnsafeNoSync() {
-	p.l.Warn("UNSAFE: fsync is off; what is acknowledged is lost in a power failure")
-}
-
 // EventListener returns the Pebble callbacks that report to the same logger.
 // onStall, when not nil, is told of write stalls.
 func (p *PebbleLogger) EventListener(onStall func(begin bool)) *pebble.EventListener {

@@ -5,7 +5,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 )
 
@@ -19,22 +18,4 @@ func TestQueueLatencyIsTheAgeOfTheOldestWaitingWrite(t *testing.T) {
 		d.submit(task{})
 		require.Equal(t, time.Second, d.QueueLatency())
 	})
-}
-
-func TestWithoutSyncACrashLosesAcknowledgedAppends(t *testing.T) {
-	fs := vfs.NewCrashableMem()
-	d, err := Open(Options{Dir: "raft", FS: fs, UnsafeNoSync: true})
-	require.NoError(t, err)
-	o := newOwner()
-	s := load(t, d, 1, InitialIndex, o)
-	s.Submit(appendMsg(&hardState{term: 6}, entry(InitialIndex+1, 6, "a")))
-	<-o.durable
-	after := fs.CrashClone(vfs.CrashCloneCfg{})
-	require.NoError(t, d.Close())
-	d, err = Open(Options{Dir: "raft", FS: after})
-	require.NoError(t, err)
-	last, err := load(t, d, 1, InitialIndex, newOwner()).LastIndex()
-	require.NoError(t, err)
-	require.Equal(t, uint64(InitialIndex), last, "nothing was synced")
-	require.NoError(t, d.Close())
 }

@@ -62,9 +62,6 @@ type Options struct {
 	OnFatal func(msg string)
 	// OnStall is told when writes begin and cease to be stalled. Nil means nobody is.
 	OnStall func(begin bool)
-	// UnsafeNoSync turns every fsync into nothing: acknowledged writes are lost in a
-	// power failure. For tests that must notice. A warning is logged on opening.
-	UnsafeNoSync bool
 }
 
 // Owner drives the Raft group of a region.
@@ -104,10 +101,6 @@ func Open(o Options) (*DB, error) {
 	logger := engine.NewPebbleLogger(o.Logger, "raft log", o.OnFatal)
 	if o.FS == nil {
 		o.FS = vfs.Default
-	}
-	if o.UnsafeNoSync {
-		o.FS = engine.UnsafeNoSyncFS(o.FS)
-		logger.WarnUnsafeNoSync()
 	}
 	po := pebbleOptions(o, logger)
 	p, err := pebble.Open(o.Dir, po)

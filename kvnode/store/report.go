@@ -131,7 +131,11 @@ func (p *reporter) reportStore() {
 	defer cancel()
 	resp, err := p.pd.StoreHeartbeat(ctx, stats)
 	p.sent("store", err)
-	if err == nil && resp.GetReportRegions() {
+	if err != nil {
+		return
+	}
+	p.s.adoptSizes(resp.GetRegionSplitBytes(), resp.GetRegionMaxBytes())
+	if resp.GetReportRegions() {
 		for _, r := range p.s.replicas() {
 			p.reportRegion(now, r, 0)
 		}

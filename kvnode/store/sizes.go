@@ -8,6 +8,19 @@ import (
 	"github.com/cairndb/cairn/proto/kvpb"
 )
 
+// regionSizes say when a region is split, at maxBytes, and into how large pieces.
+type regionSizes struct{ splitBytes, maxBytes uint64 }
+
+// adoptSizes takes the sizes that PD wants, unless this store was told its own.
+func (s *Store) adoptSizes(splitBytes, maxBytes uint64) {
+	if s.o.RegionMaxBytes > 0 {
+		splitBytes, maxBytes = s.o.RegionSplitBytes, s.o.RegionMaxBytes
+	}
+	if splitBytes > 0 && splitBytes <= maxBytes {
+		s.sizes.Store(&regionSizes{splitBytes, maxBytes})
+	}
+}
+
 // watchSizes cuts regions that have grown too large. A region is looked at when it
 // has taken in a sixteenth of the size of a piece since the last time.
 func (s *Store) watchSizes() {
@@ -28,7 +41,7 @@ func (s *Store) watchSizes() {
 			v := r.View()
 			written := r.WrittenBytes()
 			at, known := seen[r]
-			if !v.Leading() || known && written-at < s.o.RegionSplitBytes/16 {
+			if !v.Leading() || known && written-at < s.sizes.Load().splitBytes/16 {
 				continue
 			}
 			seen[r] = written
@@ -41,12 +54,13 @@ func (s *Store) watchSizes() {
 func (s *Store) checkSize(v *replica.View) {
 	meta := v.Meta()
 	size, err := s.engine.ApproximateBytes(meta.GetStartKey(), meta.GetEndKey())
-	if err != nil || size < s.o.RegionMaxBytes {
+	sizes := s.sizes.Load()
+	if err != nil || size < sizes.maxBytes {
 		return
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, stepTimeout)
 	defer cancel()
-	keys, err := s.engine.SplitKeys(ctx, meta.GetStartKey(), meta.GetEndKey(), s.o.RegionSplitBytes)
+	keys, err := s.engine.SplitKeys(ctx, meta.GetStartKey(), meta.GetEndKey(), sizes.splitBytes)
 	if err != nil {
 		s.log.Warn("find where to split a region", "region", meta.GetId(), "err", err)
 		return

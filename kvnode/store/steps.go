@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -270,7 +271,7 @@ func (s *Store) EvictLeaders(ctx context.Context) int {
 		slots := make(chan struct{}, evictAtOnce)
 		for _, r := range s.replicas() {
 			v := r.View()
-			if !v.Leading() || len(v.Meta().GetPeers()) == 1 {
+			if !v.Leading() || !s.hasHeir(v) {
 				continue
 			}
 			slots <- struct{}{}
@@ -299,18 +300,27 @@ const (
 	evictAtOnce = 16
 )
 
+// hasHeir says whether another store that is heard of has a voter of the region.
+func (s *Store) hasHeir(v *replica.View) bool {
+	return slices.ContainsFunc(v.Meta().GetPeers(), s.isHeir)
+}
+
+func (s *Store) isHeir(p *kvpb.Peer) bool {
+	if p.GetStoreId() == s.meta.GetId() || p.GetRole() != kvpb.PeerRole_PEER_ROLE_VOTER {
+		return false
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, lost := s.lost[p.GetStoreId()]
+	return !lost
+}
+
 // handOver gives a region's leadership to any other voter that can take it.
 func (s *Store) handOver(ctx context.Context, v *replica.View) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	for _, p := range v.Meta().GetPeers() {
-		if p.GetStoreId() == s.meta.GetId() || p.GetRole() != kvpb.PeerRole_PEER_ROLE_VOTER {
-			continue
-		}
-		s.mu.RLock()
-		_, lost := s.lost[p.GetStoreId()]
-		s.mu.RUnlock()
-		if !lost && v.TransferLeader(ctx, p.GetId()) == nil {
+		if s.isHeir(p) && v.TransferLeader(ctx, p.GetId()) == nil {
 			return true
 		}
 	}

@@ -91,7 +91,7 @@ type Options struct {
 	// replica lags; that one gets a snapshot. 0 means 64 MiB.
 	MaxLogBytes int64
 	// RegionSplitBytes is the size of the pieces a region is cut into when it has
-	// grown to RegionMaxBytes. 0 means 64 MiB and 96 MiB.
+	// grown to RegionMaxBytes. 0 means what PD says, 64 MiB and 96 MiB until it does.
 	RegionSplitBytes, RegionMaxBytes uint64
 	// RegionSplitQPS is how many queries per second a region is asked for before it is cut
 	// so that other stores can share its load. 0 means 2500; less than 0 never.
@@ -107,8 +107,6 @@ type Options struct {
 	// DiskReserveBytes is how much of the disk must be available for writes to be
 	// taken. 0 means 2 % of it or 512 MiB, whichever is more, but at most an eighth.
 	DiskReserveBytes uint64
-	// UnsafeNoSync: see engine.Options.
-	UnsafeNoSync bool
 
 	// CacheBytes, MemTableBytes: see engine.Options.
 	CacheBytes, MemTableBytes int64
@@ -162,10 +160,10 @@ func (o *Options) setDefaults() error {
 	if o.RegionSplitQPS == 0 {
 		o.RegionSplitQPS = 2500
 	}
-	if o.RegionMaxBytes == 0 {
-		o.RegionMaxBytes = max(96<<20, o.RegionSplitBytes*3/2)
+	if o.RegionSplitBytes > 0 && o.RegionMaxBytes == 0 {
+		o.RegionMaxBytes = o.RegionSplitBytes * 3 / 2
 	}
-	if o.RegionSplitBytes == 0 {
+	if o.RegionMaxBytes > 0 && o.RegionSplitBytes == 0 {
 		o.RegionSplitBytes = o.RegionMaxBytes * 2 / 3
 	}
 	if o.RegionSplitBytes > o.RegionMaxBytes {
@@ -225,6 +223,8 @@ type Store struct {
 	votes      map[uint64]rafttransport.Message // last request for a vote of a region that a split is about to make
 	lost       map[uint64]time.Duration         // stores that nothing is heard of, and when they were heard last
 
+	sizes atomic.Pointer[regionSizes] // when regions are split
+
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	stop     chan struct{}
@@ -247,6 +247,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		lost: map[uint64]time.Duration{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.adoptSizes(64<<20, 96<<20)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -301,7 +302,7 @@ func (s *Store) openDatabases() (err error) {
 	s.engine, err = engine.Open(engine.Options{
 		Dir: state, FS: fs, CacheBytes: s.o.CacheBytes, MemTableBytes: s.o.MemTableBytes,
 		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
-		OnStall: s.disk.onStall("state"), UnsafeNoSync: s.o.UnsafeNoSync,
+		OnStall: s.disk.onStall("state"),
 	})
 	if err != nil {
 		return err
@@ -309,7 +310,7 @@ func (s *Store) openDatabases() (err error) {
 	s.raftlog, err = raftlog.Open(raftlog.Options{
 		Dir: raft, FS: fs, MemTableBytes: s.o.MemTableBytes,
 		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
-		OnStall: s.disk.onStall("raft log"), UnsafeNoSync: s.o.UnsafeNoSync,
+		OnStall: s.disk.onStall("raft log"),
 	})
 	return err
 }
