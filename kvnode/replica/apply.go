@@ -98,6 +98,9 @@ func (r *Replica) claim(c command, term uint64) *proposal {
 	}
 	p := r.inflight[0]
 	r.inflight[0] = nil
+	if p.cuts {
+		r.cutting--
+	}
 	if r.inflight = r.inflight[1:]; len(r.inflight) == 0 {
 		r.inflight = nil
 	}

@@ -39,6 +39,8 @@ type cluster struct {
 	quietTicks int
 	deaf       func(to uint64, m rafttransport.Message) bool // loses messages
 	onMerging  func(source, target *Replica, c *replpb.CommitMerge)
+	slow       *Replica          // does not hear that what it appended is durable
+	held       []*raftpb.Message // kept back from slow
 
 	mu        sync.Mutex // protects the fields below
 	scheduled map[*Replica]bool
@@ -262,6 +264,11 @@ func (c *cluster) step() bool {
 	c.mu.Unlock()
 	for r := range work {
 		if r.o.Host.(*testStore).replicas[r.ID()] == r {
+			if r == c.slow {
+				r.in.mu.Lock()
+				c.held, r.in.durable = append(c.held, r.in.durable...), nil
+				r.in.mu.Unlock()
+			}
 			r.Visit()
 		}
 	}
@@ -317,6 +324,16 @@ func (c *cluster) pumpTicks(what string, until func() bool) {
 		c.tick()
 	}
 	c.t.Fatalf("gave up ticking: %s", what)
+}
+
+// quicken ends slow.
+func (c *cluster) quicken() {
+	r := c.slow
+	c.slow = nil
+	for _, m := range c.held {
+		r.Appended(m)
+	}
+	c.held = nil
 }
 
 func (c *cluster) replica(store int) *Replica { return c.stores[store].replicas[1] }

@@ -133,7 +133,8 @@ func (r *Replica) StoreFound(store uint64) {
 
 // replaceLostLeader stands for election when the leader's store has been silent
 // for an election timeout. Until then this replica has promised the leader not to
-// vote for anybody else, and the leader serves reads relying on that.
+// vote for anybody else, and the leader serves reads relying on that. What tells of the
+// store comes another way than the leader's messages, which may be younger.
 func (r *Replica) replaceLostLeader() {
 	if r.lost.store == 0 {
 		return
@@ -142,7 +143,7 @@ func (r *Replica) replaceLostLeader() {
 		r.lost = lostLeader{}
 		return
 	}
-	if r.o.Now()-r.lost.heard < time.Duration(r.o.ElectionTicks)*r.o.Tick {
+	if r.o.Now()-max(r.lost.heard, r.leaderHeard) < time.Duration(r.o.ElectionTicks)*r.o.Tick {
 		return
 	}
 	if r.lead != 0 {

@@ -28,6 +28,7 @@ type proposal struct {
 	change  *replpb.ChangePeers      // of a change of membership
 	check   func() *kvpb.RegionError // run when Raft is about to get it; nil = none
 	merging bool                     // allowed while the region is being merged
+	cuts    bool                     // takes a part of the range away
 	sent    time.Duration            // when Raft got it, for the lease
 	state   atomic.Int32
 	done    chan *kvpb.RegionError // receives exactly one answer, unless abandoned
@@ -53,7 +54,7 @@ func (v *View) newProposal(kind byte) *proposal {
 // it, may call it.
 func (p *proposal) release() {
 	pool := &p.view.r.spare
-	p.view, p.change, p.check, p.merging = nil, nil, nil, false
+	p.view, p.change, p.check, p.merging, p.cuts = nil, nil, nil, false, false
 	if cap(p.payload) > maxKeptPayload {
 		p.payload = nil
 	}

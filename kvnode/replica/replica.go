@@ -188,6 +188,7 @@ type Replica struct {
 	leading     bool
 	appliedTerm uint64
 	inflight    []*proposal // given to Raft, in log order
+	cutting     int         // of inflight: those with cuts
 	reading     []*read     // waiting for the quorum or for the state machine
 	nextRead    uint64
 	appliedKey  []byte                   // of the apply state
@@ -206,6 +207,7 @@ type Replica struct {
 	lastSeen    map[uint64]time.Duration // of other peers, while leading
 	checkTicks  int                      // since lastSeen was looked at
 	lost        lostLeader
+	leaderHeard time.Duration // when the leader was heard of last; 0 = never
 	taken       taken
 	ab          applyBatch
 	over        bool // no visit does anything any more

@@ -166,7 +166,14 @@ func (v *View) ProposeSplit(ctx context.Context, s *replpb.Split) *kvpb.RegionEr
 	if _, _, err := splitRegion(v.meta, s); err != nil {
 		return invalidAdmin(err.Error())
 	}
-	return v.proposeAdmin(ctx, &replpb.AdminCommand{Epoch: v.meta.GetEpoch(), Cmd: &replpb.AdminCommand_Split{Split: s}}, false)
+	body, err := (&replpb.AdminCommand{Epoch: v.meta.GetEpoch(), Cmd: &replpb.AdminCommand_Split{Split: s}}).MarshalVT()
+	if err != nil {
+		return invalidAdmin(err.Error())
+	}
+	p := v.newProposal(commandAdmin)
+	p.payload = append(p.payload, body...)
+	p.cuts = true
+	return v.propose(ctx, p)
 }
 
 func (v *View) propose(ctx context.Context, p *proposal) *kvpb.RegionError {

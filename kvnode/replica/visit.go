@@ -108,10 +108,10 @@ func (r *Replica) end(reason string) {
 	r.rest()
 	r.closeSnapshots()
 	r.storage.Release()
-	r.drop(reason)
-	r.failReads(regionNotFound(r.id))
 	r.leading = false
 	r.view.Store(&View{r: r, meta: r.region, term: r.term, locks: r.locks})
+	r.drop(reason)
+	r.failReads(regionNotFound(r.id))
 	r.in.mu.Lock()
 	r.in.closed = true
 	proposals, reads, calls := r.in.proposals, r.in.reads, r.in.calls
@@ -229,7 +229,7 @@ func (r *Replica) stepMessage(env rafttransport.Message) {
 	}
 	r.step(m)
 	if m.GetFrom() == r.lead {
-		r.silentTicks = 0
+		r.silentTicks, r.leaderHeard = 0, r.o.Now()
 	}
 	if m.GetType() == raftpb.MsgSnap {
 		r.advance() // Raft decides whether it wants the snapshot
@@ -321,6 +321,9 @@ func (r *Replica) packProposals(ps []*proposal) (rest []*proposal) {
 		entries = append(entries, e)
 		bytes += len(p.payload)
 		r.inflight = append(r.inflight, p)
+		if p.cuts {
+			r.cutting++
+		}
 	}
 	if len(entries) == 0 {
 		return ps[n:]
@@ -329,6 +332,9 @@ func (r *Replica) packProposals(ps []*proposal) (rest []*proposal) {
 	if err != nil {
 		dropped := r.inflight[first:]
 		for _, p := range dropped {
+			if p.cuts {
+				r.cutting--
+			}
 			r.reject("raft", p, serverIsBusy("raft: "+err.Error(), 20))
 		}
 		clear(dropped)
@@ -414,9 +420,7 @@ func (r *Replica) noticeLeadership() {
 	if st.GetTerm() == r.term && st.Lead == r.lead && leading == r.leading {
 		return
 	}
-	if r.leading && (!leading || st.GetTerm() != r.term) {
-		r.drop("leadership was lost while the write was under way")
-	}
+	lost := r.leading && (!leading || st.GetTerm() != r.term)
 	if leading != r.leading {
 		r.o.Metrics.leaderChanges.Inc()
 	}
@@ -427,16 +431,21 @@ func (r *Replica) noticeLeadership() {
 	}
 	r.term, r.lead, r.leading = st.GetTerm(), st.Lead, leading
 	r.publish()
+	if lost {
+		r.drop("leadership was lost while the write was under way")
+	}
 	r.host.Changed(r)
 }
 
-// drop answers every proposal that Raft has: nobody knows what becomes of them.
+// drop answers every proposal that Raft has: nobody knows what becomes of them. The
+// view they were admitted under must be gone before: readers wait for the outcome of a
+// write, and look then whether their view still holds.
 func (r *Replica) drop(reason string) {
 	for _, p := range r.inflight {
 		r.reject("undetermined", p, undetermined(reason))
 	}
 	clear(r.inflight)
-	r.inflight = r.inflight[:0]
+	r.inflight, r.cutting = r.inflight[:0], 0
 }
 
 // publish makes the present epoch, term and leadership the current view. Everything
@@ -476,10 +485,12 @@ func (r *Replica) noteServing() {
 }
 
 // renew extends the lease: a quorum has confirmed that it followed this leader
-// at the time sent.
+// at the time sent. Not so while a split is under way: the others may commit and apply it
+// long before this replica's disk lets it do so, and what is cut off then gets a leader
+// of its own, an election timeout later at the earliest.
 func (r *Replica) renew(sent time.Duration) {
 	v := r.view.Load()
-	if !r.mayLease(v) || r.alone() {
+	if !r.mayLease(v) || r.alone() || r.cutting > 0 {
 		return
 	}
 	if until := int64(sent + r.o.Lease); until > v.lease.Load() {
