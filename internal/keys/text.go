@@ -73,7 +73,7 @@ func printable(s string) bool {
 // ErrNotText tells that a text is none that Text writes.
 var ErrNotText = errors.New("not a key; write it as t42, t42_r7, t42_i3_{0180ff} or {hex}")
 
-// Parse reads what Text writes.
+// Parse reads what Text writes, and the form t_42_r_7 of SHOW TABLE ... REGIONS.
 func Parse(text string) ([]byte, error) {
 	key, ok := parse(text)
 	if !ok {
@@ -89,7 +89,7 @@ func parse(text string) ([]byte, bool) {
 	if name, ok := strings.CutPrefix(text, string(metaByte)+":"); ok {
 		return Meta(name), true
 	}
-	head, rest, more := strings.Cut(text, "_")
+	head, rest, more := strings.Cut(fromShow(text), "_")
 	table, ok := number(head, tableByte)
 	if !ok {
 		return nil, false
@@ -113,6 +113,31 @@ func parse(text string) ([]byte, bool) {
 		}
 	}
 	return AppendIndex(nil, table, index, columns, nil), true
+}
+
+// fromShow rewrites t_42_i_3_0180ff as t42_i3_{0180ff}; other texts stay as they are.
+func fromShow(text string) string {
+	f := strings.Split(text, "_")
+	if len(f) < 2 || f[0] != string(tableByte) {
+		return text
+	}
+	out := f[0] + f[1]
+	switch {
+	case len(f) > 3 && f[2] == string(rowByte) && f[3] != "":
+		if _, err := strconv.ParseInt(f[3], 10, 64); err != nil {
+			return out + "_r{" + f[3] + "}"
+		}
+		return out + "_r" + f[3]
+	case len(f) > 2 && f[2] == string(rowByte):
+		return out + "_r"
+	case len(f) > 4 && f[2] == string(indexByte) && f[4] != "":
+		return out + "_i" + f[3] + "_{" + f[4] + "}"
+	case len(f) > 3 && f[2] == string(indexByte):
+		return out + "_i" + f[3]
+	case len(f) == 2 || f[2] == "":
+		return out
+	}
+	return text
 }
 
 func parseHandle(text string) ([]byte, bool) {

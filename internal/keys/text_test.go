@@ -34,8 +34,19 @@ func TestTextOfAKey(t *testing.T) {
 	}
 }
 
+func TestParseReadsTheKeysOfShowRegions(t *testing.T) {
+	for text, want := range map[string]string{
+		"t_42_": "t42", "t_42_r": "t42_r", "t_42_r_7": "t42_r7", "t_42_r_-7": "t42_r-7",
+		"t_42_i_3_0180ff": "t42_i3_{0180ff}", "t_42_i_3_": "t42_i3", "t_42_r_0180ff": "t42_r{0180ff}",
+	} {
+		key, err := Parse(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, Text(key))
+	}
+}
+
 func TestParseRefusesOtherTexts(t *testing.T) {
-	for _, text := range []string{"", "42", "t", "tx", "t1_", "t1_x", "t1_rx", "t1_i", "t1_i2_", "t1_i2_x", "{f", "{xx}", "t1_r{", "x1"} {
+	for _, text := range []string{"", "42", "t", "tx", "t1_", "t1_x", "t1_rx", "t1_i", "t1_i2_", "t1_i2_x", "{f", "{xx}", "t1_r{", "x1", "t_", "t_x", "t_1_x_2", "t_1_i_x"} {
 		_, err := Parse(text)
 		require.ErrorIs(t, err, ErrNotText, text)
 	}

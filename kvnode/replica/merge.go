@@ -38,6 +38,10 @@ const (
 	maxMergeBytes   = 4 << 20
 )
 
+// maxAbsorbed is how many of the regions that were merged into it a region remembers. A
+// replica of an older one that has missed its merge is found by asking PD.
+const maxAbsorbed = 256
+
 // mergeTicks is how often a source looks for its target's leader.
 const mergeTicks = 3
 
@@ -254,9 +258,10 @@ type absorption struct {
 
 // absorbed is the source's replica, ended, as the target takes it over.
 type absorbed struct {
-	locks *mvcc.LockIndex
-	peer  uint64
-	err   error
+	locks  *mvcc.LockIndex
+	peer   uint64
+	before []uint64 // regions merged into the source
+	err    error
 }
 
 // applyCommitMerge begins to take over the source. The replica does nothing else
@@ -293,7 +298,7 @@ func (r *Replica) Absorb(target *Replica, c *replpb.CommitMerge) {
 		if err == nil {
 			r.end("the region was merged into its neighbour")
 		}
-		done(&absorbed{locks: r.locks, peer: r.peer.GetId(), err: err})
+		done(&absorbed{locks: r.locks, peer: r.peer.GetId(), before: r.state.GetAbsorbed(), err: err})
 	})
 	if !ok {
 		done(&absorbed{err: errEnded})
@@ -366,6 +371,8 @@ func (r *Replica) finishMerge(a *absorbed) error {
 	r.ab.b, r.ab.index, r.ab.term = b, ab.e.GetIndex(), ab.e.GetTerm()
 	state := proto.CloneOf(r.state)
 	state.Region = ab.next
+	state.Absorbed = append(append(state.GetAbsorbed(), a.before...), source.GetId())
+	state.Absorbed = state.Absorbed[max(0, len(state.Absorbed)-maxAbsorbed):]
 	if err := errors.Join(setRegionState(b, state), setTombstone(b, source, a.peer)); err != nil {
 		return err
 	}

@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/mvcc"
@@ -165,7 +167,7 @@ func (r *Replica) install(ctx context.Context, meta *replpb.SnapshotMeta, tables
 		}
 		clear = append(clear, outside(s, region)...)
 	}
-	if err := r.o.Engine.Install(ctx, engine.Range{Start: region.GetStartKey(), End: region.GetEndKey()}, tables, b, clear); err != nil {
+	if err := r.o.Engine.Install(ctx, engine.Range{Start: region.GetStartKey(), End: region.GetEndKey()}, tables, b, union(clear)); err != nil {
 		return nil, err
 	}
 	if err := r.storage.Restart(meta.GetAppliedIndex(), meta.GetAppliedTerm()); err != nil {
@@ -239,6 +241,23 @@ func outside(a, b *kvpb.Region) []engine.Range {
 			start = lo
 		}
 		out = append(out, engine.Range{Start: start, End: hi})
+	}
+	return out
+}
+
+// union joins ranges that overlap: a replica that is taken over may have taken over another one of
+// them before it ended.
+func union(ranges []engine.Range) []engine.Range {
+	slices.SortFunc(ranges, func(a, b engine.Range) int { return bytes.Compare(a.Start, b.Start) })
+	var out []engine.Range
+	for _, x := range ranges {
+		if n := len(out); n > 0 && (len(out[n-1].End) == 0 || before(x.Start, out[n-1].End)) {
+			if last := &out[n-1]; len(last.End) > 0 && (len(x.End) == 0 || before(last.End, x.End)) {
+				last.End = x.End
+			}
+			continue
+		}
+		out = append(out, x)
 	}
 	return out
 }

@@ -29,8 +29,9 @@ type View struct {
 	meta    *kvpb.Region
 	term    uint64
 	leading bool
-	merging bool // takes no reads and no writes
-	barred  bool // never has a lease: every read asks the quorum
+	merging bool   // takes no reads and no writes
+	target  uint64 // of the merge, 0 for none
+	barred  bool   // never has a lease: every read asks the quorum
 	// mergeIndex is of the merge under way, for its rollback.
 	mergeIndex uint64
 	leader     *kvpb.Peer // nil when unknown
@@ -51,6 +52,9 @@ func (v *View) Leading() bool { return v.leading }
 
 // Merging says whether the region is being merged into its neighbour.
 func (v *View) Merging() bool { return v.merging }
+
+// Target is the region that this one is being merged into, 0 for none.
+func (v *View) Target() uint64 { return v.target }
 
 // Barred says whether the view never has a lease.
 func (v *View) Barred() bool { return v.barred }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/cairndb/cairn/kvnode/engine"
@@ -129,24 +130,32 @@ func (s *Store) replayVote(r *replica.Replica) {
 	}
 }
 
-// conflict says why region id cannot have the range [start, end) here now, nil if it
-// can. Replicas of other regions that overlap the range stand in the way, unless the
-// region has swallowed them: then they lie within the range and are older. (The
-// rightmost key of a region stays its own through splits, so an older region within the
-// range of a newer one does not live any more.)
+// conflict says why a replica of region id, whose range is [start, end) elsewhere, is
+// not made yet. A region that has part of the range and is not an older piece of it may be about
+// to be split, which makes the replica.
 func (s *Store) conflict(id uint64, start, end []byte, epoch *kvpb.RegionEpoch) error {
 	for _, r := range s.overlapping(start, end) {
-		if r.ID() != id && !swallowed(r.View().Meta(), start, end, epoch) {
+		have := r.View().Meta()
+		inside := bytes.Compare(have.GetStartKey(), start) >= 0 &&
+			(len(end) == 0 || len(have.GetEndKey()) > 0 && bytes.Compare(have.GetEndKey(), end) <= 0)
+		if r.ID() != id && !(inside && have.GetEpoch().GetVersion() < epoch.GetVersion()) {
 			return fmt.Errorf("%w: region %d is in the way", errNotWanted, r.ID())
 		}
 	}
 	return nil
 }
 
-func swallowed(region *kvpb.Region, start, end []byte, epoch *kvpb.RegionEpoch) bool {
-	inside := bytes.Compare(region.GetStartKey(), start) >= 0 &&
-		(len(end) == 0 || len(region.GetEndKey()) > 0 && bytes.Compare(region.GetEndKey(), end) <= 0)
-	return inside && region.GetEpoch().GetVersion() < epoch.GetVersion()
+// obstacle says which replica keeps a snapshot from being installed, nil if none does. Replicas
+// of regions that were merged into the snapshot's give way. Others do not, however old:
+// their region may live, with another range. Its own log or snapshot takes the replica there.
+func (s *Store) obstacle(state *replpb.RegionState) error {
+	region := state.GetRegion()
+	for _, r := range s.overlapping(region.GetStartKey(), region.GetEndKey()) {
+		if r.ID() != region.GetId() && !slices.Contains(state.GetAbsorbed(), r.ID()) {
+			return fmt.Errorf("%w: region %d is in the way", errNotWanted, r.ID())
+		}
+	}
+	return nil
 }
 
 // incoming is a snapshot on its way into a replica.
@@ -181,7 +190,7 @@ func (s *Store) BeginSnapshot(m rafttransport.Message) (rafttransport.IncomingSn
 	if r == nil || r.Peer().GetId() != m.To.GetId() {
 		return nil, fmt.Errorf("%w: there is no replica %d of region %d here", errNotWanted, m.To.GetId(), m.RegionID)
 	}
-	if err := s.conflict(region.GetId(), region.GetStartKey(), region.GetEndKey(), region.GetEpoch()); err != nil {
+	if err := s.obstacle(in.meta.GetState()); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -316,32 +325,32 @@ func (h host) Install(r *replica.Replica, meta *replpb.SnapshotMeta) {
 	})
 }
 
-// swallow ends the replicas whose range the snapshot covers, and returns their regions.
+// swallow ends the replicas of regions that were merged into the snapshot's, and
+// returns their regions. Some may be out of its range: what was theirs has been split off since.
 func (s *Store) swallow(r *replica.Replica, meta *replpb.SnapshotMeta) ([]*kvpb.Region, error) {
-	region := meta.GetState().GetRegion()
 	var out []*kvpb.Region
-	ended := map[*replica.Replica]bool{}
-	for again := true; again; {
-		again = false
-		for _, other := range s.overlapping(region.GetStartKey(), region.GetEndKey()) {
-			if other == r || ended[other] {
-				continue
-			}
-			if !swallowed(other.View().Meta(), region.GetStartKey(), region.GetEndKey(), region.GetEpoch()) {
-				return nil, fmt.Errorf("store: region %d came in the way of a snapshot of region %d", other.ID(), r.ID())
-			}
-			other.Abandon()
-			select {
-			case <-other.Ended():
-			case <-s.ctx.Done():
-				return nil, s.ctx.Err()
-			}
-			ended[other], again = true, true
-			out = append(out, other.View().Meta())
-			s.mu.Lock()
-			s.tombstones[other.ID()] = max(s.tombstones[other.ID()], other.Peer().GetId())
-			s.mu.Unlock()
+	for _, id := range meta.GetState().GetAbsorbed() {
+		other := s.find(id)
+		if other == nil {
+			continue
 		}
+		other.Abandon()
+		select {
+		case <-other.Ended():
+		case <-s.ctx.Done():
+			return nil, s.ctx.Err()
+		}
+		s.mu.Lock()
+		s.tombstones[id] = max(s.tombstones[id], other.Peer().GetId())
+		s.mu.Unlock()
+		if last := other.View().Meta(); len(last.GetPeers()) > 0 {
+			out = append(out, last)
+		} else {
+			s.forget(other)
+		}
+	}
+	if err := s.obstacle(meta.GetState()); err != nil {
+		return nil, err
 	}
 	return out, nil
 }

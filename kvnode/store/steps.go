@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 	"github.com/cairndb/cairn/proto/replpb"
@@ -197,7 +199,7 @@ func (s *Store) settleMerge(ctx context.Context, r *replica.Replica, m *replpb.P
 func (s *Store) watchStale() {
 	clock := time.NewTicker(s.o.StaleAfter / 3)
 	defer clock.Stop()
-	without := map[*replica.Replica]time.Time{}
+	without := map[*replica.Replica]*silence{}
 	for {
 		select {
 		case <-s.stop:
@@ -211,11 +213,11 @@ func (s *Store) watchStale() {
 			alive[r] = true
 			if v := r.View(); v.Leader() != nil || v.Leading() {
 				delete(without, r)
-			} else if since, known := without[r]; !known {
-				without[r] = now
-			} else if now.Sub(since) >= s.o.StaleAfter {
-				without[r] = now
-				s.checkStale(r)
+			} else if q := without[r]; q == nil {
+				without[r] = &silence{asked: now}
+			} else if now.Sub(q.asked) >= s.o.StaleAfter {
+				q.asked = now
+				s.checkStale(r, q)
 			}
 			return true
 		})
@@ -227,25 +229,54 @@ func (s *Store) watchStale() {
 	}
 }
 
-// checkStale ends r if PD knows that its region does not have it as a member.
-func (s *Store) checkStale(r *replica.Replica) {
+// silence is of a replica that has no leader.
+type silence struct {
+	asked  time.Time // when PD was asked last, or when it began
+	merged int       // how often in a row PD has answered that the region is no more
+}
+
+// sureMerged is how often PD has to say that a region is no more: a region that has just been cut
+// or has grown may be unknown until its leader reports.
+const sureMerged = 2
+
+// checkStale ends r if PD knows that its region does not have it as a member, or that
+// another region has its range and no replica here is going to take it over.
+func (s *Store) checkStale(r *replica.Replica, q *silence) {
 	ctx, cancel := context.WithTimeout(s.ctx, reportTimeout)
 	defer cancel()
-	meta := r.View().Meta()
 	now, _, err := s.o.PD.GetRegionByID(ctx, r.ID())
-	if err != nil && len(meta.GetPeers()) > 0 {
-		// Merged away, or PD is new to its office; the range tells.
+	switch {
+	case err == nil:
+		q.merged = 0
+		s.goneBy(r, now)
+		return
+	case !errors.Is(err, pdclient.ErrRegionNotFound):
+		return
+	}
+	if meta := r.View().Meta(); len(meta.GetPeers()) > 0 {
 		now, _, err = s.o.PD.GetRegion(ctx, meta.GetStartKey())
-		if err != nil || now.GetId() == r.ID() || now.GetEpoch().GetVersion() <= meta.GetEpoch().GetVersion() {
+		if err != nil || now.GetId() == r.ID() || now.GetEpoch().GetVersion() <= meta.GetEpoch().GetVersion() || s.mayAbsorb(r, now) {
+			q.merged = 0
 			return
 		}
-		if s.find(now.GetId()) != nil {
-			return // its replica here will take the range over
-		}
 	}
-	if err == nil {
-		s.goneBy(r, now)
+	if q.merged++; q.merged >= sureMerged {
+		r.Gone(r.Peer().GetId(), &kvpb.RegionEpoch{ConfVer: ^uint64(0)})
 	}
+}
+
+// mayAbsorb says whether a replica here is going to take the range of r over by the merge
+// that all others have behind them: that of the region that has it now, or of r's target.
+func (s *Store) mayAbsorb(r *replica.Replica, now *kvpb.Region) bool {
+	if t := s.find(r.View().Target()); t != nil {
+		return true
+	}
+	t := s.find(now.GetId())
+	if t == nil {
+		return false
+	}
+	have := t.View().Meta()
+	return len(have.GetPeers()) > 0 && later(now.GetEpoch(), have.GetEpoch())
 }
 
 // goneBy ends r unless a region that PD describes has it as a member.

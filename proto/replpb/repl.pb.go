@@ -190,6 +190,10 @@ type RegionState struct {
 	RemovedPeerId uint64 `protobuf:"varint,5,opt,name=removed_peer_id,json=removedPeerId,proto3" json:"removed_peer_id,omitempty"`
 	// Log index of the snapshot that was last installed here, 0 for none.
 	SnapshotIndex uint64 `protobuf:"varint,6,opt,name=snapshot_index,json=snapshotIndex,proto3" json:"snapshot_index,omitempty"`
+	// Regions that were merged into this one, directly or through another, the newest last.
+	// None of them lives any more, and this region's log is past the merge: where a
+	// snapshot of this region is installed their replicas go.
+	Absorbed      []uint64 `protobuf:"varint,7,rep,packed,name=absorbed,proto3" json:"absorbed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +268,13 @@ func (x *RegionState) GetSnapshotIndex() uint64 {
 		return x.SnapshotIndex
 	}
 	return 0
+}
+
+func (x *RegionState) GetAbsorbed() []uint64 {
+	if x != nil {
+		return x.Absorbed
+	}
+	return nil
 }
 
 // ApplyState says how far the state machine is; written in the batch of the data it describes.
@@ -1093,7 +1104,7 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"StoreIdent\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x19\n" +
-	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"\x90\x02\n" +
+	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"\xac\x02\n" +
 	"\vRegionState\x121\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1b.cairn.repl.v1.ReplicaStateR\x05state\x12+\n" +
 	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x121\n" +
@@ -1101,7 +1112,8 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"\vmerge_index\x18\x04 \x01(\x04R\n" +
 	"mergeIndex\x12&\n" +
 	"\x0fremoved_peer_id\x18\x05 \x01(\x04R\rremovedPeerId\x12%\n" +
-	"\x0esnapshot_index\x18\x06 \x01(\x04R\rsnapshotIndex\"T\n" +
+	"\x0esnapshot_index\x18\x06 \x01(\x04R\rsnapshotIndex\x12\x1a\n" +
+	"\babsorbed\x18\a \x03(\x04R\babsorbed\"T\n" +
 	"\n" +
 	"ApplyState\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +

@@ -36,6 +36,7 @@ type bed struct {
 	net  *netns.Network // nil without namespaces
 	pds  []string       // with namespaces, the placement driver's addresses
 	disk *smallDisk     // nil without one
+	pd   string         // where to ask when there is no c
 	load *workload.Load
 	rng  *rand.Rand
 }
@@ -185,7 +186,11 @@ func (b *bed) sleep(least, most time.Duration) {
 
 // ctl runs cairn ctl and decodes what it prints.
 func (b *bed) ctl(ctx context.Context, into any, args ...string) error {
-	args = append([]string{"ctl", "--pd", b.c.PDAddrs(), "--json"}, args...)
+	pd := b.pd
+	if b.c != nil {
+		pd = b.c.PDAddrs()
+	}
+	args = append([]string{"ctl", "--pd", pd, "--json"}, args...)
 	cmd := exec.CommandContext(ctx, server.Binary(b.t), args...)
 	var out, failure bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &failure

@@ -1,0 +1,104 @@
+package clustertest
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/rafttransport/simnet"
+	"github.com/cairndb/cairn/proto/pdpb"
+)
+
+// Scenarios that random schedules have found, or could not be left to them.
+
+func scenario(t *testing.T, stores int, fn func(c *cluster)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, stores)
+		defer c.close()
+		c.replicate(3)
+		fn(c)
+		c.settle()
+		c.checkCopies()
+	})
+}
+
+// at is PD's report of the region of key, empty while there is none.
+func (c *cluster) at(key string) *pdpb.RegionHeartbeatRequest {
+	for _, r := range c.pd.all() {
+		if contains(r.GetRegion(), []byte(key)) {
+			return r
+		}
+	}
+	return &pdpb.RegionHeartbeatRequest{}
+}
+
+// splitAt cuts a region and returns the id of the new one, on the left.
+func (c *cluster) splitAt(key string) uint64 {
+	before := c.at(key).GetRegion()
+	if string(before.GetStartKey()) == key {
+		c.fail("there is a boundary at %s", key)
+	}
+	c.await("split at "+key, 20*time.Second, func() bool {
+		if r := c.at(key); string(r.GetRegion().GetStartKey()) != key {
+			if r.GetLeader() == nil {
+				return false
+			}
+			c.pd.send(r, &pdpb.RegionHeartbeatResponse{Step: &pdpb.RegionHeartbeatResponse_Split{Split: &pdpb.SplitStep{Keys: [][]byte{[]byte(key)}}}})
+			return false
+		}
+		left := c.at(string(before.GetStartKey()))
+		return string(left.GetRegion().GetEndKey()) == key && left.GetLeader() != nil
+	})
+	return c.at(string(before.GetStartKey())).GetRegion().GetId()
+}
+
+// mergeAt merges the region of one key into that of another.
+func (c *cluster) mergeAt(source, target string) {
+	c.await("merge of "+source+" into "+target, 20*time.Second, func() bool {
+		s, t := c.at(source), c.at(target)
+		if s == t || s.GetLeader() == nil || t.GetLeader() == nil {
+			return s == t
+		}
+		c.pd.send(s, &pdpb.RegionHeartbeatResponse{Step: &pdpb.RegionHeartbeatResponse_Merge{Merge: &pdpb.MergeStep{Target: t.GetRegion()}}})
+		return false
+	})
+}
+
+// mute loses what is sent to a store about a region.
+func (c *cluster) mute(store, region uint64) (heal func()) {
+	return c.net.Add(simnet.Rule{Match: simnet.Match{To: []uint64{store}, Regions: []uint64{region}}, Drop: 1}).Remove
+}
+
+// A region takes its right neighbour over and gives its old range away: its replica on a store that has
+// slept through this lies in the range of the new region, and is older, but lives.
+func TestALaggingReplicaIsNotTakenForOneThatWasMerged(t *testing.T) {
+	scenario(t, 3, func(c *cluster) {
+		moves := c.splitAt("h")
+		c.settle()
+		leader := c.at("a").GetLeader()
+		asleep := c.nodes[0]
+		for asleep.id == leader.GetStoreId() || asleep.id == c.at("z").GetLeader().GetStoreId() {
+			c.crash(nil, 0, asleep)
+			asleep.open()
+			c.settle()
+			leader = c.at("a").GetLeader()
+		}
+		asleep.close()
+		c.mergeAt("z", "a")
+		fresh := c.splitAt("h")
+		if now := c.at("z").GetRegion().GetId(); now != moves {
+			c.fail("region %d has the right part, not %d", now, moves)
+		}
+		heal := c.mute(asleep.id, moves)
+		asleep.open()
+		time.Sleep(5 * time.Second) // the new region's replica is made there, and waits
+		if r := c.replica(asleep.id, moves); r == nil {
+			c.fail("region %d lives, and its replica is gone", moves)
+		}
+		heal()
+		c.await("the new region gets there", 20*time.Second, func() bool {
+			r := c.replica(asleep.id, fresh)
+			return r != nil && len(r.View().Meta().GetPeers()) > 0
+		})
+	})
+}
