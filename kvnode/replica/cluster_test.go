@@ -37,6 +37,7 @@ type cluster struct {
 	clock  atomic.Int64 // a time.Duration
 
 	quietTicks int
+	silent     map[uint64]bool                               // stores that nothing is heard of
 	deaf       func(to uint64, m rafttransport.Message) bool // loses messages
 	onMerging  func(source, target *Replica, c *replpb.CommitMerge)
 	slow       *Replica          // does not hear that what it appended is durable
@@ -171,7 +172,7 @@ func (s *testStore) Send(msgs []rafttransport.Message) {
 			}
 			dst := to.replicas[m.RegionID]
 			switch {
-			case dst == nil && m.HasRange && m.Raft.GetType() == raftpb.MsgHeartbeat:
+			case dst == nil && to.removed[m.RegionID] < m.To.GetId() && m.HasRange && m.Raft.GetType() == raftpb.MsgHeartbeat:
 				dst = to.openState(&replpb.RegionState{Region: &kvpb.Region{Id: m.RegionID}}, nil, m.To)
 			case dst == nil || dst.Peer().GetId() != m.To.GetId():
 				continue
@@ -232,6 +233,8 @@ func (s *testStore) Merged(_ *Replica, _, source *kvpb.Region) {
 }
 
 func (s *testStore) Superseded(region, peer uint64) bool { return s.removed[region] >= peer }
+
+func (s *testStore) Silent(store uint64) bool { return s.c.silent[store] }
 
 func (s *testStore) Background(fn func(context.Context)) { fn(context.Background()) }
 

@@ -312,8 +312,8 @@ func (r *Replica) noticeQuiet() {
 }
 
 // idle says whether nothing is under way in a group that this replica leads. A
-// peer that is down does not keep the others awake; the host wakes them when its
-// store is found.
+// peer that is down with its store does not keep the others awake; the host wakes them when
+// the store is found.
 func (r *Replica) idle() bool {
 	last, _ := r.storage.LastIndex()
 	if r.appliedTerm != r.term || r.applied.Load() != last || len(r.inflight) > 0 || len(r.reading) > 0 ||
@@ -323,7 +323,9 @@ func (r *Replica) idle() bool {
 	down := r.peers.Load().Down
 	all := true
 	r.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		gone := slices.ContainsFunc(down, func(d DownPeer) bool { return d.Peer.GetId() == id })
+		gone := slices.ContainsFunc(down, func(d DownPeer) bool {
+			return d.Peer.GetId() == id && r.host.Silent(d.Peer.GetStoreId())
+		})
 		all = all && (gone || pr.State == tracker.StateReplicate && pr.Match == last)
 	})
 	return all

@@ -248,7 +248,12 @@ func TestARestingLeaderDoesNotTellALaggardWhatItLacks(t *testing.T) {
 		return to == 3 && (m.Raft.GetType() != raftpb.MsgHeartbeat || string(m.Raft.GetContext()) != quietContext)
 	}
 	require.Nil(t, c.propose(v, "a", "1"))
-	for range 100 { // it counts as down, and the leader rests; were it told, Raft would panic
+	for range 100 {
+		c.tick()
+		require.False(t, c.replica(0).quiet, "the store is heard of: nobody would wake the leader once it answers")
+	}
+	c.silent = map[uint64]bool{3: true}
+	for range 100 { // the leader rests; were the peer told, Raft would panic
 		c.tick()
 	}
 	c.deaf = nil

@@ -77,6 +77,8 @@ type Host interface {
 	// Superseded says whether the store knows of a later replica of a region than the
 	// given peer: one that waits for a snapshot, or the tombstone of one that was removed.
 	Superseded(region, peer uint64) bool
+	// Silent says whether nothing is heard of a store; StoreFound tells when that ends.
+	Silent(store uint64) bool
 	// Background runs fn on a goroutine of the host, with a context that ends with it.
 	Background(fn func(ctx context.Context))
 	// Remove tells that the replica is not a member of its region any more and has

@@ -517,6 +517,9 @@ func (r *Replica) serveReads() {
 		case cur.leased():
 			rd.done <- nil
 		case rd.index > 0 && rd.index <= r.applied.Load():
+			// Not when the quorum answers: what is committed and not applied here may be a split,
+			// and the new region may have a leader elsewhere soon.
+			r.renew(rd.sent)
 			rd.done <- nil
 		case rd.id == 0:
 			if asked == 0 {
@@ -550,7 +553,6 @@ func (r *Replica) noticeReadStates(states []raft.ReadState) {
 		for _, rd := range r.reading {
 			if rd.id == id {
 				rd.index = s.Index
-				r.renew(rd.sent)
 			}
 		}
 	}

@@ -44,6 +44,14 @@ func (h host) Fatal(r *replica.Replica, err error) {
 	h.s.o.OnFatal(err.Error())
 }
 
+// Silent implements replica.Host.
+func (h host) Silent(store uint64) bool {
+	h.s.mu.RLock()
+	defer h.s.mu.RUnlock()
+	_, lost := h.s.lost[store]
+	return lost
+}
+
 // Superseded implements replica.Host.
 func (h host) Superseded(region, peer uint64) bool {
 	s := h.s

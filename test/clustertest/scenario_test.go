@@ -1,6 +1,8 @@
 package clustertest
 
 import (
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,4 +103,38 @@ func TestALaggingReplicaIsNotTakenForOneThatWasMerged(t *testing.T) {
 			return r != nil && len(r.View().Meta().GetPeers()) > 0
 		})
 	})
+}
+
+// The leader's disk hangs when its region is cut: the others elect a leader of the new region, and
+// it still answers their heartbeats as leader of the whole.
+func TestALeaderWithAHangingDiskServesNothingStaleAfterASplit(t *testing.T) {
+	scenario(t, 3, func(c *cluster) {
+		h := &history{}
+		stop := make(chan struct{})
+		var clients sync.WaitGroup
+		for i := range 6 {
+			cl := &client{c: c, id: i, rng: rand.New(rand.NewPCG(1, uint64(i))), h: h}
+			clients.Go(func() { cl.run(stop, 20*time.Millisecond) })
+		}
+		time.Sleep(2 * time.Second)
+		leader := c.at("a")
+		disk := c.node(leader.GetLeader().GetStoreId()).run.Load().disk
+		disk.delay.Store(int64(12 * time.Second))
+		c.pd.send(leader, &pdpb.RegionHeartbeatResponse{Step: &pdpb.RegionHeartbeatResponse_Split{Split: &pdpb.SplitStep{Keys: [][]byte{[]byte("p")}}}})
+		time.Sleep(10 * time.Second)
+		disk.delay.Store(0)
+		close(stop)
+		clients.Wait()
+		c.settle()
+		c.checkHistory(h)
+	})
+}
+
+func (c *cluster) node(store uint64) *node {
+	for _, n := range c.nodes {
+		if n.id == store {
+			return n
+		}
+	}
+	return nil
 }
