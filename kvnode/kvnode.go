@@ -133,7 +133,7 @@ func New(o Options) (_ *Node, err error) {
 	}
 	n.server = kvrpc.New(kvrpc.Options{
 		Exec:  txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Logger: o.Logger, Registerer: o.Registerer}),
-		Split: n.store.SplitRegion, Logger: o.Logger, Registerer: o.Registerer,
+		Split: n.store.SplitRegion, Admin: n.store, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	services := o.Server
 	if n.listener != nil {

@@ -11,6 +11,12 @@ const (
 	ErrRegionUnavailable        = 9005
 )
 
+// Numbers of our own, beyond those of TiDB.
+const (
+	ErrReplicasDiffer      = 9801
+	ErrReplicasNotCompared = 9802
+)
+
 // messagesCluster holds state and text of the numbers from 8000, sorted by number.
 var messagesCluster = []message{
 	{ErrInvalidSplitRegionRanges, "HY000", "Failed to split region ranges: %s"},
@@ -19,4 +25,6 @@ var messagesCluster = []message{
 	{ErrPDServerTimeout, "HY000", "PD server timeout"},
 	{ErrServerIsBusy, "HY000", "KV server is busy"},
 	{ErrRegionUnavailable, "HY000", "Region is unavailable"},
+	{ErrReplicasDiffer, "HY000", "replicas of table '%s' differ: %s"},
+	{ErrReplicasNotCompared, "HY000", "the replicas of table '%s' could not be compared: %s"},
 }

@@ -18,6 +18,16 @@ type Admin interface {
 // RegisterAdmin adds the administration of a store to a gRPC server.
 func RegisterAdmin(g *grpc.Server, a Admin) { replpb.RegisterStoreAdminServer(g, admin{a: a}) }
 
+// Replicas and HashRegion are those of the store, for this process.
+func (s *Server) Replicas(req *replpb.ReplicasRequest) *replpb.ReplicasResponse {
+	return s.opts.Admin.Replicas(req)
+}
+
+// HashRegion: see Replicas.
+func (s *Server) HashRegion(ctx context.Context, req *replpb.HashRegionRequest) *replpb.HashRegionResponse {
+	return s.opts.Admin.HashRegion(ctx, req)
+}
+
 type admin struct {
 	replpb.UnimplementedStoreAdminServer
 	a Admin

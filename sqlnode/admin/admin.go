@@ -34,9 +34,22 @@ type Cluster struct {
 	PD Placement // required
 	// Split makes each key the first of a region; keys ascend. Required.
 	Split func(ctx context.Context, keys [][]byte) error
+	// Compare compares the replicas of the regions that meet [start, end); the error says
+	// which differ. Nil = they are not compared.
+	Compare func(ctx context.Context, start, end []byte) error
 
 	// wait sleeps between questions; tests replace it. Nil = sleep.
 	wait func(ctx context.Context, d time.Duration) error
+}
+
+// CompareReplicas makes sure that all replicas of a table, or of one of its indexes, have
+// the same data.
+func (c *Cluster) CompareReplicas(ctx context.Context, t *catalog.Table, ix *catalog.Index) error {
+	if c.Compare == nil {
+		return nil
+	}
+	start, end := Range(t, ix)
+	return c.Compare(ctx, start, end)
 }
 
 func (c *Cluster) sleep(ctx context.Context, d time.Duration) error {

@@ -2,11 +2,13 @@ package session
 
 import (
 	"context"
+	"errors"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
 
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/sqlnode/admin"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/plan"
@@ -157,6 +159,33 @@ func (s *Session) admin(ctx context.Context, n *ast.AdminStmt, w ResultWriter) e
 		if err := check.Run(ctx); err != nil {
 			return err
 		}
+		var only *catalog.Index
+		if n.Tp == ast.AdminCheckIndex {
+			only = indexes[0]
+		}
+		if err := s.compareReplicas(ctx, t, only); err != nil {
+			return err
+		}
 	}
 	return s.ok(w)
+}
+
+// compareReplicas makes sure that the replicas of a table have the same data: 9801. Where
+// that cannot be found out now, because a store is away, it warns.
+func (s *Session) compareReplicas(ctx context.Context, t *catalog.Table, ix *catalog.Index) error {
+	if s.engine.Cluster == nil {
+		return nil
+	}
+	err := s.engine.Cluster.CompareReplicas(ctx, t, ix)
+	var differ *kvclient.ReplicasDifferError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &differ):
+		return sqlerr.New(sqlerr.ErrReplicasDiffer, t.Name, differ.Error())
+	case ctx.Err() != nil:
+		return err
+	}
+	s.warn(sqlerr.Warn(sqlerr.ErrReplicasNotCompared, t.Name, err.Error()))
+	return nil
 }
