@@ -61,7 +61,7 @@ func runStart(cmd *cobra.Command, c *config) error {
 			return err
 		}
 		o := kvclient.Options{
-			PD: parts.pd, Logger: p.log, Registerer: p.registry,
+			PD: parts.pd, Logger: p.log, Registerer: p.registry, FromStore: parts.node.StoreID(),
 			Local: func(id uint64) kvclient.Handler {
 				if id == parts.node.StoreID() {
 					return parts.node.Handler()

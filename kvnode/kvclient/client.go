@@ -82,6 +82,9 @@ type Options struct {
 	// Local returns the handler of a store in this process, nil for a remote one.
 	// Asked when a route is made, not for every request. nil: all stores are remote.
 	Local func(storeID uint64) Handler
+	// FromStore is the store of this process, which every request tells, so that the
+	// regions it is about can be led there; 0 = none.
+	FromStore uint64
 	// AttemptTimeout is how long a request waits for a store's answer before it
 	// turns to the other replicas, and how long a store may be silent before it is
 	// asked whether it is alive. Later attempts of the same request get more, up to

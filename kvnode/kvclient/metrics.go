@@ -4,6 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	hits, misses                prometheus.Counter
+	local, remote               prometheus.Counter
 	ok, failed                  [operationCount]prometheus.Counter
 	regionErrors                *prometheus.CounterVec
 	sendErrors                  [sendReasons]prometheus.Counter
@@ -20,12 +21,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Name: "cairn_kvclient_region_lookups_total", Help: "Lookups in the region cache."}, []string{"outcome"})
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cairn_kvclient_requests_total", Help: "Operations by kind and outcome, retries counted once."}, []string{"op", "outcome"})
+	attempts := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cairn_kvclient_attempts_total", Help: "Attempts of operations by where the store is: local, in this process, or remote."}, []string{"where"})
 	seconds := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cairn_kvclient_backoff_seconds_total", Help: "Time slept in back-off by reason."}, []string{"reason"})
 	waits := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cairn_kvclient_backoffs_total", Help: "Sleeps in back-off by reason."}, []string{"reason"})
 	m := &metrics{
 		hits: lookups.WithLabelValues("hit"), misses: lookups.WithLabelValues("miss"),
+		local: attempts.WithLabelValues("local"), remote: attempts.WithLabelValues("remote"),
 		regionErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cairn_kvclient_region_errors_total", Help: "Region errors by kind."}, []string{"kind"}),
 		streamBreaks: prometheus.NewCounter(prometheus.CounterOpts{
@@ -56,7 +60,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.backoffWait[k] = waits.WithLabelValues(backoffTable[k].name)
 	}
 	if reg != nil {
-		reg.MustRegister(lookups, requests, seconds, waits, m.regionErrors, sendErrors, m.streamBreaks, m.batch,
+		reg.MustRegister(lookups, requests, attempts, seconds, waits, m.regionErrors, sendErrors, m.streamBreaks, m.batch,
 			m.leaderMoves, m.outages, m.storesDown, m.slow)
 	}
 	return m

@@ -88,23 +88,26 @@ func (c *Client) Get(ctx context.Context, req *kvpb.GetRequest) (*kvpb.GetRespon
 
 // attempt sends the request to rt with slice as its time. The error is a *SendError.
 func (c *Client) attempt(ctx context.Context, e *entry, rt *route, slice time.Duration, kctx *kvpb.Context, req *kvpb.Request) (*kvpb.Response, error) {
-	left := address(ctx, kctx, e, rt, slice)
+	left := c.address(ctx, kctx, e, rt, slice)
 	h := rt.store.handler()
 	if h == nil {
+		c.metrics.remote.Inc()
 		return rt.store.send(ctx, left, req)
 	}
+	c.metrics.local.Inc()
 	d := rpc.WithDeadline(ctx, time.Now().Add(left))
 	defer d.Release()
 	return h.Execute(d, req), nil
 }
 
 // address fills the routing fields and returns the time for the attempt.
-func address(ctx context.Context, kctx *kvpb.Context, e *entry, rt *route, slice time.Duration) (left time.Duration) {
+func (c *Client) address(ctx context.Context, kctx *kvpb.Context, e *entry, rt *route, slice time.Duration) (left time.Duration) {
 	left = slice
 	if at, ok := ctx.Deadline(); ok {
 		left = min(left, time.Until(at))
 	}
 	kctx.RegionId, kctx.Epoch, kctx.Peer = e.meta.Id, e.meta.Epoch, rt.peer
+	kctx.FromStore = c.opts.FromStore
 	kctx.TimeoutMs = uint32(max(left.Milliseconds(), 1))
 	return left
 }

@@ -65,7 +65,7 @@ const splitTimeout = 10 * time.Second
 
 func (c *Client) splitAttempt(ctx context.Context, e *entry, rt *route, keys [][]byte) (*kvpb.SplitRegionResponse, error) {
 	req := &kvpb.SplitRegionRequest{Context: new(kvpb.Context), SplitKeys: keys}
-	left := address(ctx, req.Context, e, rt, splitTimeout)
+	left := c.address(ctx, req.Context, e, rt, splitTimeout)
 	d := rpc.WithDeadline(ctx, time.Now().Add(left))
 	defer d.Release()
 	if h := rt.store.handler(); h != nil {

@@ -50,6 +50,7 @@ const (
 type loadCounters struct {
 	readKeys, readBytes, writtenKeys, writtenBytes, queries atomic.Uint64
 	sampled                                                 atomic.Pointer[keySamples] // nil while nobody asks for keys
+	from                                                    atomic.Pointer[fromTable]  // nil when empty
 }
 
 type keySamples struct {
@@ -72,14 +73,16 @@ func (s *keySamples) add(key []byte) {
 	s.next = (s.next + 1) % maxSampledKeys
 }
 
-// CountRead takes a read into account that began at key and found as many keys
-// and bytes. It costs a random number, and more one time in sampleRate.
-func (v *View) CountRead(key []byte, keys, size int) {
+// CountRead takes a read into account that was asked in the process of the store from
+// (0 = of none), began at key and found as many keys and bytes. It costs a random
+// number, and more one time in sampleRate.
+func (v *View) CountRead(from uint64, key []byte, keys, size int) {
 	if rand.Uint32()%sampleRate != 0 {
 		return
 	}
 	c := &v.r.load
 	c.queries.Add(sampleRate)
+	c.countFrom(from, sampleRate)
 	c.readKeys.Add(sampleRate * uint64(keys))
 	c.readBytes.Add(sampleRate * uint64(size))
 	if s := c.sampled.Load(); s != nil {
@@ -87,13 +90,15 @@ func (v *View) CountRead(key []byte, keys, size int) {
 	}
 }
 
-// countProposal takes a write into account.
-func (v *View) countProposal(b *engine.Batch) {
+// CountWrite takes a write into account that is about to be proposed; from is as in
+// CountRead.
+func (v *View) CountWrite(from uint64, b *engine.Batch) {
 	if rand.Uint32()%sampleRate != 0 {
 		return
 	}
 	c := &v.r.load
 	c.queries.Add(sampleRate)
+	c.countFrom(from, sampleRate)
 	s := c.sampled.Load()
 	if s == nil {
 		return

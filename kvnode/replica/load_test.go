@@ -12,7 +12,7 @@ func TestKeysAreKeptOnlyWhileSomebodyWantsThem(t *testing.T) {
 	r := c.stores[0].replicas[1]
 	read := func(n int) {
 		for i := range n {
-			r.View().CountRead(fmt.Appendf(nil, "k%05d", i), 1, 10)
+			r.View().CountRead(1, fmt.Appendf(nil, "k%05d", i), 1, 10)
 		}
 	}
 	read(1000)
@@ -46,9 +46,35 @@ func BenchmarkCountRead(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					v.CountRead(key, 1, 100)
+					v.CountRead(3, key, 1, 100)
 				}
 			})
 		})
 	}
+}
+
+func TestQueriesAreToldApartByWhereTheyComeFrom(t *testing.T) {
+	c := newCluster(t, 1)
+	r := c.stores[0].replicas[1]
+	require.Empty(t, r.TakeFrom())
+	for i := range 200_000 {
+		r.View().CountRead(uint64(i%4), []byte("k"), 1, 10) // 0 is no store
+	}
+	from := r.TakeFrom()
+	require.Len(t, from, 3)
+	for _, f := range from {
+		require.InEpsilon(t, 50_000, f.Queries, 0.15)
+	}
+	require.Empty(t, r.TakeFrom(), "it begins anew")
+	// More stores than there is room for: the one that matters is there.
+	for i := range 100_000 {
+		from := uint64(100)
+		if i%3 == 0 {
+			from = 1000 + uint64(i)
+		}
+		r.View().CountRead(from, []byte("k"), 1, 10)
+	}
+	from = r.TakeFrom()
+	require.Len(t, from, maxFrom)
+	require.Contains(t, []uint64{from[0].Store, from[1].Store, from[2].Store, from[3].Store, from[4].Store, from[5].Store, from[6].Store, from[7].Store}, uint64(100))
 }

@@ -158,7 +158,6 @@ func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
 		return refused
 	}
 	defer v.r.host.Done(n)
-	v.countProposal(b)
 	p := v.newProposal(commandWrite)
 	p.payload = append(p.payload, b.Repr()...)
 	_ = b.Close()

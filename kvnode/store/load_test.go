@@ -81,7 +81,7 @@ func (l *loaded) pass(d time.Duration, qps int, key func(i int) string) {
 		all := l.s.replicas()
 		v := all[len(all)-1].View()
 		for i := range int(float64(qps) * loadInterval.Seconds()) {
-			v.CountRead([]byte(key(i)), 1, 100)
+			v.CountRead(0, []byte(key(i)), 1, 100)
 		}
 		l.now = l.now.Add(loadInterval)
 		l.w.check(l.now)
@@ -191,7 +191,7 @@ func TestPDHearsWhatRegionsAreUsedFor(t *testing.T) {
 	drain(pd.stores)
 
 	for i := range 16000 {
-		r.View().CountRead([]byte(spreadKey(i)), 2, 50)
+		r.View().CountRead(uint64(i%4), []byte(spreadKey(i)), 2, 50)
 	}
 	b := s.engine.NewBatch()
 	b.SetVersioned(engine.CFWrite, []byte("a"), 1, []byte("x"))
@@ -205,6 +205,10 @@ func TestPDHearsWhatRegionsAreUsedFor(t *testing.T) {
 	require.EqualValues(t, s.o.RegionHeartbeat.Milliseconds(), told[0].GetIntervalMs())
 	require.InEpsilon(t, 32000, told[0].GetReadKeys(), 0.2)
 	require.InEpsilon(t, 800000, told[0].GetReadBytes(), 0.2)
+	require.Len(t, told[0].GetQueriesFrom(), 3, "those of no store are not told")
+	for _, f := range told[0].GetQueriesFrom() {
+		require.InEpsilon(t, 4000, f.GetQueries(), 0.4)
+	}
 	require.EqualValues(t, 2, told[0].GetWrittenKeys())
 	require.EqualValues(t, n, told[0].GetWrittenBytes())
 	p.reportStore()

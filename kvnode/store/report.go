@@ -218,6 +218,9 @@ func (p *reporter) reportRegion(now time.Time, r *replica.Replica, size uint64) 
 	for _, d := range health.Down {
 		req.DownPeers = append(req.DownPeers, &pdpb.DownPeer{Peer: d.Peer, DownSeconds: uint32(d.For / time.Second)})
 	}
+	for _, f := range r.TakeFrom() {
+		req.QueriesFrom = append(req.QueriesFrom, &pdpb.StoreQueries{StoreId: f.Store, Queries: f.Queries})
+	}
 	t.at, t.load = now, load
 	ctx, cancel := context.WithTimeout(p.ctx, reportTimeout)
 	defer cancel()

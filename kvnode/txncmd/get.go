@@ -56,7 +56,7 @@ func (e *Executor) get(ctx context.Context, req *kvpb.GetRequest, resp *kvpb.Get
 		resp.Error = e.internal("get", err)
 		return nil
 	}
-	rg.CountRead(req.Key, 1, len(req.Key)+len(resp.Value))
+	rg.CountRead(req.Context.GetFromStore(), req.Key, 1, len(req.Key)+len(resp.Value))
 	return nil
 }
 
@@ -180,7 +180,7 @@ func (e *Executor) batchGet(ctx context.Context, req *kvpb.BatchGetRequest, resp
 		return nil
 	}
 	if n := len(req.Keys); n > 0 {
-		rg.CountRead(req.Keys[rand.IntN(n)], n, len(resp.Pairs.GetData()))
+		rg.CountRead(req.Context.GetFromStore(), req.Keys[rand.IntN(n)], n, len(resp.Pairs.GetData()))
 	}
 	return nil
 }

@@ -32,9 +32,12 @@ type Region interface {
 	// epoch still hold. Called after the iterator was opened; on error the reader
 	// starts again with ReadReady.
 	CheckLease() *kvpb.RegionError
-	// CountRead takes a read into account that began at key and found as many keys
-	// and bytes, for PD to even out and for regions that are split for their load.
-	CountRead(key []byte, keys, size int)
+	// CountRead takes a read into account that was asked in the process of the store
+	// from (0 = of none), began at key and found as many keys and bytes, for PD to place
+	// leaders by and for regions that are split for their load. CountWrite does that for
+	// a write that is about to be proposed.
+	CountRead(from uint64, key []byte, keys, size int)
+	CountWrite(from uint64, b *engine.Batch)
 	// Propose replicates the effects of b under the handle's epoch and term and
 	// blocks until they are applied here. It takes b over and closes it. It returns
 	// nil, or an error that says the effects will never apply, or Undetermined.

@@ -71,7 +71,7 @@ func (e *Executor) scan(ctx context.Context, req *kvpb.ScanRequest, resp *kvpb.S
 	if resp.Error != nil {
 		e.metrics.locked.Inc()
 	}
-	rg.CountRead(lo, len(resp.Pairs.GetOffsets())/2, len(resp.Pairs.GetData()))
+	rg.CountRead(req.Context.GetFromStore(), lo, len(resp.Pairs.GetOffsets())/2, len(resp.Pairs.GetData()))
 	return nil
 }
 

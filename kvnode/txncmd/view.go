@@ -55,11 +55,12 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 		return nil, expired(err)
 	}
 	defer held.release()
-	return e.evaluate(ctx, rg, eval)
+	return e.evaluate(ctx, rg, c.GetFromStore(), eval)
 }
 
-// evaluate runs eval and replicates its effects. The latches are held.
-func (e *Executor) evaluate(ctx context.Context, rg Region, eval evalFunc) (*kvpb.KeyError, *kvpb.RegionError) {
+// evaluate runs eval and replicates its effects. The latches are held. from is as in
+// Region.CountRead.
+func (e *Executor) evaluate(ctx context.Context, rg Region, from uint64, eval evalFunc) (*kvpb.KeyError, *kvpb.RegionError) {
 	v := view{e: e, rg: rg, locks: rg.Locks()}
 	rd, rerr, err := e.openReader(ctx, rg)
 	if rerr != nil {
@@ -89,6 +90,7 @@ func (e *Executor) evaluate(ctx context.Context, rg Region, eval evalFunc) (*kvp
 		}
 		return ke, nil
 	}
+	rg.CountWrite(from, v.w.Batch)
 	// Not bounded by ctx: see the package comment.
 	return nil, rg.Propose(context.WithoutCancel(ctx), v.w.Batch)
 }

@@ -21,6 +21,7 @@ type Region struct {
 	// region may be measured as 0, too.
 	Bytes, Keys uint64
 	Rates       Rates
+	Traffic     Traffic
 	Pending     []*kvpb.Peer     // peers that lag so far that they do not count yet
 	Down        []*pdpb.DownPeer // peers the leader does not hear of
 	// Reported is when the leader reported last; zero if not in this term.
@@ -67,6 +68,11 @@ func (c *Cluster) RegionHeartbeat(now time.Time, req *pdpb.RegionHeartbeatReques
 	}
 	old := c.regions.ByID(m.Id)
 	next.inherit(old, now, req)
+	if old == nil {
+		if from := c.regions.origin(next); from != nil {
+			next.Traffic.Last = from.Traffic.Last
+		}
+	}
 	c.changes++
 	if old != nil && sameEpoch(old.Meta, m) {
 		next.Meta = old.Meta // nothing durable changed
@@ -83,6 +89,7 @@ func (c *Cluster) RegionHeartbeat(now time.Time, req *pdpb.RegionHeartbeatReques
 // inherit takes over what a report does not tell, or tells since the last one.
 func (r *Region) inherit(old *Region, now time.Time, req *pdpb.RegionHeartbeatRequest) {
 	if old != nil {
+		r.Traffic = old.Traffic
 		r.Rates, r.LostBy, r.LostAt = old.Rates, old.LostBy, old.LostAt
 		if old.Leader != nil && old.Leader.StoreId != r.Leader.StoreId {
 			r.LostBy, r.LostAt = old.Leader.StoreId, now
@@ -105,6 +112,7 @@ func (r *Region) inherit(old *Region, now time.Time, req *pdpb.RegionHeartbeatRe
 		WrittenBytes: float64(req.WrittenBytes), WrittenKeys: float64(req.WrittenKeys),
 		ReadBytes: float64(req.ReadBytes), ReadKeys: float64(req.ReadKeys), Queries: float64(req.Queries),
 	})
+	r.Traffic.observe(now, span, req.Queries, req.QueriesFrom)
 }
 
 // sameHealth reports whether leader and ailing peers are the same.

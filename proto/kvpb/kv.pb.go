@@ -412,8 +412,11 @@ type Context struct {
 	// the read timestamp.
 	CommittedLocks []uint64 `protobuf:"varint,7,rep,packed,name=committed_locks,json=committedLocks,proto3" json:"committed_locks,omitempty"`
 	Priority       Priority `protobuf:"varint,8,opt,name=priority,proto3,enum=cairn.kv.v1.Priority" json:"priority,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The store in the process of whoever asks; 0 = none. A region is best led where
+	// its queries come from.
+	FromStore     uint64 `protobuf:"varint,9,opt,name=from_store,json=fromStore,proto3" json:"from_store,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Context) Reset() {
@@ -500,6 +503,13 @@ func (x *Context) GetPriority() Priority {
 		return x.Priority
 	}
 	return Priority_PRIORITY_NORMAL
+}
+
+func (x *Context) GetFromStore() uint64 {
+	if x != nil {
+		return x.FromStore
+	}
+	return 0
 }
 
 type GetRequest struct {
@@ -3800,7 +3810,7 @@ var File_kvpb_kv_proto protoreflect.FileDescriptor
 
 const file_kvpb_kv_proto_rawDesc = "" +
 	"\n" +
-	"\rkvpb/kv.proto\x12\vcairn.kv.v1\x1a\x11kvpb/region.proto\x1a\x11kvpb/errors.proto\x1a\x0fcoppb/cop.proto\"\xb3\x02\n" +
+	"\rkvpb/kv.proto\x12\vcairn.kv.v1\x1a\x11kvpb/region.proto\x1a\x11kvpb/errors.proto\x1a\x0fcoppb/cop.proto\"\xd2\x02\n" +
 	"\aContext\x12\x1b\n" +
 	"\tregion_id\x18\x01 \x01(\x04R\bregionId\x12.\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x18.cairn.kv.v1.RegionEpochR\x05epoch\x12%\n" +
@@ -3810,7 +3820,9 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12%\n" +
 	"\x0eresolved_locks\x18\x06 \x03(\x04R\rresolvedLocks\x12'\n" +
 	"\x0fcommitted_locks\x18\a \x03(\x04R\x0ecommittedLocks\x121\n" +
-	"\bpriority\x18\b \x01(\x0e2\x15.cairn.kv.v1.PriorityR\bpriority\"g\n" +
+	"\bpriority\x18\b \x01(\x0e2\x15.cairn.kv.v1.PriorityR\bpriority\x12\x1d\n" +
+	"\n" +
+	"from_store\x18\t \x01(\x04R\tfromStore\"g\n" +
 	"\n" +
 	"GetRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x10\n" +

@@ -51,6 +51,11 @@ func (m *Context) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.FromStore != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.FromStore))
+		i--
+		dAtA[i] = 0x48
+	}
 	if m.Priority != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Priority))
 		i--
@@ -3606,6 +3611,9 @@ func (m *Context) SizeVT() (n int) {
 	if m.Priority != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Priority))
 	}
+	if m.FromStore != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.FromStore))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -5395,6 +5403,25 @@ func (m *Context) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Priority |= Priority(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field FromStore", wireType)
+			}
+			m.FromStore = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.FromStore |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -13896,6 +13923,25 @@ func (m *Context) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Priority |= Priority(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field FromStore", wireType)
+			}
+			m.FromStore = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.FromStore |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

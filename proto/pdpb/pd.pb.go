@@ -204,7 +204,7 @@ func (x ChangePeer_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangePeer_Type.Descriptor instead.
 func (ChangePeer_Type) EnumDescriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{26, 0}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{27, 0}
 }
 
 type PlacementRule_Role int32
@@ -256,7 +256,7 @@ func (x PlacementRule_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PlacementRule_Role.Descriptor instead.
 func (PlacementRule_Role) EnumDescriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{79, 0}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{80, 0}
 }
 
 type LabelConstraint_Op int32
@@ -308,7 +308,7 @@ func (x LabelConstraint_Op) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LabelConstraint_Op.Descriptor instead.
 func (LabelConstraint_Op) EnumDescriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{80, 0}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{81, 0}
 }
 
 type Error struct {
@@ -1632,8 +1632,11 @@ type RegionHeartbeatRequest struct {
 	Queries      uint64 `protobuf:"varint,11,opt,name=queries,proto3" json:"queries,omitempty"`
 	IntervalMs   uint32 `protobuf:"varint,12,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"` // what "since the last report" spans
 	// Peers that lag so far that they do not count as replicas yet.
-	PendingPeers  []*kvpb.Peer `protobuf:"bytes,13,rep,name=pending_peers,json=pendingPeers,proto3" json:"pending_peers,omitempty"`
-	DownPeers     []*DownPeer  `protobuf:"bytes,14,rep,name=down_peers,json=downPeers,proto3" json:"down_peers,omitempty"`
+	PendingPeers []*kvpb.Peer `protobuf:"bytes,13,rep,name=pending_peers,json=pendingPeers,proto3" json:"pending_peers,omitempty"`
+	DownPeers    []*DownPeer  `protobuf:"bytes,14,rep,name=down_peers,json=downPeers,proto3" json:"down_peers,omitempty"`
+	// How many of the queries came from the processes of which stores; what is missing
+	// came from processes without a store.
+	QueriesFrom   []*StoreQueries `protobuf:"bytes,15,rep,name=queries_from,json=queriesFrom,proto3" json:"queries_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1766,6 +1769,65 @@ func (x *RegionHeartbeatRequest) GetDownPeers() []*DownPeer {
 	return nil
 }
 
+func (x *RegionHeartbeatRequest) GetQueriesFrom() []*StoreQueries {
+	if x != nil {
+		return x.QueriesFrom
+	}
+	return nil
+}
+
+type StoreQueries struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StoreId       uint64                 `protobuf:"varint,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	Queries       uint64                 `protobuf:"varint,2,opt,name=queries,proto3" json:"queries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoreQueries) Reset() {
+	*x = StoreQueries{}
+	mi := &file_pdpb_pd_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoreQueries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoreQueries) ProtoMessage() {}
+
+func (x *StoreQueries) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoreQueries.ProtoReflect.Descriptor instead.
+func (*StoreQueries) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *StoreQueries) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+func (x *StoreQueries) GetQueries() uint64 {
+	if x != nil {
+		return x.Queries
+	}
+	return 0
+}
+
 type DownPeer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Peer          *kvpb.Peer             `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
@@ -1776,7 +1838,7 @@ type DownPeer struct {
 
 func (x *DownPeer) Reset() {
 	*x = DownPeer{}
-	mi := &file_pdpb_pd_proto_msgTypes[23]
+	mi := &file_pdpb_pd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +1850,7 @@ func (x *DownPeer) String() string {
 func (*DownPeer) ProtoMessage() {}
 
 func (x *DownPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[23]
+	mi := &file_pdpb_pd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +1863,7 @@ func (x *DownPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownPeer.ProtoReflect.Descriptor instead.
 func (*DownPeer) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{23}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DownPeer) GetPeer() *kvpb.Peer {
@@ -1839,7 +1901,7 @@ type RegionHeartbeatResponse struct {
 
 func (x *RegionHeartbeatResponse) Reset() {
 	*x = RegionHeartbeatResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[24]
+	mi := &file_pdpb_pd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +1913,7 @@ func (x *RegionHeartbeatResponse) String() string {
 func (*RegionHeartbeatResponse) ProtoMessage() {}
 
 func (x *RegionHeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[24]
+	mi := &file_pdpb_pd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +1926,7 @@ func (x *RegionHeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegionHeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*RegionHeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{24}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RegionHeartbeatResponse) GetHeader() *Header {
@@ -1977,7 +2039,7 @@ type ChangePeersStep struct {
 
 func (x *ChangePeersStep) Reset() {
 	*x = ChangePeersStep{}
-	mi := &file_pdpb_pd_proto_msgTypes[25]
+	mi := &file_pdpb_pd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2051,7 @@ func (x *ChangePeersStep) String() string {
 func (*ChangePeersStep) ProtoMessage() {}
 
 func (x *ChangePeersStep) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[25]
+	mi := &file_pdpb_pd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2064,7 @@ func (x *ChangePeersStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePeersStep.ProtoReflect.Descriptor instead.
 func (*ChangePeersStep) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{25}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ChangePeersStep) GetChanges() []*ChangePeer {
@@ -2022,7 +2084,7 @@ type ChangePeer struct {
 
 func (x *ChangePeer) Reset() {
 	*x = ChangePeer{}
-	mi := &file_pdpb_pd_proto_msgTypes[26]
+	mi := &file_pdpb_pd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2096,7 @@ func (x *ChangePeer) String() string {
 func (*ChangePeer) ProtoMessage() {}
 
 func (x *ChangePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[26]
+	mi := &file_pdpb_pd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2109,7 @@ func (x *ChangePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePeer.ProtoReflect.Descriptor instead.
 func (*ChangePeer) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{26}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ChangePeer) GetType() ChangePeer_Type {
@@ -2074,7 +2136,7 @@ type TransferLeaderStep struct {
 
 func (x *TransferLeaderStep) Reset() {
 	*x = TransferLeaderStep{}
-	mi := &file_pdpb_pd_proto_msgTypes[27]
+	mi := &file_pdpb_pd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2148,7 @@ func (x *TransferLeaderStep) String() string {
 func (*TransferLeaderStep) ProtoMessage() {}
 
 func (x *TransferLeaderStep) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[27]
+	mi := &file_pdpb_pd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2161,7 @@ func (x *TransferLeaderStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderStep.ProtoReflect.Descriptor instead.
 func (*TransferLeaderStep) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{27}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TransferLeaderStep) GetPeers() []*kvpb.Peer {
@@ -2119,7 +2181,7 @@ type SplitStep struct {
 
 func (x *SplitStep) Reset() {
 	*x = SplitStep{}
-	mi := &file_pdpb_pd_proto_msgTypes[28]
+	mi := &file_pdpb_pd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +2193,7 @@ func (x *SplitStep) String() string {
 func (*SplitStep) ProtoMessage() {}
 
 func (x *SplitStep) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[28]
+	mi := &file_pdpb_pd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +2206,7 @@ func (x *SplitStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitStep.ProtoReflect.Descriptor instead.
 func (*SplitStep) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{28}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SplitStep) GetKeys() [][]byte {
@@ -2164,7 +2226,7 @@ type MergeStep struct {
 
 func (x *MergeStep) Reset() {
 	*x = MergeStep{}
-	mi := &file_pdpb_pd_proto_msgTypes[29]
+	mi := &file_pdpb_pd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2238,7 @@ func (x *MergeStep) String() string {
 func (*MergeStep) ProtoMessage() {}
 
 func (x *MergeStep) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[29]
+	mi := &file_pdpb_pd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2251,7 @@ func (x *MergeStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeStep.ProtoReflect.Descriptor instead.
 func (*MergeStep) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{29}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MergeStep) GetTarget() *kvpb.Region {
@@ -2213,7 +2275,7 @@ type GetRegionRequest struct {
 
 func (x *GetRegionRequest) Reset() {
 	*x = GetRegionRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[30]
+	mi := &file_pdpb_pd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2287,7 @@ func (x *GetRegionRequest) String() string {
 func (*GetRegionRequest) ProtoMessage() {}
 
 func (x *GetRegionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[30]
+	mi := &file_pdpb_pd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2300,7 @@ func (x *GetRegionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRegionRequest.ProtoReflect.Descriptor instead.
 func (*GetRegionRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{30}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetRegionRequest) GetHeader() *Header {
@@ -2280,7 +2342,7 @@ type GetRegionResponse struct {
 
 func (x *GetRegionResponse) Reset() {
 	*x = GetRegionResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[31]
+	mi := &file_pdpb_pd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2354,7 @@ func (x *GetRegionResponse) String() string {
 func (*GetRegionResponse) ProtoMessage() {}
 
 func (x *GetRegionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[31]
+	mi := &file_pdpb_pd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2367,7 @@ func (x *GetRegionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRegionResponse.ProtoReflect.Descriptor instead.
 func (*GetRegionResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{31}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetRegionResponse) GetHeader() *Header {
@@ -2341,7 +2403,7 @@ type ScanRegionsRequest struct {
 
 func (x *ScanRegionsRequest) Reset() {
 	*x = ScanRegionsRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[32]
+	mi := &file_pdpb_pd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2415,7 @@ func (x *ScanRegionsRequest) String() string {
 func (*ScanRegionsRequest) ProtoMessage() {}
 
 func (x *ScanRegionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[32]
+	mi := &file_pdpb_pd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2428,7 @@ func (x *ScanRegionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRegionsRequest.ProtoReflect.Descriptor instead.
 func (*ScanRegionsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{32}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ScanRegionsRequest) GetHeader() *Header {
@@ -2407,7 +2469,7 @@ type ScanRegionsResponse struct {
 
 func (x *ScanRegionsResponse) Reset() {
 	*x = ScanRegionsResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[33]
+	mi := &file_pdpb_pd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2481,7 @@ func (x *ScanRegionsResponse) String() string {
 func (*ScanRegionsResponse) ProtoMessage() {}
 
 func (x *ScanRegionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[33]
+	mi := &file_pdpb_pd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2494,7 @@ func (x *ScanRegionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRegionsResponse.ProtoReflect.Descriptor instead.
 func (*ScanRegionsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{33}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ScanRegionsResponse) GetHeader() *Header {
@@ -2460,7 +2522,7 @@ type AskSplitRequest struct {
 
 func (x *AskSplitRequest) Reset() {
 	*x = AskSplitRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[34]
+	mi := &file_pdpb_pd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2534,7 @@ func (x *AskSplitRequest) String() string {
 func (*AskSplitRequest) ProtoMessage() {}
 
 func (x *AskSplitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[34]
+	mi := &file_pdpb_pd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2547,7 @@ func (x *AskSplitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskSplitRequest.ProtoReflect.Descriptor instead.
 func (*AskSplitRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{34}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AskSplitRequest) GetHeader() *Header {
@@ -2519,7 +2581,7 @@ type SplitID struct {
 
 func (x *SplitID) Reset() {
 	*x = SplitID{}
-	mi := &file_pdpb_pd_proto_msgTypes[35]
+	mi := &file_pdpb_pd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2593,7 @@ func (x *SplitID) String() string {
 func (*SplitID) ProtoMessage() {}
 
 func (x *SplitID) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[35]
+	mi := &file_pdpb_pd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2606,7 @@ func (x *SplitID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitID.ProtoReflect.Descriptor instead.
 func (*SplitID) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{35}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SplitID) GetRegionId() uint64 {
@@ -2571,7 +2633,7 @@ type AskSplitResponse struct {
 
 func (x *AskSplitResponse) Reset() {
 	*x = AskSplitResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[36]
+	mi := &file_pdpb_pd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2645,7 @@ func (x *AskSplitResponse) String() string {
 func (*AskSplitResponse) ProtoMessage() {}
 
 func (x *AskSplitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[36]
+	mi := &file_pdpb_pd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2658,7 @@ func (x *AskSplitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskSplitResponse.ProtoReflect.Descriptor instead.
 func (*AskSplitResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{36}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AskSplitResponse) GetHeader() *Header {
@@ -2622,7 +2684,7 @@ type GetSafePointRequest struct {
 
 func (x *GetSafePointRequest) Reset() {
 	*x = GetSafePointRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[37]
+	mi := &file_pdpb_pd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2696,7 @@ func (x *GetSafePointRequest) String() string {
 func (*GetSafePointRequest) ProtoMessage() {}
 
 func (x *GetSafePointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[37]
+	mi := &file_pdpb_pd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2709,7 @@ func (x *GetSafePointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSafePointRequest.ProtoReflect.Descriptor instead.
 func (*GetSafePointRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{37}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetSafePointRequest) GetHeader() *Header {
@@ -2667,7 +2729,7 @@ type GetSafePointResponse struct {
 
 func (x *GetSafePointResponse) Reset() {
 	*x = GetSafePointResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[38]
+	mi := &file_pdpb_pd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +2741,7 @@ func (x *GetSafePointResponse) String() string {
 func (*GetSafePointResponse) ProtoMessage() {}
 
 func (x *GetSafePointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[38]
+	mi := &file_pdpb_pd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +2754,7 @@ func (x *GetSafePointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSafePointResponse.ProtoReflect.Descriptor instead.
 func (*GetSafePointResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{38}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetSafePointResponse) GetHeader() *Header {
@@ -2719,7 +2781,7 @@ type UpdateSafePointRequest struct {
 
 func (x *UpdateSafePointRequest) Reset() {
 	*x = UpdateSafePointRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[39]
+	mi := &file_pdpb_pd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2731,7 +2793,7 @@ func (x *UpdateSafePointRequest) String() string {
 func (*UpdateSafePointRequest) ProtoMessage() {}
 
 func (x *UpdateSafePointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[39]
+	mi := &file_pdpb_pd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2744,7 +2806,7 @@ func (x *UpdateSafePointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSafePointRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSafePointRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{39}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UpdateSafePointRequest) GetHeader() *Header {
@@ -2771,7 +2833,7 @@ type UpdateSafePointResponse struct {
 
 func (x *UpdateSafePointResponse) Reset() {
 	*x = UpdateSafePointResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[40]
+	mi := &file_pdpb_pd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2845,7 @@ func (x *UpdateSafePointResponse) String() string {
 func (*UpdateSafePointResponse) ProtoMessage() {}
 
 func (x *UpdateSafePointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[40]
+	mi := &file_pdpb_pd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +2858,7 @@ func (x *UpdateSafePointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSafePointResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSafePointResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{40}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *UpdateSafePointResponse) GetHeader() *Header {
@@ -2823,7 +2885,7 @@ type DescribeStoresRequest struct {
 
 func (x *DescribeStoresRequest) Reset() {
 	*x = DescribeStoresRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[41]
+	mi := &file_pdpb_pd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +2897,7 @@ func (x *DescribeStoresRequest) String() string {
 func (*DescribeStoresRequest) ProtoMessage() {}
 
 func (x *DescribeStoresRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[41]
+	mi := &file_pdpb_pd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +2910,7 @@ func (x *DescribeStoresRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeStoresRequest.ProtoReflect.Descriptor instead.
 func (*DescribeStoresRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{41}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DescribeStoresRequest) GetHeader() *Header {
@@ -2875,7 +2937,7 @@ type DescribeStoresResponse struct {
 
 func (x *DescribeStoresResponse) Reset() {
 	*x = DescribeStoresResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[42]
+	mi := &file_pdpb_pd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2887,7 +2949,7 @@ func (x *DescribeStoresResponse) String() string {
 func (*DescribeStoresResponse) ProtoMessage() {}
 
 func (x *DescribeStoresResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[42]
+	mi := &file_pdpb_pd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2900,7 +2962,7 @@ func (x *DescribeStoresResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeStoresResponse.ProtoReflect.Descriptor instead.
 func (*DescribeStoresResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{42}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DescribeStoresResponse) GetHeader() *Header {
@@ -2941,7 +3003,7 @@ type StoreDescription struct {
 
 func (x *StoreDescription) Reset() {
 	*x = StoreDescription{}
-	mi := &file_pdpb_pd_proto_msgTypes[43]
+	mi := &file_pdpb_pd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3015,7 @@ func (x *StoreDescription) String() string {
 func (*StoreDescription) ProtoMessage() {}
 
 func (x *StoreDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[43]
+	mi := &file_pdpb_pd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3028,7 @@ func (x *StoreDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreDescription.ProtoReflect.Descriptor instead.
 func (*StoreDescription) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{43}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StoreDescription) GetStore() *kvpb.Store {
@@ -3073,7 +3135,7 @@ type Rates struct {
 
 func (x *Rates) Reset() {
 	*x = Rates{}
-	mi := &file_pdpb_pd_proto_msgTypes[44]
+	mi := &file_pdpb_pd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3147,7 @@ func (x *Rates) String() string {
 func (*Rates) ProtoMessage() {}
 
 func (x *Rates) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[44]
+	mi := &file_pdpb_pd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3160,7 @@ func (x *Rates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rates.ProtoReflect.Descriptor instead.
 func (*Rates) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{44}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Rates) GetWrittenBytes() float64 {
@@ -3151,7 +3213,7 @@ type DrainProgress struct {
 
 func (x *DrainProgress) Reset() {
 	*x = DrainProgress{}
-	mi := &file_pdpb_pd_proto_msgTypes[45]
+	mi := &file_pdpb_pd_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3225,7 @@ func (x *DrainProgress) String() string {
 func (*DrainProgress) ProtoMessage() {}
 
 func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[45]
+	mi := &file_pdpb_pd_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3238,7 @@ func (x *DrainProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
 func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{45}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DrainProgress) GetRegionsAtStart() uint32 {
@@ -3241,7 +3303,7 @@ type DrainStoreRequest struct {
 
 func (x *DrainStoreRequest) Reset() {
 	*x = DrainStoreRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[46]
+	mi := &file_pdpb_pd_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3253,7 +3315,7 @@ func (x *DrainStoreRequest) String() string {
 func (*DrainStoreRequest) ProtoMessage() {}
 
 func (x *DrainStoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[46]
+	mi := &file_pdpb_pd_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3266,7 +3328,7 @@ func (x *DrainStoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStoreRequest.ProtoReflect.Descriptor instead.
 func (*DrainStoreRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{46}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DrainStoreRequest) GetHeader() *Header {
@@ -3307,7 +3369,7 @@ type DrainStoreResponse struct {
 
 func (x *DrainStoreResponse) Reset() {
 	*x = DrainStoreResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[47]
+	mi := &file_pdpb_pd_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3381,7 @@ func (x *DrainStoreResponse) String() string {
 func (*DrainStoreResponse) ProtoMessage() {}
 
 func (x *DrainStoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[47]
+	mi := &file_pdpb_pd_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3394,7 @@ func (x *DrainStoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStoreResponse.ProtoReflect.Descriptor instead.
 func (*DrainStoreResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{47}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DrainStoreResponse) GetHeader() *Header {
@@ -3358,7 +3420,7 @@ type RemoveTombstonesRequest struct {
 
 func (x *RemoveTombstonesRequest) Reset() {
 	*x = RemoveTombstonesRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[48]
+	mi := &file_pdpb_pd_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3370,7 +3432,7 @@ func (x *RemoveTombstonesRequest) String() string {
 func (*RemoveTombstonesRequest) ProtoMessage() {}
 
 func (x *RemoveTombstonesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[48]
+	mi := &file_pdpb_pd_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3383,7 +3445,7 @@ func (x *RemoveTombstonesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTombstonesRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTombstonesRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{48}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RemoveTombstonesRequest) GetHeader() *Header {
@@ -3403,7 +3465,7 @@ type RemoveTombstonesResponse struct {
 
 func (x *RemoveTombstonesResponse) Reset() {
 	*x = RemoveTombstonesResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[49]
+	mi := &file_pdpb_pd_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3415,7 +3477,7 @@ func (x *RemoveTombstonesResponse) String() string {
 func (*RemoveTombstonesResponse) ProtoMessage() {}
 
 func (x *RemoveTombstonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[49]
+	mi := &file_pdpb_pd_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3428,7 +3490,7 @@ func (x *RemoveTombstonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTombstonesResponse.ProtoReflect.Descriptor instead.
 func (*RemoveTombstonesResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{49}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RemoveTombstonesResponse) GetHeader() *Header {
@@ -3458,7 +3520,7 @@ type SetStoreLabelsRequest struct {
 
 func (x *SetStoreLabelsRequest) Reset() {
 	*x = SetStoreLabelsRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[50]
+	mi := &file_pdpb_pd_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3470,7 +3532,7 @@ func (x *SetStoreLabelsRequest) String() string {
 func (*SetStoreLabelsRequest) ProtoMessage() {}
 
 func (x *SetStoreLabelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[50]
+	mi := &file_pdpb_pd_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3483,7 +3545,7 @@ func (x *SetStoreLabelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStoreLabelsRequest.ProtoReflect.Descriptor instead.
 func (*SetStoreLabelsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{50}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetStoreLabelsRequest) GetHeader() *Header {
@@ -3517,7 +3579,7 @@ type SetStoreLabelsResponse struct {
 
 func (x *SetStoreLabelsResponse) Reset() {
 	*x = SetStoreLabelsResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[51]
+	mi := &file_pdpb_pd_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3529,7 +3591,7 @@ func (x *SetStoreLabelsResponse) String() string {
 func (*SetStoreLabelsResponse) ProtoMessage() {}
 
 func (x *SetStoreLabelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[51]
+	mi := &file_pdpb_pd_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3542,7 +3604,7 @@ func (x *SetStoreLabelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStoreLabelsResponse.ProtoReflect.Descriptor instead.
 func (*SetStoreLabelsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{51}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SetStoreLabelsResponse) GetHeader() *Header {
@@ -3579,7 +3641,7 @@ type DescribeRegionsRequest struct {
 
 func (x *DescribeRegionsRequest) Reset() {
 	*x = DescribeRegionsRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[52]
+	mi := &file_pdpb_pd_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3591,7 +3653,7 @@ func (x *DescribeRegionsRequest) String() string {
 func (*DescribeRegionsRequest) ProtoMessage() {}
 
 func (x *DescribeRegionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[52]
+	mi := &file_pdpb_pd_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3604,7 +3666,7 @@ func (x *DescribeRegionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRegionsRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRegionsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{52}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DescribeRegionsRequest) GetHeader() *Header {
@@ -3680,7 +3742,7 @@ type DescribeRegionsResponse struct {
 
 func (x *DescribeRegionsResponse) Reset() {
 	*x = DescribeRegionsResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[53]
+	mi := &file_pdpb_pd_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3692,7 +3754,7 @@ func (x *DescribeRegionsResponse) String() string {
 func (*DescribeRegionsResponse) ProtoMessage() {}
 
 func (x *DescribeRegionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[53]
+	mi := &file_pdpb_pd_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3705,7 +3767,7 @@ func (x *DescribeRegionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRegionsResponse.ProtoReflect.Descriptor instead.
 func (*DescribeRegionsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{53}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DescribeRegionsResponse) GetHeader() *Header {
@@ -3743,7 +3805,7 @@ type RegionDescription struct {
 
 func (x *RegionDescription) Reset() {
 	*x = RegionDescription{}
-	mi := &file_pdpb_pd_proto_msgTypes[54]
+	mi := &file_pdpb_pd_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3817,7 @@ func (x *RegionDescription) String() string {
 func (*RegionDescription) ProtoMessage() {}
 
 func (x *RegionDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[54]
+	mi := &file_pdpb_pd_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3830,7 @@ func (x *RegionDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegionDescription.ProtoReflect.Descriptor instead.
 func (*RegionDescription) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{54}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RegionDescription) GetRegion() *kvpb.Region {
@@ -3874,7 +3936,7 @@ type OperatorDescription struct {
 
 func (x *OperatorDescription) Reset() {
 	*x = OperatorDescription{}
-	mi := &file_pdpb_pd_proto_msgTypes[55]
+	mi := &file_pdpb_pd_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3886,7 +3948,7 @@ func (x *OperatorDescription) String() string {
 func (*OperatorDescription) ProtoMessage() {}
 
 func (x *OperatorDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[55]
+	mi := &file_pdpb_pd_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3899,7 +3961,7 @@ func (x *OperatorDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorDescription.ProtoReflect.Descriptor instead.
 func (*OperatorDescription) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{55}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *OperatorDescription) GetId() uint64 {
@@ -3990,7 +4052,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[56]
+	mi := &file_pdpb_pd_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4002,7 +4064,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[56]
+	mi := &file_pdpb_pd_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4015,7 +4077,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{56}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListOperatorsRequest) GetHeader() *Header {
@@ -4049,7 +4111,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[57]
+	mi := &file_pdpb_pd_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4061,7 +4123,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[57]
+	mi := &file_pdpb_pd_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4074,7 +4136,7 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{57}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListOperatorsResponse) GetHeader() *Header {
@@ -4111,7 +4173,7 @@ type AddOperatorRequest struct {
 
 func (x *AddOperatorRequest) Reset() {
 	*x = AddOperatorRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[58]
+	mi := &file_pdpb_pd_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4123,7 +4185,7 @@ func (x *AddOperatorRequest) String() string {
 func (*AddOperatorRequest) ProtoMessage() {}
 
 func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[58]
+	mi := &file_pdpb_pd_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4136,7 +4198,7 @@ func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
 func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{58}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AddOperatorRequest) GetHeader() *Header {
@@ -4278,7 +4340,7 @@ type TransferLeaderTo struct {
 
 func (x *TransferLeaderTo) Reset() {
 	*x = TransferLeaderTo{}
-	mi := &file_pdpb_pd_proto_msgTypes[59]
+	mi := &file_pdpb_pd_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4290,7 +4352,7 @@ func (x *TransferLeaderTo) String() string {
 func (*TransferLeaderTo) ProtoMessage() {}
 
 func (x *TransferLeaderTo) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[59]
+	mi := &file_pdpb_pd_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4303,7 +4365,7 @@ func (x *TransferLeaderTo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderTo.ProtoReflect.Descriptor instead.
 func (*TransferLeaderTo) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{59}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *TransferLeaderTo) GetStoreId() uint64 {
@@ -4323,7 +4385,7 @@ type AddPeerTo struct {
 
 func (x *AddPeerTo) Reset() {
 	*x = AddPeerTo{}
-	mi := &file_pdpb_pd_proto_msgTypes[60]
+	mi := &file_pdpb_pd_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4335,7 +4397,7 @@ func (x *AddPeerTo) String() string {
 func (*AddPeerTo) ProtoMessage() {}
 
 func (x *AddPeerTo) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[60]
+	mi := &file_pdpb_pd_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4348,7 +4410,7 @@ func (x *AddPeerTo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerTo.ProtoReflect.Descriptor instead.
 func (*AddPeerTo) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{60}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AddPeerTo) GetStoreId() uint64 {
@@ -4374,7 +4436,7 @@ type RemovePeerFrom struct {
 
 func (x *RemovePeerFrom) Reset() {
 	*x = RemovePeerFrom{}
-	mi := &file_pdpb_pd_proto_msgTypes[61]
+	mi := &file_pdpb_pd_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4386,7 +4448,7 @@ func (x *RemovePeerFrom) String() string {
 func (*RemovePeerFrom) ProtoMessage() {}
 
 func (x *RemovePeerFrom) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[61]
+	mi := &file_pdpb_pd_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4399,7 +4461,7 @@ func (x *RemovePeerFrom) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerFrom.ProtoReflect.Descriptor instead.
 func (*RemovePeerFrom) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{61}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RemovePeerFrom) GetStoreId() uint64 {
@@ -4419,7 +4481,7 @@ type MovePeer struct {
 
 func (x *MovePeer) Reset() {
 	*x = MovePeer{}
-	mi := &file_pdpb_pd_proto_msgTypes[62]
+	mi := &file_pdpb_pd_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4431,7 +4493,7 @@ func (x *MovePeer) String() string {
 func (*MovePeer) ProtoMessage() {}
 
 func (x *MovePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[62]
+	mi := &file_pdpb_pd_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4444,7 +4506,7 @@ func (x *MovePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePeer.ProtoReflect.Descriptor instead.
 func (*MovePeer) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{62}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *MovePeer) GetFromStoreId() uint64 {
@@ -4470,7 +4532,7 @@ type SplitAt struct {
 
 func (x *SplitAt) Reset() {
 	*x = SplitAt{}
-	mi := &file_pdpb_pd_proto_msgTypes[63]
+	mi := &file_pdpb_pd_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4482,7 +4544,7 @@ func (x *SplitAt) String() string {
 func (*SplitAt) ProtoMessage() {}
 
 func (x *SplitAt) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[63]
+	mi := &file_pdpb_pd_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4495,7 +4557,7 @@ func (x *SplitAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitAt.ProtoReflect.Descriptor instead.
 func (*SplitAt) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{63}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SplitAt) GetKeys() [][]byte {
@@ -4514,7 +4576,7 @@ type MergeInto struct {
 
 func (x *MergeInto) Reset() {
 	*x = MergeInto{}
-	mi := &file_pdpb_pd_proto_msgTypes[64]
+	mi := &file_pdpb_pd_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4526,7 +4588,7 @@ func (x *MergeInto) String() string {
 func (*MergeInto) ProtoMessage() {}
 
 func (x *MergeInto) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[64]
+	mi := &file_pdpb_pd_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4539,7 +4601,7 @@ func (x *MergeInto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeInto.ProtoReflect.Descriptor instead.
 func (*MergeInto) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{64}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *MergeInto) GetTargetRegionId() uint64 {
@@ -4563,7 +4625,7 @@ type Scatter struct {
 
 func (x *Scatter) Reset() {
 	*x = Scatter{}
-	mi := &file_pdpb_pd_proto_msgTypes[65]
+	mi := &file_pdpb_pd_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4575,7 +4637,7 @@ func (x *Scatter) String() string {
 func (*Scatter) ProtoMessage() {}
 
 func (x *Scatter) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[65]
+	mi := &file_pdpb_pd_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4588,7 +4650,7 @@ func (x *Scatter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scatter.ProtoReflect.Descriptor instead.
 func (*Scatter) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{65}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Scatter) GetRegionIds() []uint64 {
@@ -4637,7 +4699,7 @@ type AddOperatorResponse struct {
 
 func (x *AddOperatorResponse) Reset() {
 	*x = AddOperatorResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[66]
+	mi := &file_pdpb_pd_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4649,7 +4711,7 @@ func (x *AddOperatorResponse) String() string {
 func (*AddOperatorResponse) ProtoMessage() {}
 
 func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[66]
+	mi := &file_pdpb_pd_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4662,7 +4724,7 @@ func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorResponse.ProtoReflect.Descriptor instead.
 func (*AddOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{66}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AddOperatorResponse) GetHeader() *Header {
@@ -4696,7 +4758,7 @@ type CancelOperatorRequest struct {
 
 func (x *CancelOperatorRequest) Reset() {
 	*x = CancelOperatorRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[67]
+	mi := &file_pdpb_pd_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4708,7 +4770,7 @@ func (x *CancelOperatorRequest) String() string {
 func (*CancelOperatorRequest) ProtoMessage() {}
 
 func (x *CancelOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[67]
+	mi := &file_pdpb_pd_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4721,7 +4783,7 @@ func (x *CancelOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperatorRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{67}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CancelOperatorRequest) GetHeader() *Header {
@@ -4748,7 +4810,7 @@ type CancelOperatorResponse struct {
 
 func (x *CancelOperatorResponse) Reset() {
 	*x = CancelOperatorResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[68]
+	mi := &file_pdpb_pd_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4760,7 +4822,7 @@ func (x *CancelOperatorResponse) String() string {
 func (*CancelOperatorResponse) ProtoMessage() {}
 
 func (x *CancelOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[68]
+	mi := &file_pdpb_pd_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4773,7 +4835,7 @@ func (x *CancelOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperatorResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{68}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *CancelOperatorResponse) GetHeader() *Header {
@@ -4806,7 +4868,7 @@ type SchedulerDescription struct {
 
 func (x *SchedulerDescription) Reset() {
 	*x = SchedulerDescription{}
-	mi := &file_pdpb_pd_proto_msgTypes[69]
+	mi := &file_pdpb_pd_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4818,7 +4880,7 @@ func (x *SchedulerDescription) String() string {
 func (*SchedulerDescription) ProtoMessage() {}
 
 func (x *SchedulerDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[69]
+	mi := &file_pdpb_pd_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4831,7 +4893,7 @@ func (x *SchedulerDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedulerDescription.ProtoReflect.Descriptor instead.
 func (*SchedulerDescription) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{69}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *SchedulerDescription) GetName() string {
@@ -4899,7 +4961,7 @@ type ListSchedulersRequest struct {
 
 func (x *ListSchedulersRequest) Reset() {
 	*x = ListSchedulersRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[70]
+	mi := &file_pdpb_pd_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4911,7 +4973,7 @@ func (x *ListSchedulersRequest) String() string {
 func (*ListSchedulersRequest) ProtoMessage() {}
 
 func (x *ListSchedulersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[70]
+	mi := &file_pdpb_pd_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4924,7 +4986,7 @@ func (x *ListSchedulersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulersRequest.ProtoReflect.Descriptor instead.
 func (*ListSchedulersRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{70}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListSchedulersRequest) GetHeader() *Header {
@@ -4944,7 +5006,7 @@ type ListSchedulersResponse struct {
 
 func (x *ListSchedulersResponse) Reset() {
 	*x = ListSchedulersResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[71]
+	mi := &file_pdpb_pd_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4956,7 +5018,7 @@ func (x *ListSchedulersResponse) String() string {
 func (*ListSchedulersResponse) ProtoMessage() {}
 
 func (x *ListSchedulersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[71]
+	mi := &file_pdpb_pd_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4969,7 +5031,7 @@ func (x *ListSchedulersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulersResponse.ProtoReflect.Descriptor instead.
 func (*ListSchedulersResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{71}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListSchedulersResponse) GetHeader() *Header {
@@ -4999,7 +5061,7 @@ type AddSchedulerRequest struct {
 
 func (x *AddSchedulerRequest) Reset() {
 	*x = AddSchedulerRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[72]
+	mi := &file_pdpb_pd_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5011,7 +5073,7 @@ func (x *AddSchedulerRequest) String() string {
 func (*AddSchedulerRequest) ProtoMessage() {}
 
 func (x *AddSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[72]
+	mi := &file_pdpb_pd_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5024,7 +5086,7 @@ func (x *AddSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*AddSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{72}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AddSchedulerRequest) GetHeader() *Header {
@@ -5058,7 +5120,7 @@ type AddSchedulerResponse struct {
 
 func (x *AddSchedulerResponse) Reset() {
 	*x = AddSchedulerResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[73]
+	mi := &file_pdpb_pd_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5070,7 +5132,7 @@ func (x *AddSchedulerResponse) String() string {
 func (*AddSchedulerResponse) ProtoMessage() {}
 
 func (x *AddSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[73]
+	mi := &file_pdpb_pd_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5083,7 +5145,7 @@ func (x *AddSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*AddSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{73}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AddSchedulerResponse) GetHeader() *Header {
@@ -5110,7 +5172,7 @@ type RemoveSchedulerRequest struct {
 
 func (x *RemoveSchedulerRequest) Reset() {
 	*x = RemoveSchedulerRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[74]
+	mi := &file_pdpb_pd_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5122,7 +5184,7 @@ func (x *RemoveSchedulerRequest) String() string {
 func (*RemoveSchedulerRequest) ProtoMessage() {}
 
 func (x *RemoveSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[74]
+	mi := &file_pdpb_pd_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5135,7 +5197,7 @@ func (x *RemoveSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{74}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RemoveSchedulerRequest) GetHeader() *Header {
@@ -5161,7 +5223,7 @@ type RemoveSchedulerResponse struct {
 
 func (x *RemoveSchedulerResponse) Reset() {
 	*x = RemoveSchedulerResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[75]
+	mi := &file_pdpb_pd_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5173,7 +5235,7 @@ func (x *RemoveSchedulerResponse) String() string {
 func (*RemoveSchedulerResponse) ProtoMessage() {}
 
 func (x *RemoveSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[75]
+	mi := &file_pdpb_pd_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5186,7 +5248,7 @@ func (x *RemoveSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{75}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *RemoveSchedulerResponse) GetHeader() *Header {
@@ -5207,7 +5269,7 @@ type PauseSchedulerRequest struct {
 
 func (x *PauseSchedulerRequest) Reset() {
 	*x = PauseSchedulerRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[76]
+	mi := &file_pdpb_pd_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5219,7 +5281,7 @@ func (x *PauseSchedulerRequest) String() string {
 func (*PauseSchedulerRequest) ProtoMessage() {}
 
 func (x *PauseSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[76]
+	mi := &file_pdpb_pd_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5232,7 +5294,7 @@ func (x *PauseSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*PauseSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{76}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *PauseSchedulerRequest) GetHeader() *Header {
@@ -5265,7 +5327,7 @@ type PauseSchedulerResponse struct {
 
 func (x *PauseSchedulerResponse) Reset() {
 	*x = PauseSchedulerResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[77]
+	mi := &file_pdpb_pd_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5277,7 +5339,7 @@ func (x *PauseSchedulerResponse) String() string {
 func (*PauseSchedulerResponse) ProtoMessage() {}
 
 func (x *PauseSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[77]
+	mi := &file_pdpb_pd_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5290,7 +5352,7 @@ func (x *PauseSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*PauseSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{77}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PauseSchedulerResponse) GetHeader() *Header {
@@ -5338,7 +5400,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_pdpb_pd_proto_msgTypes[78]
+	mi := &file_pdpb_pd_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5350,7 +5412,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[78]
+	mi := &file_pdpb_pd_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5363,7 +5425,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{78}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Placement) GetVersion() uint64 {
@@ -5525,7 +5587,7 @@ type PlacementRule struct {
 
 func (x *PlacementRule) Reset() {
 	*x = PlacementRule{}
-	mi := &file_pdpb_pd_proto_msgTypes[79]
+	mi := &file_pdpb_pd_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5537,7 +5599,7 @@ func (x *PlacementRule) String() string {
 func (*PlacementRule) ProtoMessage() {}
 
 func (x *PlacementRule) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[79]
+	mi := &file_pdpb_pd_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5550,7 +5612,7 @@ func (x *PlacementRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementRule.ProtoReflect.Descriptor instead.
 func (*PlacementRule) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{79}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *PlacementRule) GetId() string {
@@ -5620,7 +5682,7 @@ type LabelConstraint struct {
 
 func (x *LabelConstraint) Reset() {
 	*x = LabelConstraint{}
-	mi := &file_pdpb_pd_proto_msgTypes[80]
+	mi := &file_pdpb_pd_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5632,7 +5694,7 @@ func (x *LabelConstraint) String() string {
 func (*LabelConstraint) ProtoMessage() {}
 
 func (x *LabelConstraint) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[80]
+	mi := &file_pdpb_pd_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5645,7 +5707,7 @@ func (x *LabelConstraint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelConstraint.ProtoReflect.Descriptor instead.
 func (*LabelConstraint) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{80}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *LabelConstraint) GetKey() string {
@@ -5678,7 +5740,7 @@ type GetPlacementRequest struct {
 
 func (x *GetPlacementRequest) Reset() {
 	*x = GetPlacementRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[81]
+	mi := &file_pdpb_pd_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5690,7 +5752,7 @@ func (x *GetPlacementRequest) String() string {
 func (*GetPlacementRequest) ProtoMessage() {}
 
 func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[81]
+	mi := &file_pdpb_pd_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5703,7 +5765,7 @@ func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
 func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{81}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *GetPlacementRequest) GetHeader() *Header {
@@ -5723,7 +5785,7 @@ type GetPlacementResponse struct {
 
 func (x *GetPlacementResponse) Reset() {
 	*x = GetPlacementResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[82]
+	mi := &file_pdpb_pd_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5735,7 +5797,7 @@ func (x *GetPlacementResponse) String() string {
 func (*GetPlacementResponse) ProtoMessage() {}
 
 func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[82]
+	mi := &file_pdpb_pd_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5748,7 +5810,7 @@ func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
 func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{82}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetPlacementResponse) GetHeader() *Header {
@@ -5777,7 +5839,7 @@ type SetPlacementRequest struct {
 
 func (x *SetPlacementRequest) Reset() {
 	*x = SetPlacementRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[83]
+	mi := &file_pdpb_pd_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5789,7 +5851,7 @@ func (x *SetPlacementRequest) String() string {
 func (*SetPlacementRequest) ProtoMessage() {}
 
 func (x *SetPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[83]
+	mi := &file_pdpb_pd_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5802,7 +5864,7 @@ func (x *SetPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPlacementRequest.ProtoReflect.Descriptor instead.
 func (*SetPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{83}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *SetPlacementRequest) GetHeader() *Header {
@@ -5829,7 +5891,7 @@ type SetPlacementResponse struct {
 
 func (x *SetPlacementResponse) Reset() {
 	*x = SetPlacementResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[84]
+	mi := &file_pdpb_pd_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5841,7 +5903,7 @@ func (x *SetPlacementResponse) String() string {
 func (*SetPlacementResponse) ProtoMessage() {}
 
 func (x *SetPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[84]
+	mi := &file_pdpb_pd_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5854,7 +5916,7 @@ func (x *SetPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPlacementResponse.ProtoReflect.Descriptor instead.
 func (*SetPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{84}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *SetPlacementResponse) GetHeader() *Header {
@@ -5982,7 +6044,7 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\x0e2\x17.cairn.kv.v1.StoreStateR\x05state\x12%\n" +
 	"\x0ereport_regions\x18\x03 \x01(\bR\rreportRegions\x12,\n" +
 	"\x12region_split_bytes\x18\x04 \x01(\x04R\x10regionSplitBytes\x12(\n" +
-	"\x10region_max_bytes\x18\x05 \x01(\x04R\x0eregionMaxBytes\"\xb6\x04\n" +
+	"\x10region_max_bytes\x18\x05 \x01(\x04R\x0eregionMaxBytes\"\xf4\x04\n" +
 	"\x16RegionHeartbeatRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12+\n" +
 	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x12)\n" +
@@ -6001,7 +6063,11 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"intervalMs\x126\n" +
 	"\rpending_peers\x18\r \x03(\v2\x11.cairn.kv.v1.PeerR\fpendingPeers\x124\n" +
 	"\n" +
-	"down_peers\x18\x0e \x03(\v2\x15.cairn.pd.v1.DownPeerR\tdownPeers\"T\n" +
+	"down_peers\x18\x0e \x03(\v2\x15.cairn.pd.v1.DownPeerR\tdownPeers\x12<\n" +
+	"\fqueries_from\x18\x0f \x03(\v2\x19.cairn.pd.v1.StoreQueriesR\vqueriesFrom\"C\n" +
+	"\fStoreQueries\x12\x19\n" +
+	"\bstore_id\x18\x01 \x01(\x04R\astoreId\x12\x18\n" +
+	"\aqueries\x18\x02 \x01(\x04R\aqueries\"T\n" +
 	"\bDownPeer\x12%\n" +
 	"\x04peer\x18\x01 \x01(\v2\x11.cairn.kv.v1.PeerR\x04peer\x12!\n" +
 	"\fdown_seconds\x18\x02 \x01(\rR\vdownSeconds\"\xbe\x03\n" +
@@ -6374,7 +6440,7 @@ func file_pdpb_pd_proto_rawDescGZIP() []byte {
 }
 
 var file_pdpb_pd_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_pdpb_pd_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
+var file_pdpb_pd_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
 var file_pdpb_pd_proto_goTypes = []any{
 	(Liveness)(0),                    // 0: cairn.pd.v1.Liveness
 	(Error_Code)(0),                  // 1: cairn.pd.v1.Error.Code
@@ -6404,74 +6470,75 @@ var file_pdpb_pd_proto_goTypes = []any{
 	(*StoreHeartbeatRequest)(nil),    // 25: cairn.pd.v1.StoreHeartbeatRequest
 	(*StoreHeartbeatResponse)(nil),   // 26: cairn.pd.v1.StoreHeartbeatResponse
 	(*RegionHeartbeatRequest)(nil),   // 27: cairn.pd.v1.RegionHeartbeatRequest
-	(*DownPeer)(nil),                 // 28: cairn.pd.v1.DownPeer
-	(*RegionHeartbeatResponse)(nil),  // 29: cairn.pd.v1.RegionHeartbeatResponse
-	(*ChangePeersStep)(nil),          // 30: cairn.pd.v1.ChangePeersStep
-	(*ChangePeer)(nil),               // 31: cairn.pd.v1.ChangePeer
-	(*TransferLeaderStep)(nil),       // 32: cairn.pd.v1.TransferLeaderStep
-	(*SplitStep)(nil),                // 33: cairn.pd.v1.SplitStep
-	(*MergeStep)(nil),                // 34: cairn.pd.v1.MergeStep
-	(*GetRegionRequest)(nil),         // 35: cairn.pd.v1.GetRegionRequest
-	(*GetRegionResponse)(nil),        // 36: cairn.pd.v1.GetRegionResponse
-	(*ScanRegionsRequest)(nil),       // 37: cairn.pd.v1.ScanRegionsRequest
-	(*ScanRegionsResponse)(nil),      // 38: cairn.pd.v1.ScanRegionsResponse
-	(*AskSplitRequest)(nil),          // 39: cairn.pd.v1.AskSplitRequest
-	(*SplitID)(nil),                  // 40: cairn.pd.v1.SplitID
-	(*AskSplitResponse)(nil),         // 41: cairn.pd.v1.AskSplitResponse
-	(*GetSafePointRequest)(nil),      // 42: cairn.pd.v1.GetSafePointRequest
-	(*GetSafePointResponse)(nil),     // 43: cairn.pd.v1.GetSafePointResponse
-	(*UpdateSafePointRequest)(nil),   // 44: cairn.pd.v1.UpdateSafePointRequest
-	(*UpdateSafePointResponse)(nil),  // 45: cairn.pd.v1.UpdateSafePointResponse
-	(*DescribeStoresRequest)(nil),    // 46: cairn.pd.v1.DescribeStoresRequest
-	(*DescribeStoresResponse)(nil),   // 47: cairn.pd.v1.DescribeStoresResponse
-	(*StoreDescription)(nil),         // 48: cairn.pd.v1.StoreDescription
-	(*Rates)(nil),                    // 49: cairn.pd.v1.Rates
-	(*DrainProgress)(nil),            // 50: cairn.pd.v1.DrainProgress
-	(*DrainStoreRequest)(nil),        // 51: cairn.pd.v1.DrainStoreRequest
-	(*DrainStoreResponse)(nil),       // 52: cairn.pd.v1.DrainStoreResponse
-	(*RemoveTombstonesRequest)(nil),  // 53: cairn.pd.v1.RemoveTombstonesRequest
-	(*RemoveTombstonesResponse)(nil), // 54: cairn.pd.v1.RemoveTombstonesResponse
-	(*SetStoreLabelsRequest)(nil),    // 55: cairn.pd.v1.SetStoreLabelsRequest
-	(*SetStoreLabelsResponse)(nil),   // 56: cairn.pd.v1.SetStoreLabelsResponse
-	(*DescribeRegionsRequest)(nil),   // 57: cairn.pd.v1.DescribeRegionsRequest
-	(*DescribeRegionsResponse)(nil),  // 58: cairn.pd.v1.DescribeRegionsResponse
-	(*RegionDescription)(nil),        // 59: cairn.pd.v1.RegionDescription
-	(*OperatorDescription)(nil),      // 60: cairn.pd.v1.OperatorDescription
-	(*ListOperatorsRequest)(nil),     // 61: cairn.pd.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),    // 62: cairn.pd.v1.ListOperatorsResponse
-	(*AddOperatorRequest)(nil),       // 63: cairn.pd.v1.AddOperatorRequest
-	(*TransferLeaderTo)(nil),         // 64: cairn.pd.v1.TransferLeaderTo
-	(*AddPeerTo)(nil),                // 65: cairn.pd.v1.AddPeerTo
-	(*RemovePeerFrom)(nil),           // 66: cairn.pd.v1.RemovePeerFrom
-	(*MovePeer)(nil),                 // 67: cairn.pd.v1.MovePeer
-	(*SplitAt)(nil),                  // 68: cairn.pd.v1.SplitAt
-	(*MergeInto)(nil),                // 69: cairn.pd.v1.MergeInto
-	(*Scatter)(nil),                  // 70: cairn.pd.v1.Scatter
-	(*AddOperatorResponse)(nil),      // 71: cairn.pd.v1.AddOperatorResponse
-	(*CancelOperatorRequest)(nil),    // 72: cairn.pd.v1.CancelOperatorRequest
-	(*CancelOperatorResponse)(nil),   // 73: cairn.pd.v1.CancelOperatorResponse
-	(*SchedulerDescription)(nil),     // 74: cairn.pd.v1.SchedulerDescription
-	(*ListSchedulersRequest)(nil),    // 75: cairn.pd.v1.ListSchedulersRequest
-	(*ListSchedulersResponse)(nil),   // 76: cairn.pd.v1.ListSchedulersResponse
-	(*AddSchedulerRequest)(nil),      // 77: cairn.pd.v1.AddSchedulerRequest
-	(*AddSchedulerResponse)(nil),     // 78: cairn.pd.v1.AddSchedulerResponse
-	(*RemoveSchedulerRequest)(nil),   // 79: cairn.pd.v1.RemoveSchedulerRequest
-	(*RemoveSchedulerResponse)(nil),  // 80: cairn.pd.v1.RemoveSchedulerResponse
-	(*PauseSchedulerRequest)(nil),    // 81: cairn.pd.v1.PauseSchedulerRequest
-	(*PauseSchedulerResponse)(nil),   // 82: cairn.pd.v1.PauseSchedulerResponse
-	(*Placement)(nil),                // 83: cairn.pd.v1.Placement
-	(*PlacementRule)(nil),            // 84: cairn.pd.v1.PlacementRule
-	(*LabelConstraint)(nil),          // 85: cairn.pd.v1.LabelConstraint
-	(*GetPlacementRequest)(nil),      // 86: cairn.pd.v1.GetPlacementRequest
-	(*GetPlacementResponse)(nil),     // 87: cairn.pd.v1.GetPlacementResponse
-	(*SetPlacementRequest)(nil),      // 88: cairn.pd.v1.SetPlacementRequest
-	(*SetPlacementResponse)(nil),     // 89: cairn.pd.v1.SetPlacementResponse
-	(*kvpb.Store)(nil),               // 90: cairn.kv.v1.Store
-	(*kvpb.Region)(nil),              // 91: cairn.kv.v1.Region
-	(kvpb.StoreState)(0),             // 92: cairn.kv.v1.StoreState
-	(*kvpb.Peer)(nil),                // 93: cairn.kv.v1.Peer
-	(*kvpb.RegionEpoch)(nil),         // 94: cairn.kv.v1.RegionEpoch
-	(*kvpb.StoreLabel)(nil),          // 95: cairn.kv.v1.StoreLabel
+	(*StoreQueries)(nil),             // 28: cairn.pd.v1.StoreQueries
+	(*DownPeer)(nil),                 // 29: cairn.pd.v1.DownPeer
+	(*RegionHeartbeatResponse)(nil),  // 30: cairn.pd.v1.RegionHeartbeatResponse
+	(*ChangePeersStep)(nil),          // 31: cairn.pd.v1.ChangePeersStep
+	(*ChangePeer)(nil),               // 32: cairn.pd.v1.ChangePeer
+	(*TransferLeaderStep)(nil),       // 33: cairn.pd.v1.TransferLeaderStep
+	(*SplitStep)(nil),                // 34: cairn.pd.v1.SplitStep
+	(*MergeStep)(nil),                // 35: cairn.pd.v1.MergeStep
+	(*GetRegionRequest)(nil),         // 36: cairn.pd.v1.GetRegionRequest
+	(*GetRegionResponse)(nil),        // 37: cairn.pd.v1.GetRegionResponse
+	(*ScanRegionsRequest)(nil),       // 38: cairn.pd.v1.ScanRegionsRequest
+	(*ScanRegionsResponse)(nil),      // 39: cairn.pd.v1.ScanRegionsResponse
+	(*AskSplitRequest)(nil),          // 40: cairn.pd.v1.AskSplitRequest
+	(*SplitID)(nil),                  // 41: cairn.pd.v1.SplitID
+	(*AskSplitResponse)(nil),         // 42: cairn.pd.v1.AskSplitResponse
+	(*GetSafePointRequest)(nil),      // 43: cairn.pd.v1.GetSafePointRequest
+	(*GetSafePointResponse)(nil),     // 44: cairn.pd.v1.GetSafePointResponse
+	(*UpdateSafePointRequest)(nil),   // 45: cairn.pd.v1.UpdateSafePointRequest
+	(*UpdateSafePointResponse)(nil),  // 46: cairn.pd.v1.UpdateSafePointResponse
+	(*DescribeStoresRequest)(nil),    // 47: cairn.pd.v1.DescribeStoresRequest
+	(*DescribeStoresResponse)(nil),   // 48: cairn.pd.v1.DescribeStoresResponse
+	(*StoreDescription)(nil),         // 49: cairn.pd.v1.StoreDescription
+	(*Rates)(nil),                    // 50: cairn.pd.v1.Rates
+	(*DrainProgress)(nil),            // 51: cairn.pd.v1.DrainProgress
+	(*DrainStoreRequest)(nil),        // 52: cairn.pd.v1.DrainStoreRequest
+	(*DrainStoreResponse)(nil),       // 53: cairn.pd.v1.DrainStoreResponse
+	(*RemoveTombstonesRequest)(nil),  // 54: cairn.pd.v1.RemoveTombstonesRequest
+	(*RemoveTombstonesResponse)(nil), // 55: cairn.pd.v1.RemoveTombstonesResponse
+	(*SetStoreLabelsRequest)(nil),    // 56: cairn.pd.v1.SetStoreLabelsRequest
+	(*SetStoreLabelsResponse)(nil),   // 57: cairn.pd.v1.SetStoreLabelsResponse
+	(*DescribeRegionsRequest)(nil),   // 58: cairn.pd.v1.DescribeRegionsRequest
+	(*DescribeRegionsResponse)(nil),  // 59: cairn.pd.v1.DescribeRegionsResponse
+	(*RegionDescription)(nil),        // 60: cairn.pd.v1.RegionDescription
+	(*OperatorDescription)(nil),      // 61: cairn.pd.v1.OperatorDescription
+	(*ListOperatorsRequest)(nil),     // 62: cairn.pd.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),    // 63: cairn.pd.v1.ListOperatorsResponse
+	(*AddOperatorRequest)(nil),       // 64: cairn.pd.v1.AddOperatorRequest
+	(*TransferLeaderTo)(nil),         // 65: cairn.pd.v1.TransferLeaderTo
+	(*AddPeerTo)(nil),                // 66: cairn.pd.v1.AddPeerTo
+	(*RemovePeerFrom)(nil),           // 67: cairn.pd.v1.RemovePeerFrom
+	(*MovePeer)(nil),                 // 68: cairn.pd.v1.MovePeer
+	(*SplitAt)(nil),                  // 69: cairn.pd.v1.SplitAt
+	(*MergeInto)(nil),                // 70: cairn.pd.v1.MergeInto
+	(*Scatter)(nil),                  // 71: cairn.pd.v1.Scatter
+	(*AddOperatorResponse)(nil),      // 72: cairn.pd.v1.AddOperatorResponse
+	(*CancelOperatorRequest)(nil),    // 73: cairn.pd.v1.CancelOperatorRequest
+	(*CancelOperatorResponse)(nil),   // 74: cairn.pd.v1.CancelOperatorResponse
+	(*SchedulerDescription)(nil),     // 75: cairn.pd.v1.SchedulerDescription
+	(*ListSchedulersRequest)(nil),    // 76: cairn.pd.v1.ListSchedulersRequest
+	(*ListSchedulersResponse)(nil),   // 77: cairn.pd.v1.ListSchedulersResponse
+	(*AddSchedulerRequest)(nil),      // 78: cairn.pd.v1.AddSchedulerRequest
+	(*AddSchedulerResponse)(nil),     // 79: cairn.pd.v1.AddSchedulerResponse
+	(*RemoveSchedulerRequest)(nil),   // 80: cairn.pd.v1.RemoveSchedulerRequest
+	(*RemoveSchedulerResponse)(nil),  // 81: cairn.pd.v1.RemoveSchedulerResponse
+	(*PauseSchedulerRequest)(nil),    // 82: cairn.pd.v1.PauseSchedulerRequest
+	(*PauseSchedulerResponse)(nil),   // 83: cairn.pd.v1.PauseSchedulerResponse
+	(*Placement)(nil),                // 84: cairn.pd.v1.Placement
+	(*PlacementRule)(nil),            // 85: cairn.pd.v1.PlacementRule
+	(*LabelConstraint)(nil),          // 86: cairn.pd.v1.LabelConstraint
+	(*GetPlacementRequest)(nil),      // 87: cairn.pd.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),     // 88: cairn.pd.v1.GetPlacementResponse
+	(*SetPlacementRequest)(nil),      // 89: cairn.pd.v1.SetPlacementRequest
+	(*SetPlacementResponse)(nil),     // 90: cairn.pd.v1.SetPlacementResponse
+	(*kvpb.Store)(nil),               // 91: cairn.kv.v1.Store
+	(*kvpb.Region)(nil),              // 92: cairn.kv.v1.Region
+	(kvpb.StoreState)(0),             // 93: cairn.kv.v1.StoreState
+	(*kvpb.Peer)(nil),                // 94: cairn.kv.v1.Peer
+	(*kvpb.RegionEpoch)(nil),         // 95: cairn.kv.v1.RegionEpoch
+	(*kvpb.StoreLabel)(nil),          // 96: cairn.kv.v1.StoreLabel
 }
 var file_pdpb_pd_proto_depIdxs = []int32{
 	1,   // 0: cairn.pd.v1.Error.code:type_name -> cairn.pd.v1.Error.Code
@@ -6483,184 +6550,185 @@ var file_pdpb_pd_proto_depIdxs = []int32{
 	9,   // 6: cairn.pd.v1.GetMembersResponse.members:type_name -> cairn.pd.v1.Member
 	9,   // 7: cairn.pd.v1.GetMembersResponse.leader:type_name -> cairn.pd.v1.Member
 	6,   // 8: cairn.pd.v1.BootstrapRequest.header:type_name -> cairn.pd.v1.Header
-	90,  // 9: cairn.pd.v1.BootstrapRequest.store:type_name -> cairn.kv.v1.Store
-	91,  // 10: cairn.pd.v1.BootstrapRequest.region:type_name -> cairn.kv.v1.Region
+	91,  // 9: cairn.pd.v1.BootstrapRequest.store:type_name -> cairn.kv.v1.Store
+	92,  // 10: cairn.pd.v1.BootstrapRequest.region:type_name -> cairn.kv.v1.Region
 	6,   // 11: cairn.pd.v1.BootstrapResponse.header:type_name -> cairn.pd.v1.Header
 	6,   // 12: cairn.pd.v1.IsBootstrappedRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 13: cairn.pd.v1.IsBootstrappedResponse.header:type_name -> cairn.pd.v1.Header
 	6,   // 14: cairn.pd.v1.AllocIDsRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 15: cairn.pd.v1.AllocIDsResponse.header:type_name -> cairn.pd.v1.Header
 	6,   // 16: cairn.pd.v1.PutStoreRequest.header:type_name -> cairn.pd.v1.Header
-	90,  // 17: cairn.pd.v1.PutStoreRequest.store:type_name -> cairn.kv.v1.Store
+	91,  // 17: cairn.pd.v1.PutStoreRequest.store:type_name -> cairn.kv.v1.Store
 	6,   // 18: cairn.pd.v1.PutStoreResponse.header:type_name -> cairn.pd.v1.Header
 	6,   // 19: cairn.pd.v1.GetStoreRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 20: cairn.pd.v1.GetStoreResponse.header:type_name -> cairn.pd.v1.Header
-	90,  // 21: cairn.pd.v1.GetStoreResponse.store:type_name -> cairn.kv.v1.Store
+	91,  // 21: cairn.pd.v1.GetStoreResponse.store:type_name -> cairn.kv.v1.Store
 	6,   // 22: cairn.pd.v1.GetStoresRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 23: cairn.pd.v1.GetStoresResponse.header:type_name -> cairn.pd.v1.Header
-	90,  // 24: cairn.pd.v1.GetStoresResponse.stores:type_name -> cairn.kv.v1.Store
+	91,  // 24: cairn.pd.v1.GetStoresResponse.stores:type_name -> cairn.kv.v1.Store
 	6,   // 25: cairn.pd.v1.StoreHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
 	24,  // 26: cairn.pd.v1.StoreHeartbeatRequest.stats:type_name -> cairn.pd.v1.StoreStats
 	6,   // 27: cairn.pd.v1.StoreHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
-	92,  // 28: cairn.pd.v1.StoreHeartbeatResponse.state:type_name -> cairn.kv.v1.StoreState
+	93,  // 28: cairn.pd.v1.StoreHeartbeatResponse.state:type_name -> cairn.kv.v1.StoreState
 	6,   // 29: cairn.pd.v1.RegionHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
-	91,  // 30: cairn.pd.v1.RegionHeartbeatRequest.region:type_name -> cairn.kv.v1.Region
-	93,  // 31: cairn.pd.v1.RegionHeartbeatRequest.leader:type_name -> cairn.kv.v1.Peer
-	93,  // 32: cairn.pd.v1.RegionHeartbeatRequest.pending_peers:type_name -> cairn.kv.v1.Peer
-	28,  // 33: cairn.pd.v1.RegionHeartbeatRequest.down_peers:type_name -> cairn.pd.v1.DownPeer
-	93,  // 34: cairn.pd.v1.DownPeer.peer:type_name -> cairn.kv.v1.Peer
-	6,   // 35: cairn.pd.v1.RegionHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
-	94,  // 36: cairn.pd.v1.RegionHeartbeatResponse.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	93,  // 37: cairn.pd.v1.RegionHeartbeatResponse.target_peer:type_name -> cairn.kv.v1.Peer
-	30,  // 38: cairn.pd.v1.RegionHeartbeatResponse.change_peers:type_name -> cairn.pd.v1.ChangePeersStep
-	32,  // 39: cairn.pd.v1.RegionHeartbeatResponse.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderStep
-	33,  // 40: cairn.pd.v1.RegionHeartbeatResponse.split:type_name -> cairn.pd.v1.SplitStep
-	34,  // 41: cairn.pd.v1.RegionHeartbeatResponse.merge:type_name -> cairn.pd.v1.MergeStep
-	31,  // 42: cairn.pd.v1.ChangePeersStep.changes:type_name -> cairn.pd.v1.ChangePeer
-	2,   // 43: cairn.pd.v1.ChangePeer.type:type_name -> cairn.pd.v1.ChangePeer.Type
-	93,  // 44: cairn.pd.v1.ChangePeer.peer:type_name -> cairn.kv.v1.Peer
-	93,  // 45: cairn.pd.v1.TransferLeaderStep.peers:type_name -> cairn.kv.v1.Peer
-	91,  // 46: cairn.pd.v1.MergeStep.target:type_name -> cairn.kv.v1.Region
-	6,   // 47: cairn.pd.v1.GetRegionRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 48: cairn.pd.v1.GetRegionResponse.header:type_name -> cairn.pd.v1.Header
-	91,  // 49: cairn.pd.v1.GetRegionResponse.region:type_name -> cairn.kv.v1.Region
-	93,  // 50: cairn.pd.v1.GetRegionResponse.leader:type_name -> cairn.kv.v1.Peer
-	6,   // 51: cairn.pd.v1.ScanRegionsRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 52: cairn.pd.v1.ScanRegionsResponse.header:type_name -> cairn.pd.v1.Header
-	36,  // 53: cairn.pd.v1.ScanRegionsResponse.regions:type_name -> cairn.pd.v1.GetRegionResponse
-	6,   // 54: cairn.pd.v1.AskSplitRequest.header:type_name -> cairn.pd.v1.Header
-	91,  // 55: cairn.pd.v1.AskSplitRequest.region:type_name -> cairn.kv.v1.Region
-	6,   // 56: cairn.pd.v1.AskSplitResponse.header:type_name -> cairn.pd.v1.Header
-	40,  // 57: cairn.pd.v1.AskSplitResponse.ids:type_name -> cairn.pd.v1.SplitID
-	6,   // 58: cairn.pd.v1.GetSafePointRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 59: cairn.pd.v1.GetSafePointResponse.header:type_name -> cairn.pd.v1.Header
-	6,   // 60: cairn.pd.v1.UpdateSafePointRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 61: cairn.pd.v1.UpdateSafePointResponse.header:type_name -> cairn.pd.v1.Header
-	6,   // 62: cairn.pd.v1.DescribeStoresRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 63: cairn.pd.v1.DescribeStoresResponse.header:type_name -> cairn.pd.v1.Header
-	48,  // 64: cairn.pd.v1.DescribeStoresResponse.stores:type_name -> cairn.pd.v1.StoreDescription
-	90,  // 65: cairn.pd.v1.StoreDescription.store:type_name -> cairn.kv.v1.Store
-	0,   // 66: cairn.pd.v1.StoreDescription.liveness:type_name -> cairn.pd.v1.Liveness
-	24,  // 67: cairn.pd.v1.StoreDescription.stats:type_name -> cairn.pd.v1.StoreStats
-	49,  // 68: cairn.pd.v1.StoreDescription.rates:type_name -> cairn.pd.v1.Rates
-	50,  // 69: cairn.pd.v1.StoreDescription.drain:type_name -> cairn.pd.v1.DrainProgress
-	6,   // 70: cairn.pd.v1.DrainStoreRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 71: cairn.pd.v1.DrainStoreResponse.header:type_name -> cairn.pd.v1.Header
-	48,  // 72: cairn.pd.v1.DrainStoreResponse.store:type_name -> cairn.pd.v1.StoreDescription
-	6,   // 73: cairn.pd.v1.RemoveTombstonesRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 74: cairn.pd.v1.RemoveTombstonesResponse.header:type_name -> cairn.pd.v1.Header
-	6,   // 75: cairn.pd.v1.SetStoreLabelsRequest.header:type_name -> cairn.pd.v1.Header
-	95,  // 76: cairn.pd.v1.SetStoreLabelsRequest.labels:type_name -> cairn.kv.v1.StoreLabel
-	6,   // 77: cairn.pd.v1.SetStoreLabelsResponse.header:type_name -> cairn.pd.v1.Header
-	48,  // 78: cairn.pd.v1.SetStoreLabelsResponse.store:type_name -> cairn.pd.v1.StoreDescription
-	6,   // 79: cairn.pd.v1.DescribeRegionsRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 80: cairn.pd.v1.DescribeRegionsResponse.header:type_name -> cairn.pd.v1.Header
-	59,  // 81: cairn.pd.v1.DescribeRegionsResponse.regions:type_name -> cairn.pd.v1.RegionDescription
-	91,  // 82: cairn.pd.v1.RegionDescription.region:type_name -> cairn.kv.v1.Region
-	93,  // 83: cairn.pd.v1.RegionDescription.leader:type_name -> cairn.kv.v1.Peer
-	49,  // 84: cairn.pd.v1.RegionDescription.rates:type_name -> cairn.pd.v1.Rates
-	93,  // 85: cairn.pd.v1.RegionDescription.pending_peers:type_name -> cairn.kv.v1.Peer
-	28,  // 86: cairn.pd.v1.RegionDescription.down_peers:type_name -> cairn.pd.v1.DownPeer
-	60,  // 87: cairn.pd.v1.RegionDescription.operator:type_name -> cairn.pd.v1.OperatorDescription
-	6,   // 88: cairn.pd.v1.ListOperatorsRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 89: cairn.pd.v1.ListOperatorsResponse.header:type_name -> cairn.pd.v1.Header
-	60,  // 90: cairn.pd.v1.ListOperatorsResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
-	6,   // 91: cairn.pd.v1.AddOperatorRequest.header:type_name -> cairn.pd.v1.Header
-	64,  // 92: cairn.pd.v1.AddOperatorRequest.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderTo
-	65,  // 93: cairn.pd.v1.AddOperatorRequest.add_peer:type_name -> cairn.pd.v1.AddPeerTo
-	66,  // 94: cairn.pd.v1.AddOperatorRequest.remove_peer:type_name -> cairn.pd.v1.RemovePeerFrom
-	67,  // 95: cairn.pd.v1.AddOperatorRequest.move_peer:type_name -> cairn.pd.v1.MovePeer
-	68,  // 96: cairn.pd.v1.AddOperatorRequest.split:type_name -> cairn.pd.v1.SplitAt
-	69,  // 97: cairn.pd.v1.AddOperatorRequest.merge:type_name -> cairn.pd.v1.MergeInto
-	70,  // 98: cairn.pd.v1.AddOperatorRequest.scatter:type_name -> cairn.pd.v1.Scatter
-	6,   // 99: cairn.pd.v1.AddOperatorResponse.header:type_name -> cairn.pd.v1.Header
-	60,  // 100: cairn.pd.v1.AddOperatorResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
-	6,   // 101: cairn.pd.v1.CancelOperatorRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 102: cairn.pd.v1.CancelOperatorResponse.header:type_name -> cairn.pd.v1.Header
-	60,  // 103: cairn.pd.v1.CancelOperatorResponse.operator:type_name -> cairn.pd.v1.OperatorDescription
-	6,   // 104: cairn.pd.v1.ListSchedulersRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 105: cairn.pd.v1.ListSchedulersResponse.header:type_name -> cairn.pd.v1.Header
-	74,  // 106: cairn.pd.v1.ListSchedulersResponse.schedulers:type_name -> cairn.pd.v1.SchedulerDescription
-	6,   // 107: cairn.pd.v1.AddSchedulerRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 108: cairn.pd.v1.AddSchedulerResponse.header:type_name -> cairn.pd.v1.Header
-	6,   // 109: cairn.pd.v1.RemoveSchedulerRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 110: cairn.pd.v1.RemoveSchedulerResponse.header:type_name -> cairn.pd.v1.Header
-	6,   // 111: cairn.pd.v1.PauseSchedulerRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 112: cairn.pd.v1.PauseSchedulerResponse.header:type_name -> cairn.pd.v1.Header
-	84,  // 113: cairn.pd.v1.Placement.rules:type_name -> cairn.pd.v1.PlacementRule
-	3,   // 114: cairn.pd.v1.PlacementRule.role:type_name -> cairn.pd.v1.PlacementRule.Role
-	85,  // 115: cairn.pd.v1.PlacementRule.constraints:type_name -> cairn.pd.v1.LabelConstraint
-	4,   // 116: cairn.pd.v1.LabelConstraint.op:type_name -> cairn.pd.v1.LabelConstraint.Op
-	6,   // 117: cairn.pd.v1.GetPlacementRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 118: cairn.pd.v1.GetPlacementResponse.header:type_name -> cairn.pd.v1.Header
-	83,  // 119: cairn.pd.v1.GetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
-	6,   // 120: cairn.pd.v1.SetPlacementRequest.header:type_name -> cairn.pd.v1.Header
-	83,  // 121: cairn.pd.v1.SetPlacementRequest.placement:type_name -> cairn.pd.v1.Placement
-	6,   // 122: cairn.pd.v1.SetPlacementResponse.header:type_name -> cairn.pd.v1.Header
-	83,  // 123: cairn.pd.v1.SetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
-	7,   // 124: cairn.pd.v1.PD.Timestamps:input_type -> cairn.pd.v1.TimestampRequest
-	10,  // 125: cairn.pd.v1.PD.GetMembers:input_type -> cairn.pd.v1.GetMembersRequest
-	12,  // 126: cairn.pd.v1.PD.Bootstrap:input_type -> cairn.pd.v1.BootstrapRequest
-	14,  // 127: cairn.pd.v1.PD.IsBootstrapped:input_type -> cairn.pd.v1.IsBootstrappedRequest
-	16,  // 128: cairn.pd.v1.PD.AllocIDs:input_type -> cairn.pd.v1.AllocIDsRequest
-	18,  // 129: cairn.pd.v1.PD.PutStore:input_type -> cairn.pd.v1.PutStoreRequest
-	20,  // 130: cairn.pd.v1.PD.GetStore:input_type -> cairn.pd.v1.GetStoreRequest
-	22,  // 131: cairn.pd.v1.PD.GetStores:input_type -> cairn.pd.v1.GetStoresRequest
-	25,  // 132: cairn.pd.v1.PD.StoreHeartbeat:input_type -> cairn.pd.v1.StoreHeartbeatRequest
-	27,  // 133: cairn.pd.v1.PD.RegionHeartbeat:input_type -> cairn.pd.v1.RegionHeartbeatRequest
-	35,  // 134: cairn.pd.v1.PD.GetRegion:input_type -> cairn.pd.v1.GetRegionRequest
-	37,  // 135: cairn.pd.v1.PD.ScanRegions:input_type -> cairn.pd.v1.ScanRegionsRequest
-	39,  // 136: cairn.pd.v1.PD.AskSplit:input_type -> cairn.pd.v1.AskSplitRequest
-	42,  // 137: cairn.pd.v1.PD.GetSafePoint:input_type -> cairn.pd.v1.GetSafePointRequest
-	44,  // 138: cairn.pd.v1.PD.UpdateSafePoint:input_type -> cairn.pd.v1.UpdateSafePointRequest
-	46,  // 139: cairn.pd.v1.PD.DescribeStores:input_type -> cairn.pd.v1.DescribeStoresRequest
-	51,  // 140: cairn.pd.v1.PD.DrainStore:input_type -> cairn.pd.v1.DrainStoreRequest
-	53,  // 141: cairn.pd.v1.PD.RemoveTombstones:input_type -> cairn.pd.v1.RemoveTombstonesRequest
-	55,  // 142: cairn.pd.v1.PD.SetStoreLabels:input_type -> cairn.pd.v1.SetStoreLabelsRequest
-	57,  // 143: cairn.pd.v1.PD.DescribeRegions:input_type -> cairn.pd.v1.DescribeRegionsRequest
-	61,  // 144: cairn.pd.v1.PD.ListOperators:input_type -> cairn.pd.v1.ListOperatorsRequest
-	63,  // 145: cairn.pd.v1.PD.AddOperator:input_type -> cairn.pd.v1.AddOperatorRequest
-	72,  // 146: cairn.pd.v1.PD.CancelOperator:input_type -> cairn.pd.v1.CancelOperatorRequest
-	75,  // 147: cairn.pd.v1.PD.ListSchedulers:input_type -> cairn.pd.v1.ListSchedulersRequest
-	77,  // 148: cairn.pd.v1.PD.AddScheduler:input_type -> cairn.pd.v1.AddSchedulerRequest
-	79,  // 149: cairn.pd.v1.PD.RemoveScheduler:input_type -> cairn.pd.v1.RemoveSchedulerRequest
-	81,  // 150: cairn.pd.v1.PD.PauseScheduler:input_type -> cairn.pd.v1.PauseSchedulerRequest
-	86,  // 151: cairn.pd.v1.PD.GetPlacement:input_type -> cairn.pd.v1.GetPlacementRequest
-	88,  // 152: cairn.pd.v1.PD.SetPlacement:input_type -> cairn.pd.v1.SetPlacementRequest
-	8,   // 153: cairn.pd.v1.PD.Timestamps:output_type -> cairn.pd.v1.TimestampResponse
-	11,  // 154: cairn.pd.v1.PD.GetMembers:output_type -> cairn.pd.v1.GetMembersResponse
-	13,  // 155: cairn.pd.v1.PD.Bootstrap:output_type -> cairn.pd.v1.BootstrapResponse
-	15,  // 156: cairn.pd.v1.PD.IsBootstrapped:output_type -> cairn.pd.v1.IsBootstrappedResponse
-	17,  // 157: cairn.pd.v1.PD.AllocIDs:output_type -> cairn.pd.v1.AllocIDsResponse
-	19,  // 158: cairn.pd.v1.PD.PutStore:output_type -> cairn.pd.v1.PutStoreResponse
-	21,  // 159: cairn.pd.v1.PD.GetStore:output_type -> cairn.pd.v1.GetStoreResponse
-	23,  // 160: cairn.pd.v1.PD.GetStores:output_type -> cairn.pd.v1.GetStoresResponse
-	26,  // 161: cairn.pd.v1.PD.StoreHeartbeat:output_type -> cairn.pd.v1.StoreHeartbeatResponse
-	29,  // 162: cairn.pd.v1.PD.RegionHeartbeat:output_type -> cairn.pd.v1.RegionHeartbeatResponse
-	36,  // 163: cairn.pd.v1.PD.GetRegion:output_type -> cairn.pd.v1.GetRegionResponse
-	38,  // 164: cairn.pd.v1.PD.ScanRegions:output_type -> cairn.pd.v1.ScanRegionsResponse
-	41,  // 165: cairn.pd.v1.PD.AskSplit:output_type -> cairn.pd.v1.AskSplitResponse
-	43,  // 166: cairn.pd.v1.PD.GetSafePoint:output_type -> cairn.pd.v1.GetSafePointResponse
-	45,  // 167: cairn.pd.v1.PD.UpdateSafePoint:output_type -> cairn.pd.v1.UpdateSafePointResponse
-	47,  // 168: cairn.pd.v1.PD.DescribeStores:output_type -> cairn.pd.v1.DescribeStoresResponse
-	52,  // 169: cairn.pd.v1.PD.DrainStore:output_type -> cairn.pd.v1.DrainStoreResponse
-	54,  // 170: cairn.pd.v1.PD.RemoveTombstones:output_type -> cairn.pd.v1.RemoveTombstonesResponse
-	56,  // 171: cairn.pd.v1.PD.SetStoreLabels:output_type -> cairn.pd.v1.SetStoreLabelsResponse
-	58,  // 172: cairn.pd.v1.PD.DescribeRegions:output_type -> cairn.pd.v1.DescribeRegionsResponse
-	62,  // 173: cairn.pd.v1.PD.ListOperators:output_type -> cairn.pd.v1.ListOperatorsResponse
-	71,  // 174: cairn.pd.v1.PD.AddOperator:output_type -> cairn.pd.v1.AddOperatorResponse
-	73,  // 175: cairn.pd.v1.PD.CancelOperator:output_type -> cairn.pd.v1.CancelOperatorResponse
-	76,  // 176: cairn.pd.v1.PD.ListSchedulers:output_type -> cairn.pd.v1.ListSchedulersResponse
-	78,  // 177: cairn.pd.v1.PD.AddScheduler:output_type -> cairn.pd.v1.AddSchedulerResponse
-	80,  // 178: cairn.pd.v1.PD.RemoveScheduler:output_type -> cairn.pd.v1.RemoveSchedulerResponse
-	82,  // 179: cairn.pd.v1.PD.PauseScheduler:output_type -> cairn.pd.v1.PauseSchedulerResponse
-	87,  // 180: cairn.pd.v1.PD.GetPlacement:output_type -> cairn.pd.v1.GetPlacementResponse
-	89,  // 181: cairn.pd.v1.PD.SetPlacement:output_type -> cairn.pd.v1.SetPlacementResponse
-	153, // [153:182] is the sub-list for method output_type
-	124, // [124:153] is the sub-list for method input_type
-	124, // [124:124] is the sub-list for extension type_name
-	124, // [124:124] is the sub-list for extension extendee
-	0,   // [0:124] is the sub-list for field type_name
+	92,  // 30: cairn.pd.v1.RegionHeartbeatRequest.region:type_name -> cairn.kv.v1.Region
+	94,  // 31: cairn.pd.v1.RegionHeartbeatRequest.leader:type_name -> cairn.kv.v1.Peer
+	94,  // 32: cairn.pd.v1.RegionHeartbeatRequest.pending_peers:type_name -> cairn.kv.v1.Peer
+	29,  // 33: cairn.pd.v1.RegionHeartbeatRequest.down_peers:type_name -> cairn.pd.v1.DownPeer
+	28,  // 34: cairn.pd.v1.RegionHeartbeatRequest.queries_from:type_name -> cairn.pd.v1.StoreQueries
+	94,  // 35: cairn.pd.v1.DownPeer.peer:type_name -> cairn.kv.v1.Peer
+	6,   // 36: cairn.pd.v1.RegionHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
+	95,  // 37: cairn.pd.v1.RegionHeartbeatResponse.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	94,  // 38: cairn.pd.v1.RegionHeartbeatResponse.target_peer:type_name -> cairn.kv.v1.Peer
+	31,  // 39: cairn.pd.v1.RegionHeartbeatResponse.change_peers:type_name -> cairn.pd.v1.ChangePeersStep
+	33,  // 40: cairn.pd.v1.RegionHeartbeatResponse.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderStep
+	34,  // 41: cairn.pd.v1.RegionHeartbeatResponse.split:type_name -> cairn.pd.v1.SplitStep
+	35,  // 42: cairn.pd.v1.RegionHeartbeatResponse.merge:type_name -> cairn.pd.v1.MergeStep
+	32,  // 43: cairn.pd.v1.ChangePeersStep.changes:type_name -> cairn.pd.v1.ChangePeer
+	2,   // 44: cairn.pd.v1.ChangePeer.type:type_name -> cairn.pd.v1.ChangePeer.Type
+	94,  // 45: cairn.pd.v1.ChangePeer.peer:type_name -> cairn.kv.v1.Peer
+	94,  // 46: cairn.pd.v1.TransferLeaderStep.peers:type_name -> cairn.kv.v1.Peer
+	92,  // 47: cairn.pd.v1.MergeStep.target:type_name -> cairn.kv.v1.Region
+	6,   // 48: cairn.pd.v1.GetRegionRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 49: cairn.pd.v1.GetRegionResponse.header:type_name -> cairn.pd.v1.Header
+	92,  // 50: cairn.pd.v1.GetRegionResponse.region:type_name -> cairn.kv.v1.Region
+	94,  // 51: cairn.pd.v1.GetRegionResponse.leader:type_name -> cairn.kv.v1.Peer
+	6,   // 52: cairn.pd.v1.ScanRegionsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 53: cairn.pd.v1.ScanRegionsResponse.header:type_name -> cairn.pd.v1.Header
+	37,  // 54: cairn.pd.v1.ScanRegionsResponse.regions:type_name -> cairn.pd.v1.GetRegionResponse
+	6,   // 55: cairn.pd.v1.AskSplitRequest.header:type_name -> cairn.pd.v1.Header
+	92,  // 56: cairn.pd.v1.AskSplitRequest.region:type_name -> cairn.kv.v1.Region
+	6,   // 57: cairn.pd.v1.AskSplitResponse.header:type_name -> cairn.pd.v1.Header
+	41,  // 58: cairn.pd.v1.AskSplitResponse.ids:type_name -> cairn.pd.v1.SplitID
+	6,   // 59: cairn.pd.v1.GetSafePointRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 60: cairn.pd.v1.GetSafePointResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 61: cairn.pd.v1.UpdateSafePointRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 62: cairn.pd.v1.UpdateSafePointResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 63: cairn.pd.v1.DescribeStoresRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 64: cairn.pd.v1.DescribeStoresResponse.header:type_name -> cairn.pd.v1.Header
+	49,  // 65: cairn.pd.v1.DescribeStoresResponse.stores:type_name -> cairn.pd.v1.StoreDescription
+	91,  // 66: cairn.pd.v1.StoreDescription.store:type_name -> cairn.kv.v1.Store
+	0,   // 67: cairn.pd.v1.StoreDescription.liveness:type_name -> cairn.pd.v1.Liveness
+	24,  // 68: cairn.pd.v1.StoreDescription.stats:type_name -> cairn.pd.v1.StoreStats
+	50,  // 69: cairn.pd.v1.StoreDescription.rates:type_name -> cairn.pd.v1.Rates
+	51,  // 70: cairn.pd.v1.StoreDescription.drain:type_name -> cairn.pd.v1.DrainProgress
+	6,   // 71: cairn.pd.v1.DrainStoreRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 72: cairn.pd.v1.DrainStoreResponse.header:type_name -> cairn.pd.v1.Header
+	49,  // 73: cairn.pd.v1.DrainStoreResponse.store:type_name -> cairn.pd.v1.StoreDescription
+	6,   // 74: cairn.pd.v1.RemoveTombstonesRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 75: cairn.pd.v1.RemoveTombstonesResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 76: cairn.pd.v1.SetStoreLabelsRequest.header:type_name -> cairn.pd.v1.Header
+	96,  // 77: cairn.pd.v1.SetStoreLabelsRequest.labels:type_name -> cairn.kv.v1.StoreLabel
+	6,   // 78: cairn.pd.v1.SetStoreLabelsResponse.header:type_name -> cairn.pd.v1.Header
+	49,  // 79: cairn.pd.v1.SetStoreLabelsResponse.store:type_name -> cairn.pd.v1.StoreDescription
+	6,   // 80: cairn.pd.v1.DescribeRegionsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 81: cairn.pd.v1.DescribeRegionsResponse.header:type_name -> cairn.pd.v1.Header
+	60,  // 82: cairn.pd.v1.DescribeRegionsResponse.regions:type_name -> cairn.pd.v1.RegionDescription
+	92,  // 83: cairn.pd.v1.RegionDescription.region:type_name -> cairn.kv.v1.Region
+	94,  // 84: cairn.pd.v1.RegionDescription.leader:type_name -> cairn.kv.v1.Peer
+	50,  // 85: cairn.pd.v1.RegionDescription.rates:type_name -> cairn.pd.v1.Rates
+	94,  // 86: cairn.pd.v1.RegionDescription.pending_peers:type_name -> cairn.kv.v1.Peer
+	29,  // 87: cairn.pd.v1.RegionDescription.down_peers:type_name -> cairn.pd.v1.DownPeer
+	61,  // 88: cairn.pd.v1.RegionDescription.operator:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 89: cairn.pd.v1.ListOperatorsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 90: cairn.pd.v1.ListOperatorsResponse.header:type_name -> cairn.pd.v1.Header
+	61,  // 91: cairn.pd.v1.ListOperatorsResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 92: cairn.pd.v1.AddOperatorRequest.header:type_name -> cairn.pd.v1.Header
+	65,  // 93: cairn.pd.v1.AddOperatorRequest.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderTo
+	66,  // 94: cairn.pd.v1.AddOperatorRequest.add_peer:type_name -> cairn.pd.v1.AddPeerTo
+	67,  // 95: cairn.pd.v1.AddOperatorRequest.remove_peer:type_name -> cairn.pd.v1.RemovePeerFrom
+	68,  // 96: cairn.pd.v1.AddOperatorRequest.move_peer:type_name -> cairn.pd.v1.MovePeer
+	69,  // 97: cairn.pd.v1.AddOperatorRequest.split:type_name -> cairn.pd.v1.SplitAt
+	70,  // 98: cairn.pd.v1.AddOperatorRequest.merge:type_name -> cairn.pd.v1.MergeInto
+	71,  // 99: cairn.pd.v1.AddOperatorRequest.scatter:type_name -> cairn.pd.v1.Scatter
+	6,   // 100: cairn.pd.v1.AddOperatorResponse.header:type_name -> cairn.pd.v1.Header
+	61,  // 101: cairn.pd.v1.AddOperatorResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 102: cairn.pd.v1.CancelOperatorRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 103: cairn.pd.v1.CancelOperatorResponse.header:type_name -> cairn.pd.v1.Header
+	61,  // 104: cairn.pd.v1.CancelOperatorResponse.operator:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 105: cairn.pd.v1.ListSchedulersRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 106: cairn.pd.v1.ListSchedulersResponse.header:type_name -> cairn.pd.v1.Header
+	75,  // 107: cairn.pd.v1.ListSchedulersResponse.schedulers:type_name -> cairn.pd.v1.SchedulerDescription
+	6,   // 108: cairn.pd.v1.AddSchedulerRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 109: cairn.pd.v1.AddSchedulerResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 110: cairn.pd.v1.RemoveSchedulerRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 111: cairn.pd.v1.RemoveSchedulerResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 112: cairn.pd.v1.PauseSchedulerRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 113: cairn.pd.v1.PauseSchedulerResponse.header:type_name -> cairn.pd.v1.Header
+	85,  // 114: cairn.pd.v1.Placement.rules:type_name -> cairn.pd.v1.PlacementRule
+	3,   // 115: cairn.pd.v1.PlacementRule.role:type_name -> cairn.pd.v1.PlacementRule.Role
+	86,  // 116: cairn.pd.v1.PlacementRule.constraints:type_name -> cairn.pd.v1.LabelConstraint
+	4,   // 117: cairn.pd.v1.LabelConstraint.op:type_name -> cairn.pd.v1.LabelConstraint.Op
+	6,   // 118: cairn.pd.v1.GetPlacementRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 119: cairn.pd.v1.GetPlacementResponse.header:type_name -> cairn.pd.v1.Header
+	84,  // 120: cairn.pd.v1.GetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
+	6,   // 121: cairn.pd.v1.SetPlacementRequest.header:type_name -> cairn.pd.v1.Header
+	84,  // 122: cairn.pd.v1.SetPlacementRequest.placement:type_name -> cairn.pd.v1.Placement
+	6,   // 123: cairn.pd.v1.SetPlacementResponse.header:type_name -> cairn.pd.v1.Header
+	84,  // 124: cairn.pd.v1.SetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
+	7,   // 125: cairn.pd.v1.PD.Timestamps:input_type -> cairn.pd.v1.TimestampRequest
+	10,  // 126: cairn.pd.v1.PD.GetMembers:input_type -> cairn.pd.v1.GetMembersRequest
+	12,  // 127: cairn.pd.v1.PD.Bootstrap:input_type -> cairn.pd.v1.BootstrapRequest
+	14,  // 128: cairn.pd.v1.PD.IsBootstrapped:input_type -> cairn.pd.v1.IsBootstrappedRequest
+	16,  // 129: cairn.pd.v1.PD.AllocIDs:input_type -> cairn.pd.v1.AllocIDsRequest
+	18,  // 130: cairn.pd.v1.PD.PutStore:input_type -> cairn.pd.v1.PutStoreRequest
+	20,  // 131: cairn.pd.v1.PD.GetStore:input_type -> cairn.pd.v1.GetStoreRequest
+	22,  // 132: cairn.pd.v1.PD.GetStores:input_type -> cairn.pd.v1.GetStoresRequest
+	25,  // 133: cairn.pd.v1.PD.StoreHeartbeat:input_type -> cairn.pd.v1.StoreHeartbeatRequest
+	27,  // 134: cairn.pd.v1.PD.RegionHeartbeat:input_type -> cairn.pd.v1.RegionHeartbeatRequest
+	36,  // 135: cairn.pd.v1.PD.GetRegion:input_type -> cairn.pd.v1.GetRegionRequest
+	38,  // 136: cairn.pd.v1.PD.ScanRegions:input_type -> cairn.pd.v1.ScanRegionsRequest
+	40,  // 137: cairn.pd.v1.PD.AskSplit:input_type -> cairn.pd.v1.AskSplitRequest
+	43,  // 138: cairn.pd.v1.PD.GetSafePoint:input_type -> cairn.pd.v1.GetSafePointRequest
+	45,  // 139: cairn.pd.v1.PD.UpdateSafePoint:input_type -> cairn.pd.v1.UpdateSafePointRequest
+	47,  // 140: cairn.pd.v1.PD.DescribeStores:input_type -> cairn.pd.v1.DescribeStoresRequest
+	52,  // 141: cairn.pd.v1.PD.DrainStore:input_type -> cairn.pd.v1.DrainStoreRequest
+	54,  // 142: cairn.pd.v1.PD.RemoveTombstones:input_type -> cairn.pd.v1.RemoveTombstonesRequest
+	56,  // 143: cairn.pd.v1.PD.SetStoreLabels:input_type -> cairn.pd.v1.SetStoreLabelsRequest
+	58,  // 144: cairn.pd.v1.PD.DescribeRegions:input_type -> cairn.pd.v1.DescribeRegionsRequest
+	62,  // 145: cairn.pd.v1.PD.ListOperators:input_type -> cairn.pd.v1.ListOperatorsRequest
+	64,  // 146: cairn.pd.v1.PD.AddOperator:input_type -> cairn.pd.v1.AddOperatorRequest
+	73,  // 147: cairn.pd.v1.PD.CancelOperator:input_type -> cairn.pd.v1.CancelOperatorRequest
+	76,  // 148: cairn.pd.v1.PD.ListSchedulers:input_type -> cairn.pd.v1.ListSchedulersRequest
+	78,  // 149: cairn.pd.v1.PD.AddScheduler:input_type -> cairn.pd.v1.AddSchedulerRequest
+	80,  // 150: cairn.pd.v1.PD.RemoveScheduler:input_type -> cairn.pd.v1.RemoveSchedulerRequest
+	82,  // 151: cairn.pd.v1.PD.PauseScheduler:input_type -> cairn.pd.v1.PauseSchedulerRequest
+	87,  // 152: cairn.pd.v1.PD.GetPlacement:input_type -> cairn.pd.v1.GetPlacementRequest
+	89,  // 153: cairn.pd.v1.PD.SetPlacement:input_type -> cairn.pd.v1.SetPlacementRequest
+	8,   // 154: cairn.pd.v1.PD.Timestamps:output_type -> cairn.pd.v1.TimestampResponse
+	11,  // 155: cairn.pd.v1.PD.GetMembers:output_type -> cairn.pd.v1.GetMembersResponse
+	13,  // 156: cairn.pd.v1.PD.Bootstrap:output_type -> cairn.pd.v1.BootstrapResponse
+	15,  // 157: cairn.pd.v1.PD.IsBootstrapped:output_type -> cairn.pd.v1.IsBootstrappedResponse
+	17,  // 158: cairn.pd.v1.PD.AllocIDs:output_type -> cairn.pd.v1.AllocIDsResponse
+	19,  // 159: cairn.pd.v1.PD.PutStore:output_type -> cairn.pd.v1.PutStoreResponse
+	21,  // 160: cairn.pd.v1.PD.GetStore:output_type -> cairn.pd.v1.GetStoreResponse
+	23,  // 161: cairn.pd.v1.PD.GetStores:output_type -> cairn.pd.v1.GetStoresResponse
+	26,  // 162: cairn.pd.v1.PD.StoreHeartbeat:output_type -> cairn.pd.v1.StoreHeartbeatResponse
+	30,  // 163: cairn.pd.v1.PD.RegionHeartbeat:output_type -> cairn.pd.v1.RegionHeartbeatResponse
+	37,  // 164: cairn.pd.v1.PD.GetRegion:output_type -> cairn.pd.v1.GetRegionResponse
+	39,  // 165: cairn.pd.v1.PD.ScanRegions:output_type -> cairn.pd.v1.ScanRegionsResponse
+	42,  // 166: cairn.pd.v1.PD.AskSplit:output_type -> cairn.pd.v1.AskSplitResponse
+	44,  // 167: cairn.pd.v1.PD.GetSafePoint:output_type -> cairn.pd.v1.GetSafePointResponse
+	46,  // 168: cairn.pd.v1.PD.UpdateSafePoint:output_type -> cairn.pd.v1.UpdateSafePointResponse
+	48,  // 169: cairn.pd.v1.PD.DescribeStores:output_type -> cairn.pd.v1.DescribeStoresResponse
+	53,  // 170: cairn.pd.v1.PD.DrainStore:output_type -> cairn.pd.v1.DrainStoreResponse
+	55,  // 171: cairn.pd.v1.PD.RemoveTombstones:output_type -> cairn.pd.v1.RemoveTombstonesResponse
+	57,  // 172: cairn.pd.v1.PD.SetStoreLabels:output_type -> cairn.pd.v1.SetStoreLabelsResponse
+	59,  // 173: cairn.pd.v1.PD.DescribeRegions:output_type -> cairn.pd.v1.DescribeRegionsResponse
+	63,  // 174: cairn.pd.v1.PD.ListOperators:output_type -> cairn.pd.v1.ListOperatorsResponse
+	72,  // 175: cairn.pd.v1.PD.AddOperator:output_type -> cairn.pd.v1.AddOperatorResponse
+	74,  // 176: cairn.pd.v1.PD.CancelOperator:output_type -> cairn.pd.v1.CancelOperatorResponse
+	77,  // 177: cairn.pd.v1.PD.ListSchedulers:output_type -> cairn.pd.v1.ListSchedulersResponse
+	79,  // 178: cairn.pd.v1.PD.AddScheduler:output_type -> cairn.pd.v1.AddSchedulerResponse
+	81,  // 179: cairn.pd.v1.PD.RemoveScheduler:output_type -> cairn.pd.v1.RemoveSchedulerResponse
+	83,  // 180: cairn.pd.v1.PD.PauseScheduler:output_type -> cairn.pd.v1.PauseSchedulerResponse
+	88,  // 181: cairn.pd.v1.PD.GetPlacement:output_type -> cairn.pd.v1.GetPlacementResponse
+	90,  // 182: cairn.pd.v1.PD.SetPlacement:output_type -> cairn.pd.v1.SetPlacementResponse
+	154, // [154:183] is the sub-list for method output_type
+	125, // [125:154] is the sub-list for method input_type
+	125, // [125:125] is the sub-list for extension type_name
+	125, // [125:125] is the sub-list for extension extendee
+	0,   // [0:125] is the sub-list for field type_name
 }
 
 func init() { file_pdpb_pd_proto_init() }
@@ -6668,13 +6736,13 @@ func file_pdpb_pd_proto_init() {
 	if File_pdpb_pd_proto != nil {
 		return
 	}
-	file_pdpb_pd_proto_msgTypes[24].OneofWrappers = []any{
+	file_pdpb_pd_proto_msgTypes[25].OneofWrappers = []any{
 		(*RegionHeartbeatResponse_ChangePeers)(nil),
 		(*RegionHeartbeatResponse_TransferLeader)(nil),
 		(*RegionHeartbeatResponse_Split)(nil),
 		(*RegionHeartbeatResponse_Merge)(nil),
 	}
-	file_pdpb_pd_proto_msgTypes[58].OneofWrappers = []any{
+	file_pdpb_pd_proto_msgTypes[59].OneofWrappers = []any{
 		(*AddOperatorRequest_TransferLeader)(nil),
 		(*AddOperatorRequest_AddPeer)(nil),
 		(*AddOperatorRequest_RemovePeer)(nil),
@@ -6689,7 +6757,7 @@ func file_pdpb_pd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpb_pd_proto_rawDesc), len(file_pdpb_pd_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   85,
+			NumMessages:   86,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -165,7 +165,9 @@ func (h *handle) CheckLease() *kvpb.RegionError {
 	return h.checkLocked()
 }
 
-func (h *handle) CountRead([]byte, int, int) {}
+func (h *handle) CountRead(uint64, []byte, int, int) {}
+
+func (h *handle) CountWrite(uint64, *engine.Batch) {}
 
 func (h *handle) checkLocked() *kvpb.RegionError {
 	if h.term != h.s.term.Load() {
