@@ -67,12 +67,10 @@ func (c *Cluster) RegionHeartbeat(now time.Time, req *pdpb.RegionHeartbeatReques
 		return nil, false, err
 	}
 	old := c.regions.ByID(m.Id)
-	next.inherit(old, now, req)
 	if old == nil {
-		if from := c.regions.origin(next); from != nil {
-			next.Traffic.Last = from.Traffic.Last
-		}
+		next.Traffic = c.regions.inherited(m)
 	}
+	next.inherit(old, now, req)
 	c.changes++
 	if old != nil && sameEpoch(old.Meta, m) {
 		next.Meta = old.Meta // nothing durable changed

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
@@ -15,20 +16,23 @@ const (
 	windowQueries = 640
 	windowSpan    = 8 * time.Second
 	windowLimit   = 30 * time.Second
+
+	// A store becomes a region's home when in two windows in a row at least homeShare of
+	// the queries came from it, and is it until a window in which it was less than
+	// stayShare. The distance keeps chance from deciding again and again.
+	homeShare = 2.0 / 3
+	stayShare = 0.5
 )
 
-// Window is where the queries of a region came from in some seconds.
-type Window struct {
-	Ended time.Time // zero: there was none yet
-	Store uint64    // in whose process most were asked; 0 = none in a process with a store
-	Share float64   // of the queries came from there
-	Rate  float64   // queries per second, from everywhere
-}
-
-// Traffic tells from which stores' processes a region is used. While it is not, the
-// last windows stay.
+// Traffic tells from which store's process a region is used, as of the last window.
+// While too little is asked to tell, it stays as it is.
 type Traffic struct {
-	Last [2]Window // the latest first
+	Home  uint64    // the store most queries come from; 0 = none in particular
+	Share float64   // of the queries, of the store most came from in the last window
+	Rate  float64   // queries per second, from everywhere
+	Ended time.Time // the last window; zero: there was none yet
+
+	next uint64 // the store that is home if the next window agrees
 
 	// The window that has not ended.
 	span    time.Duration
@@ -46,16 +50,34 @@ func (t *Traffic) observe(now time.Time, span time.Duration, queries uint64, fro
 	t.from = plus(t.from, from)
 	switch {
 	case t.queries >= windowQueries && t.span >= windowSpan:
-		w := Window{Ended: now, Rate: float64(t.queries) / t.span.Seconds()}
-		if len(t.from) > 0 {
-			top := slices.MaxFunc(t.from, func(a, b *pdpb.StoreQueries) int { return int(a.Queries) - int(b.Queries) })
-			w.Store, w.Share = top.StoreId, min(float64(top.Queries)/float64(t.queries), 1)
-		}
-		t.Last = [2]Window{w, t.Last[0]}
+		t.conclude(now)
 	case t.span < windowLimit:
 		return
 	}
 	t.span, t.queries, t.from = 0, 0, nil
+}
+
+// conclude ends the window.
+func (t *Traffic) conclude(now time.Time) {
+	var top pdpb.StoreQueries
+	for _, q := range t.from {
+		if q.Queries > top.Queries {
+			top.StoreId, top.Queries = q.StoreId, q.Queries
+		}
+	}
+	t.Ended, t.Rate = now, float64(t.queries)/t.span.Seconds()
+	t.Share = min(float64(top.Queries)/float64(t.queries), 1)
+	if top.StoreId != t.Home || t.Share < stayShare {
+		t.Home = 0
+	}
+	switch {
+	case t.Share < homeShare:
+		t.next = 0
+	case top.StoreId == t.next:
+		t.Home = t.next
+	default:
+		t.next = top.StoreId
+	}
 }
 
 func plus(a, b []*pdpb.StoreQueries) []*pdpb.StoreQueries {
@@ -73,23 +95,23 @@ func plus(a, b []*pdpb.StoreQueries) []*pdpb.StoreQueries {
 	return a
 }
 
-// origin is a region that a new one with this description was cut from, or was cut
-// together with; nil if none is known.
-func (rm *Regions) origin(m *Region) *Region {
-	if r := rm.At(m.Meta.StartKey); r != nil {
-		return r // has not told yet that it is smaller
+// inherited is what is known of the traffic of a new region: that of a region it was
+// cut from, which has not told yet that it is smaller, or of another part, which has the
+// same version.
+func (rm *Regions) inherited(m *kvpb.Region) Traffic {
+	from := []*Region{rm.At(m.StartKey)}
+	if len(m.StartKey) > 0 {
+		from = append(from, rm.Before(m.StartKey))
 	}
-	var beside []*Region
-	if len(m.Meta.StartKey) > 0 {
-		beside = append(beside, rm.Before(m.Meta.StartKey))
+	if len(m.EndKey) > 0 {
+		from = append(from, rm.At(m.EndKey))
 	}
-	if len(m.Meta.EndKey) > 0 {
-		beside = append(beside, rm.At(m.Meta.EndKey))
-	}
-	for _, r := range beside {
-		if r != nil && r.Meta.Epoch.Version == m.Meta.Epoch.Version {
-			return r // all parts of a split have the same version
+	for i, r := range from {
+		if r != nil && (i == 0 || r.Meta.Epoch.Version == m.Epoch.Version) {
+			t := r.Traffic
+			t.span, t.queries, t.from = 0, 0, nil
+			return t
 		}
 	}
-	return nil
+	return Traffic{}
 }

@@ -6,36 +6,84 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
-func TestWindowsOfTraffic(t *testing.T) {
-	now := time.Unix(1_700_000_000, 0)
-	var tr Traffic
-	report := func(span time.Duration, queries uint64, from ...*pdpb.StoreQueries) {
-		now = now.Add(span)
-		tr.observe(now, span, queries, from)
-	}
-	of := func(store, n uint64) *pdpb.StoreQueries { return &pdpb.StoreQueries{StoreId: store, Queries: n} }
+type reports struct {
+	Traffic
+	now time.Time
+}
 
-	report(2*time.Second, 5000, of(1, 5000))
-	require.Zero(t, tr.Last[0], "a moment does not count")
-	old := tr
-	report(8*time.Second, 5000, of(2, 1000), of(1, 2500))
-	require.Equal(t, Window{Ended: now, Store: 1, Share: 0.75, Rate: 1000}, tr.Last[0])
-	require.Zero(t, tr.Last[1])
-	first := tr.Last[0]
-	require.EqualValues(t, 5000, old.from[0].Queries, "regions are immutable")
-
-	for range 3 { // too little to tell: it is thrown away, and what was stays
-		report(10*time.Second, 200, of(3, 200))
+// report is of a span with queries, of which as many came from each store.
+func (r *reports) report(span time.Duration, queries uint64, from map[uint64]uint64) {
+	r.now = r.now.Add(span)
+	var list []*pdpb.StoreQueries
+	for store, n := range from {
+		list = append(list, &pdpb.StoreQueries{StoreId: store, Queries: n})
 	}
-	require.Equal(t, first, tr.Last[0])
-	report(10*time.Second, 900, of(3, 900))
-	require.Equal(t, Window{Ended: now, Store: 3, Share: 1, Rate: 90}, tr.Last[0])
-	require.Equal(t, first, tr.Last[1])
-	report(10*time.Second, 900)
-	require.Equal(t, Window{Ended: now, Rate: 90}, tr.Last[0], "processes without a store")
-	report(0, 100000, of(1, 100000))
-	require.Zero(t, tr.queries, "nobody knows what it spans")
+	r.observe(r.now, span, queries, list)
+}
+
+func TestTrafficIsJudgedByWindows(t *testing.T) {
+	r := &reports{now: time.Unix(1_700_000_000, 0)}
+	r.report(2*time.Second, 5000, map[uint64]uint64{1: 5000})
+	require.Zero(t, r.Ended, "a moment does not count")
+	before := r.Traffic
+	r.report(8*time.Second, 5000, map[uint64]uint64{2: 1000, 1: 2500})
+	require.Equal(t, r.now, r.Ended)
+	require.InDelta(t, 0.75, r.Share, 1e-9)
+	require.InDelta(t, 1000, r.Rate, 1e-9)
+	require.EqualValues(t, 5000, before.from[0].Queries, "regions are immutable")
+	ended := r.Ended
+	for range 3 { // too little to tell: thrown away
+		r.report(10*time.Second, 200, map[uint64]uint64{3: 200})
+	}
+	require.Equal(t, ended, r.Ended)
+	r.report(10*time.Second, 900, map[uint64]uint64{3: 900})
+	require.InDelta(t, 90, r.Rate, 1e-9)
+	r.report(10*time.Second, 900, nil)
+	require.Zero(t, r.Share, "processes without a store")
+	r.report(0, 100000, map[uint64]uint64{1: 100000})
+	require.Zero(t, r.queries, "nobody knows what it spans")
+}
+
+func TestHomeIsWhereTwoWindowsAgree(t *testing.T) {
+	r := &reports{now: time.Unix(1_700_000_000, 0)}
+	for i, step := range []struct {
+		store, of1000 uint64
+		home          uint64
+	}{
+		{1, 900, 0}, {1, 700, 1}, // two agree
+		{1, 550, 1}, {1, 510, 1}, // not enough to come, but to stay
+		{1, 450, 0}, {1, 900, 0}, {1, 900, 1},
+		{2, 900, 0}, {2, 900, 2}, // another one
+		{3, 600, 0}, {3, 700, 0}, {3, 600, 0}, {3, 700, 0}, {3, 700, 3}, // in a row
+	} {
+		r.report(10*time.Second, 1000, map[uint64]uint64{step.store: step.of1000, 9: 1})
+		require.Equal(t, step.home, r.Home, "step %d", i)
+	}
+	for range 10 {
+		r.report(10*time.Second, 0, nil)
+	}
+	require.EqualValues(t, 3, r.Home, "silence tells nothing")
+}
+
+func TestPartsOfARegionInheritItsTraffic(t *testing.T) {
+	m := func(id, version uint64, start, end string) *kvpb.Region {
+		return &kvpb.Region{Id: id, StartKey: []byte(start), EndKey: []byte(end), Epoch: &kvpb.RegionEpoch{Version: version}}
+	}
+	for name, c := range map[string]struct{ known, part *kvpb.Region }{
+		"the part reports first":        {m(1, 5, "a", "z"), m(2, 6, "m", "z")},
+		"the rest before it reported":   {m(1, 6, "a", "m"), m(2, 6, "m", "z")},
+		"the rest behind it reported":   {m(1, 6, "m", "z"), m(2, 6, "a", "m")},
+		"all keys, cut at the very end": {m(1, 6, "", "m"), m(2, 6, "m", "")},
+	} {
+		rm := NewRegions()
+		rm.put(&Region{Meta: c.known, Traffic: Traffic{Home: 3, queries: 10}})
+		require.Equal(t, Traffic{Home: 3}, rm.inherited(c.part), name)
+	}
+	rm := NewRegions()
+	rm.put(&Region{Meta: m(1, 7, "a", "m"), Traffic: Traffic{Home: 3}})
+	require.Zero(t, rm.inherited(m(2, 6, "m", "z")), "a stranger")
 }

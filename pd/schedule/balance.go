@@ -9,7 +9,8 @@ import (
 	"github.com/cairndb/cairn/proto/kvpb"
 )
 
-// balanceLeader evens out how many regions the stores lead.
+// balanceLeader evens out how many regions the stores lead, besides those that
+// follow their traffic.
 type balanceLeader struct{}
 
 // A difference of leaders is worth a transfer if it is at least 2 and more than this
@@ -45,34 +46,37 @@ func balanceOneLeader(v *view) (*Operator, string) {
 	for _, s := range v.up() {
 		if s.noLead == "" {
 			can = append(can, s)
-			total += s.planLeaders
+			total += s.away()
 		}
 	}
 	if len(can) < 2 {
 		return nil, fmt.Sprintf("%d stores may lead", len(can))
 	}
 	average := float64(total) / float64(len(can))
-	slices.SortStableFunc(can, func(a, b *storeView) int { return b.planLeaders - a.planLeaders })
+	slices.SortStableFunc(can, func(a, b *storeView) int { return b.away() - a.away() })
 	why := "balanced"
 	for _, from := range can {
 		for _, to := range slices.Backward(can) {
-			diff := from.planLeaders - to.planLeaders
+			diff := from.away() - to.away()
 			if diff < 2 || float64(diff) <= leaderTolerance*average {
 				break
 			}
-			why = fmt.Sprintf("store %d leads %d, store %d leads %d, but no region of the first can be led by the second", from.id, from.planLeaders, to.id, to.planLeaders)
+			why = fmt.Sprintf("store %d leads %d, store %d leads %d, but no region of the first can be led by the second", from.id, from.away(), to.id, to.away())
 			for _, r := range around(v, from.leading) {
 				p := peerOn(r.Meta, to.id)
-				if p == nil || v.unmovable(r) != "" || !v.mayTakeOver(r, p) || v.heats(r, from, to) {
+				if p == nil || v.bound(r, from.id) || v.unmovable(r) != "" || !v.mayTakeOver(r, p) || v.heats(r, from, to) {
 					continue
 				}
-				reason := fmt.Sprintf("store %d leads %d regions, store %d leads %d", from.id, from.planLeaders, to.id, to.planLeaders)
+				reason := fmt.Sprintf("store %d leads %d regions, store %d leads %d", from.id, from.away(), to.id, to.away())
 				return v.transfer(r, classLeader, "balance-leader", reason, to.id), ""
 			}
 		}
 	}
 	return nil, why
 }
+
+// away is how many leaders a store has that could as well be elsewhere.
+func (s *storeView) away() int { return s.planLeaders - s.planBound }
 
 func peersOn(r *cluster.Region, store uint64) []*kvpb.Peer {
 	p := peerOn(r.Meta, store)
@@ -145,7 +149,13 @@ func balanceOneRegion(v *view) (*Operator, string) {
 // not lead first: they move without a change of leader.
 func followersFirst(v *view, s *storeView) []*cluster.Region {
 	list := slices.DeleteFunc(around(v, s.holding), func(r *cluster.Region) bool {
-		return v.unsettled(r) != "" || r.Leader.StoreId == s.id && isHot(r) // that is a matter for hot-region
+		if v.unsettled(r) != "" || r.Leader.StoreId != s.id {
+			return v.unsettled(r) != ""
+		}
+		if v.atHome(r) {
+			return s.space() >= lowAt
+		}
+		return isHot(r) // that is a matter for hot-region
 	})
 	slices.SortStableFunc(list, func(a, b *cluster.Region) int {
 		return truth(a.Leader.GetStoreId() == s.id) - truth(b.Leader.GetStoreId() == s.id)

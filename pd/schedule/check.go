@@ -386,7 +386,7 @@ func (v *view) problems(r *cluster.Region) (list []problem) {
 }
 
 // leaderSilence is after how much silence a region's leader is a matter of concern:
-// leaders report every 30 s.
+// leaders report every minute at least.
 const leaderSilence = 2 * time.Minute
 
 // explain says why a region is being changed, or why it is not.
@@ -407,6 +407,9 @@ func (v *view) explain(r *cluster.Region) string {
 		text = "waiting: " + d.why
 	default:
 		text = d.why
+	}
+	if home := v.explainHome(r); home != "" {
+		text += "; " + home
 	}
 	for _, p := range r.Meta.Peers {
 		s := v.byID[p.StoreId]

@@ -79,6 +79,7 @@ type Coordinator struct {
 	starved  bool // there were no ids for new peers
 	cool     map[uint64]cooling
 	gave     map[uint64]time.Time // when operators moved the lead of regions, lately
+	followed map[uint64]time.Time // when followTraffic did
 
 	queue  []uint64 // regions to look at, in order
 	queued map[uint64]bool
@@ -114,7 +115,7 @@ func New(o Options) *Coordinator {
 	}
 	c := &Coordinator{
 		model: o.Model, metrics: o.Metrics, logger: o.Logger, rand: rand.New(rand.NewPCG(o.Seed, 1)),
-		ops: make(map[uint64]*Operator), cool: make(map[uint64]cooling), gave: make(map[uint64]time.Time), queued: make(map[uint64]bool), schedulers: make(map[string]*entry),
+		ops: make(map[uint64]*Operator), cool: make(map[uint64]cooling), gave: make(map[uint64]time.Time), followed: make(map[uint64]time.Time), queued: make(map[uint64]bool), schedulers: make(map[string]*entry),
 	}
 	for _, name := range o.Schedulers {
 		e, err := newEntry(name)
@@ -145,14 +146,14 @@ func (c *Coordinator) newIDLocked() uint64 {
 
 // viewLocked is the cluster as it is now.
 func (c *Coordinator) viewLocked(now time.Time) *view {
-	v := newView(c.model.Snapshot(now), c.ops, c.evictionsLocked(now), c.gave, c.rand, c.newIDLocked)
+	v := newView(c.model.Snapshot(now), c.ops, c.evictionsLocked(now), c.gave, c.followedLocked(now), c.rand, c.newIDLocked)
 	v.cool = c.cool
 	return v
 }
 
 // dryViewLocked is for looking only.
 func (c *Coordinator) dryViewLocked(now time.Time) *view {
-	v := newView(c.model.Snapshot(now), maps.Clone(c.ops), c.evictionsLocked(now), c.gave, rand.New(rand.NewPCG(0, 0)), func() uint64 { return 1 })
+	v := newView(c.model.Snapshot(now), maps.Clone(c.ops), c.evictionsLocked(now), c.gave, c.followedLocked(now), rand.New(rand.NewPCG(0, 0)), func() uint64 { return 1 })
 	v.cool = c.cool
 	return v
 }
@@ -173,6 +174,9 @@ func (c *Coordinator) Heartbeat(now time.Time, r *cluster.Region, changed bool) 
 	end := op.advance(now, r)
 	if slices.ContainsFunc(op.steps[before:op.at], func(s step) bool { _, ok := s.(transferLeader); return ok }) {
 		c.gave[r.Meta.Id] = now
+		if op.kind == followName {
+			c.followed[r.Meta.Id] = now
+		}
 	}
 	if end != "" {
 		c.finishLocked(now, op, op.state, end)
@@ -383,6 +387,7 @@ func (c *Coordinator) checkLocked(v *view) {
 		}
 		c.health, c.passed = health, v.Now
 		maps.DeleteFunc(c.gave, func(_ uint64, at time.Time) bool { return v.Now.Sub(at) > 2*passEvery })
+		maps.DeleteFunc(c.followed, func(_ uint64, at time.Time) bool { return v.Now.Sub(at) > followPause })
 		maps.DeleteFunc(c.cool, func(_ uint64, cl cooling) bool { return !v.Now.Before(cl.until) })
 		v.Regions.All(func(r *cluster.Region) bool {
 			c.enqueueLocked(r.Meta.Id)
@@ -500,6 +505,14 @@ func (c *Coordinator) evictionsLocked(now time.Time) map[uint64]string {
 		}
 	}
 	return m
+}
+
+// followedLocked is for views: nil while leaders do not follow traffic.
+func (c *Coordinator) followedLocked(now time.Time) map[uint64]time.Time {
+	if e := c.schedulers[followName]; e == nil || now.Before(e.paused) {
+		return nil
+	}
+	return c.followed
 }
 
 // Chores are changes that must be made durable; the driver makes them.

@@ -140,9 +140,9 @@ func spreadHot(v *view, k hotKind) (*Operator, string) {
 	if loads[from.id][dim] <= hotTolerance*average {
 		return nil, "balanced"
 	}
-	hot := slices.Clone(from.leading)
+	hot := slices.DeleteFunc(slices.Clone(from.leading), v.atHome)
 	slices.SortStableFunc(hot, func(a, b *cluster.Region) int { return cmp.Compare(k.of(b)[dim], k.of(a)[dim]) })
-	why := "no region can be moved"
+	why := fmt.Sprintf("store %d is busiest, with regions that cannot be moved or are used from there", from.id)
 	for _, r := range hot {
 		size := k.of(r)[dim]
 		if size < average/50 {

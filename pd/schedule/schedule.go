@@ -11,7 +11,7 @@
 //     was left behind, split what is too big, give it the replicas that the
 //     placement wants, merge what is small and idle.
 //   - Schedulers look at the stores and move what need not be where it is: leaders,
-//     replicas, hot regions.
+//     replicas, hot regions, and leaders that are used from elsewhere.
 //
 // # Rules
 //
@@ -61,6 +61,7 @@ type storeView struct {
 
 	// As if all operators were done.
 	planLeaders int
+	planBound   int // of planLeaders, those that are not for balance; see followTraffic
 	planRegions int
 	planWeight  float64
 	// New replicas under way: to the store, and from leaders on it.
@@ -81,9 +82,12 @@ type view struct {
 	byID   map[uint64]*storeView
 	ops    map[uint64]*Operator // running, by region; the coordinator's own map
 	gave   map[uint64]time.Time // when operators moved the lead of regions last
-	rand   *rand.Rand
-	newID  func() uint64 // for a peer; 0 = none left
-	voters int           // wanted of a region that no rule speaks of
+	// followed is when regions were last moved to where they are used from; nil while
+	// followTraffic does not run.
+	followed map[uint64]time.Time
+	rand     *rand.Rand
+	newID    func() uint64 // for a peer; 0 = none left
+	voters   int           // wanted of a region that no rule speaks of
 	// reported is how many regions reported in this term.
 	reported int
 	room     [classOther]int
@@ -106,8 +110,8 @@ func (v *view) cooled(region uint64) string {
 }
 
 // newView builds a view in time proportional to the number of replicas.
-func newView(s *cluster.Snapshot, ops map[uint64]*Operator, evict map[uint64]string, gave map[uint64]time.Time, rnd *rand.Rand, newID func() uint64) *view {
-	v := &view{Snapshot: s, byID: make(map[uint64]*storeView), ops: ops, gave: gave, rand: rnd, newID: newID}
+func newView(s *cluster.Snapshot, ops map[uint64]*Operator, evict map[uint64]string, gave, followed map[uint64]time.Time, rnd *rand.Rand, newID func() uint64) *view {
+	v := &view{Snapshot: s, byID: make(map[uint64]*storeView), ops: ops, gave: gave, followed: followed, rand: rnd, newID: newID}
 	for _, st := range s.Stores {
 		sv := &storeView{Store: st, id: st.Meta.Id, live: st.Liveness(s.Now, s.Placement)}
 		if sv.live == pdpb.Liveness_LIVENESS_TOMBSTONE {
@@ -247,6 +251,9 @@ func (v *view) plan(r *cluster.Region, op *Operator, sign int) {
 	}
 	if s := v.byID[leader]; s != nil {
 		s.planLeaders += sign
+		if v.bound(r, leader) {
+			s.planBound += sign
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ const perRun = 16
 var kinds = map[string]scheduler{
 	"balance-leader": balanceLeader{},
 	"balance-region": balanceRegion{},
+	followName:       followTraffic{},
 	"hot-region":     hotRegion{},
 	"shuffle-leader": shuffleLeader{},
 	"shuffle-region": shuffleRegion{},
@@ -29,7 +30,9 @@ var kinds = map[string]scheduler{
 }
 
 // DefaultSchedulers are those of a cluster nobody has touched.
-func DefaultSchedulers() []string { return []string{"balance-leader", "balance-region", "hot-region"} }
+func DefaultSchedulers() []string {
+	return []string{"balance-leader", "balance-region", followName, "hot-region"}
+}
 
 // shuffled returns a list in random order.
 func shuffled[T any](v *view, list []T) []T {

@@ -77,6 +77,7 @@ type simRegion struct {
 	newest uint64 // greatest id of any peer it had
 	bytes  uint64
 	rates  pdpb.RegionHeartbeatRequest // per second
+	from   map[uint64]float64          // part of the queries by the store they come from
 	ready  map[uint64]time.Time        // peers that catch up until
 	lost   time.Time                   // when the leader's store went
 	silent map[uint64]time.Time        // peers not heard of, since
@@ -363,7 +364,7 @@ func (s *sim) send(r *simRegion) {
 	if r.last.IsZero() {
 		span = 0
 	}
-	r.last, r.report = s.now, s.now.Add(30*time.Second)
+	r.last, r.report = s.now, s.now.Add(10*time.Second)
 	secs := uint64(span.Seconds() * 1000)
 	req := &pdpb.RegionHeartbeatRequest{
 		Region: proto.CloneOf(r.meta), Leader: proto.CloneOf(peerOn(r.meta, r.leader)), Term: r.term,
@@ -371,6 +372,9 @@ func (s *sim) send(r *simRegion) {
 		WrittenBytes: r.rates.WrittenBytes * secs / 1000, WrittenKeys: r.rates.WrittenKeys * secs / 1000,
 		ReadBytes: r.rates.ReadBytes * secs / 1000, ReadKeys: r.rates.ReadKeys * secs / 1000, Queries: r.rates.Queries * secs / 1000,
 		IntervalMs: uint32(span.Milliseconds()),
+	}
+	for _, store := range slices.Sorted(maps.Keys(r.from)) {
+		req.QueriesFrom = append(req.QueriesFrom, &pdpb.StoreQueries{StoreId: store, Queries: s.sampled(req.Queries, r.from[store])})
 	}
 	for _, p := range r.meta.Peers {
 		if _, ok := r.ready[p.Id]; ok {
@@ -387,6 +391,12 @@ func (s *sim) send(r *simRegion) {
 	if resp := s.co.Heartbeat(s.now, region, changed); resp != nil {
 		s.take(resp)
 	}
+}
+
+// sampled is what a leader that looks at one query in sixteen makes of a part of them.
+func (s *sim) sampled(queries uint64, part float64) uint64 {
+	n := float64(queries) / 16
+	return uint64(16 * max(n*part+s.rand.NormFloat64()*math.Sqrt(n*part*(1-part)), 0))
 }
 
 // take lets a region's leader begin with a step.

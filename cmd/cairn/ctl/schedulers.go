@@ -13,7 +13,7 @@ import (
 
 // schedulers are those that can be added. evict-leader works on a store.
 var schedulers = []string{
-	"balance-leader", "balance-region", "hot-region", "evict-leader", "shuffle-leader", "shuffle-region", "random-merge",
+	"balance-leader", "balance-region", "follow-traffic", "hot-region", "evict-leader", "shuffle-leader", "shuffle-region", "random-merge",
 }
 
 // Scheduler is what is printed of a scheduler as JSON.
@@ -40,6 +40,7 @@ func (c *ctl) schedulersCommand() *cobra.Command {
 		Use: "schedulers", Aliases: []string{"scheduler"}, Short: "Show, add, remove and pause what moves regions for balance", RunE: list,
 		Long: `Schedulers move leaders and replicas between stores:
   balance-leader, balance-region, hot-region   on by default: even out count, size and load
+  follow-traffic                               on by default: leaders go where their queries come from
   evict-leader --store N                       no leaders on a store, for maintenance
   shuffle-leader, shuffle-region, random-merge for tests: move and merge all the time`,
 	}
