@@ -12,7 +12,7 @@ import (
 // the file grows, or only reserved its blocks, the file system's journal has to
 // be committed too, which takes half as long again. Pebble reuses WAL files, so
 // this is paid for the first few of a log only. Zeros end a WAL as its end of
-// file does.
+// file does. A disk without room for that gets a file that grows.
 type prefillFS struct {
 	vfs.FS
 	bytes int64
@@ -25,8 +25,11 @@ func (p prefillFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error
 		return f, err
 	}
 	if err := prefill(f, p.bytes); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("raftlog: fill %s: %w", name, err)
+		// No room for all of it, most likely; there may be some for what is written.
+		if err := f.Close(); err != nil {
+			return nil, fmt.Errorf("raftlog: close %s: %w", name, err)
+		}
+		return p.FS.Create(name, c)
 	}
 	return f, nil
 }

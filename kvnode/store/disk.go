@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -106,6 +108,20 @@ func (w *diskWatch) end(op *diskOp) {
 	if op.warned {
 		w.log.Info("the disk has answered", "operation", op.what, "path", op.path, "after", time.Since(op.since))
 	}
+}
+
+// failed ends the process when what failed was about the log of a database.
+func (w *diskWatch) failed(what, path string, err error) {
+	if err == nil || !strings.HasSuffix(path, ".log") {
+		return
+	}
+	advice := ""
+	if errors.Is(err, syscall.ENOSPC) {
+		advice = "; the disk is full: free space, then start again"
+	}
+	msg := fmt.Sprintf("%s of %s: %v%s", what, path, err, advice)
+	w.log.Error("the log cannot be written", "why", msg)
+	w.fatal(msg)
 }
 
 // endSync is end for an fsync.

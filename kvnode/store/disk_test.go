@@ -3,8 +3,10 @@ package store
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,6 +76,26 @@ func diskTest(t *testing.T, f func(t *testing.T, w *diskWatch, fs *moodyFS, file
 		moody.takes.Store(0)
 		require.NoError(t, file.Close())
 		w.close()
+	})
+}
+
+// fullFS has no room for files and what is written to them.
+type fullFS struct{ vfs.FS }
+
+func (fullFS) Create(name string, _ vfs.DiskWriteCategory) (vfs.File, error) {
+	return nil, &os.PathError{Op: "open", Path: name, Err: syscall.ENOSPC}
+}
+
+func TestALogThatCannotBeWrittenEndsTheProcessWithAClearMessage(t *testing.T) {
+	diskTest(t, func(t *testing.T, w *diskWatch, _ *moodyFS, _ vfs.File, said func() []string) {
+		fs := watchedFS{fullFS{vfs.NewMem()}, w}
+		_, err := fs.Create("state/000012.sst", vfs.WriteCategoryUnspecified)
+		require.Error(t, err)
+		require.Empty(t, said(), "a flush or compaction is tried again")
+		_, err = fs.Create("raft/000012.log", vfs.WriteCategoryUnspecified)
+		require.Error(t, err)
+		require.Equal(t, []string{"0 s: fatal create of raft/000012.log: open raft/000012.log: no space left on device; " +
+			"the disk is full: free space, then start again"}, said())
 	})
 }
 

@@ -10,6 +10,10 @@ const opSync = "fsync"
 // watchedFS tells a diskWatch of every operation that writes. Pebble has the
 // like (vfs.WithDiskHealthChecks), which looks at operations under way every two
 // seconds only, does not know slowness from a hang, and has its own clock.
+//
+// A database cannot go on when its own log cannot be made or written, and says so by
+// panics that nobody understands, such as "unlock of unlocked mutex" (2.1). So the
+// process is ended here.
 type watchedFS struct {
 	vfs.FS
 	w *diskWatch
@@ -30,6 +34,7 @@ func (fs watchedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, erro
 	op := fs.w.begin("create", name)
 	defer fs.w.end(op)
 	f, err := fs.FS.Create(name, c)
+	fs.w.failed("create", name, err)
 	return fs.file(f, err, name)
 }
 
@@ -38,6 +43,7 @@ func (fs watchedFS) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vf
 	op := fs.w.begin("reuse", name)
 	defer fs.w.end(op)
 	f, err := fs.FS.ReuseForWrite(old, name, c)
+	fs.w.failed("reuse", name, err)
 	return fs.file(f, err, name)
 }
 
@@ -84,7 +90,9 @@ type watchedFile struct {
 func (f *watchedFile) Write(p []byte) (int, error) {
 	op := f.w.begin("write", f.path)
 	defer f.w.end(op)
-	return f.File.Write(p)
+	n, err := f.File.Write(p)
+	f.w.failed("write", f.path, err)
+	return n, err
 }
 
 // WriteAt implements vfs.File.
@@ -105,14 +113,18 @@ func (f *watchedFile) Preallocate(at, n int64) error {
 func (f *watchedFile) Sync() error {
 	op := f.w.begin(opSync, f.path)
 	defer f.w.endSync(op)
-	return f.File.Sync()
+	err := f.File.Sync()
+	f.w.failed(opSync, f.path, err)
+	return err
 }
 
 // SyncData implements vfs.File.
 func (f *watchedFile) SyncData() error {
 	op := f.w.begin(opSync, f.path)
 	defer f.w.endSync(op)
-	return f.File.SyncData()
+	err := f.File.SyncData()
+	f.w.failed(opSync, f.path, err)
+	return err
 }
 
 // SyncTo implements vfs.File.
