@@ -39,6 +39,8 @@ type bed struct {
 	pd   string         // where to ask when there is no c
 	load *workload.Load
 	rng  *rand.Rand
+
+	loadOptions workload.Options
 }
 
 // Bounds on what the cluster needs to do by itself.
@@ -94,6 +96,7 @@ func newBed(t *testing.T, rng *rand.Rand, o bedOptions) *bed {
 	}
 	b.c = server.StartCluster(t, co)
 	t.Cleanup(b.tellLogs)
+	b.loadOptions = o.load
 	b.startLoad(o.load)
 	b.heal()
 	return b

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -209,26 +210,31 @@ func (b *bed) openSmallDisk(node string) {
 	b.t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
 }
 
-// fill leaves that many bytes on the disk.
+// fill leaves that many bytes on the disk, or less: the node writes, too.
 func (d *smallDisk) fill(left int64) error {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(d.dir, &fs); err != nil {
-		return err
-	}
 	f, err := os.OpenFile(d.ballast(), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
+	for range 100 {
+		var fs syscall.Statfs_t
+		if err := syscall.Statfs(d.dir, &fs); err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		more := int64(fs.Bavail)*fs.Bsize - left
+		if more <= 0 {
+			return nil
+		}
+		if err = syscall.Fallocate(int(f.Fd()), 0, info.Size(), more); !errors.Is(err, syscall.ENOSPC) {
+			return err
+		}
 	}
-	more := int64(fs.Bavail)*fs.Bsize - left
-	if more <= 0 {
-		return nil
-	}
-	return syscall.Fallocate(int(f.Fd()), 0, info.Size(), more)
+	return fmt.Errorf("%s does not become full", d.dir)
 }
 
 func (d *smallDisk) ballast() string { return filepath.Join(d.dir, "ballast") }

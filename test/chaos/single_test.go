@@ -201,6 +201,7 @@ func TestFullDisk(t *testing.T) {
 			alive, now := node.Running(), b.leaders(node)
 			b.must(b.disk.free())
 			if !alive {
+				t.Logf("%s ended and printed:\n%s", node.Name, node.Output())
 				b.start(node)
 			}
 			b.settle(at)

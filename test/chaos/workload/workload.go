@@ -112,7 +112,7 @@ func Start(ctx context.Context, o Options) (*Load, error) {
 
 // create makes the tables.
 func (l *Load) create(ctx context.Context) error {
-	texts := []string{"CREATE DATABASE " + database}
+	texts := []string{"DROP DATABASE IF EXISTS " + database, "CREATE DATABASE " + database}
 	texts = append(texts, ledgerSchema...)
 	texts = append(texts, registerSchema...)
 	texts = append(texts, bankSchema...)
@@ -203,6 +203,13 @@ func (l *Load) Counts() Counts {
 	l.registers.count(&c)
 	l.bank.count(&c)
 	return c
+}
+
+// Plus adds.
+func (c Counts) Plus(d Counts) Counts {
+	return Counts{
+		c.Acknowledged + d.Acknowledged, c.Registers + d.Registers, c.Snapshots + d.Snapshots, c.Unknown + d.Unknown, c.Failed + d.Failed,
+	}
 }
 
 func (c Counts) String() string {
