@@ -31,6 +31,8 @@ const (
 	// the greater of both stores' loads down by at least hotGain of what it was.
 	hotTolerance = 1.15
 	hotGain      = 0.05
+	// hotPause is how long a region stays whose lead was moved.
+	hotPause = 2 * passEvery
 )
 
 // hotKind is one of the two sorts of load.
@@ -152,9 +154,17 @@ func spreadHot(v *view, k hotKind) (*Operator, string) {
 			why = fmt.Sprintf("region %d alone is %.0f%% of the load of store %d: it can only be split", r.Meta.Id, 100*size/loads[from.id][dim], from.id)
 			continue
 		}
+		if v.Now.Sub(v.gave[r.Meta.Id]) < hotPause {
+			why = fmt.Sprintf("region %d was moved just now", r.Meta.Id)
+			continue
+		}
 		for _, to := range slices.Backward(stores) {
 			if max(loads[from.id][dim]-size, loads[to.id][dim]+size) > loads[from.id][dim]*(1-hotGain) {
 				break
+			}
+			if w := v.overloads(k, r, from, to, len(stores)); w != "" {
+				why = fmt.Sprintf("region %d to store %d: %s", r.Meta.Id, to.id, w)
+				continue
 			}
 			reason := fmt.Sprintf("%s load of store %d is %.0f%% of the average, of store %d %.0f%%; region %d is %.0f%% of the first",
 				k.name, from.id, 100*loads[from.id][dim]/average, to.id, 100*loads[to.id][dim]/average, r.Meta.Id, 100*size/loads[from.id][dim])
@@ -166,6 +176,30 @@ func spreadHot(v *view, k hotKind) (*Operator, string) {
 		}
 	}
 	return nil, why
+}
+
+// overloads says why a region whose lead would even out one kind of load must stay
+// for the sake of the others, which move with it: what one kind gives, the other would take back.
+func (v *view) overloads(k hotKind, r *cluster.Region, from, to *storeView, stores int) string {
+	for _, other := range hotKinds {
+		if other.name == k.name {
+			continue
+		}
+		loads := v.loads(other)
+		var total load
+		for _, l := range loads {
+			total.add(l)
+		}
+		dim := mainDimension(total)
+		if dim < 0 {
+			continue
+		}
+		after := loads[to.id][dim] + other.of(r)[dim]
+		if after > loads[from.id][dim] && after > hotTolerance*total[dim]/float64(stores) {
+			return "its " + other.name + " load would be too much there"
+		}
+	}
+	return ""
 }
 
 // leaderOf is the store that leads a region when its operator is done.

@@ -390,6 +390,31 @@ func TestHotWritesAndReadsAreSpread(t *testing.T) {
 	}
 }
 
+// A store that has too much to write gives a region away that is read even more, to
+// one that has too much to read then, and must not give it back.
+func TestReadsAndWritesDoNotPlayBall(t *testing.T) {
+	s := newSim(t, 4, 40, 30*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})
+	s.placeAll(rotated(4))
+	led := 0
+	for _, id := range slices.Sorted(maps.Keys(s.regions)) {
+		r := s.regions[id]
+		switch {
+		case r.leader != 1:
+			r.rates.ReadKeys = 250
+		case led == 0:
+			r.rates.WrittenKeys = 9000
+		case led == 1:
+			r.rates.ReadKeys, r.rates.WrittenKeys = 3000, 700
+		}
+		led += int(truth(r.leader == 1))
+		r.rates.Queries = r.rates.ReadKeys + r.rates.WrittenKeys
+	}
+	s.run(2 * time.Minute)
+	before := s.co.nextOp
+	s.run(10 * time.Minute)
+	require.LessOrEqual(t, s.co.nextOp, before+2, "nothing oscillates\n%s", s.dump())
+}
+
 func TestOneHotRegionStays(t *testing.T) {
 	s := hotSim(t, func(r *simRegion) {
 		if r.meta.Id == 1000 {
