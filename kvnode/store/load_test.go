@@ -187,7 +187,8 @@ func TestPDHearsWhatRegionsAreUsedFor(t *testing.T) {
 	p.reportStore()
 	first := drain(pd.regions)
 	require.Len(t, first, 1)
-	require.Zero(t, first[0].GetIntervalMs(), "there was no report before")
+	require.EqualValues(t, 1, first[0].GetIntervalMs(), "there was no report before")
+	require.Zero(t, first[0].GetWrittenBytes())
 	drain(pd.stores)
 
 	for i := range 16000 {
@@ -218,6 +219,26 @@ func TestPDHearsWhatRegionsAreUsedFor(t *testing.T) {
 	require.EqualValues(t, 1, store.GetLeaderCount())
 	p.reportStore()
 	require.Zero(t, drain(pd.stores)[0].GetReadKeys(), "only what is new")
+}
+
+// A new leader has written as a follower what the old one has reported.
+func TestANewLeaderReportsFromItsFirstTerm(t *testing.T) {
+	pd := newStatsPD()
+	s, p := unstarted(t, pd)
+	r := s.replicas()[0]
+	now := time.Now()
+	p.reportDue(now)
+	p.told[r].term-- // it has not led since
+	require.Nil(t, put(t.Context(), s, "a", "v"))
+	p.reportRegion(now.Add(time.Minute), r, 0)
+	require.Nil(t, put(t.Context(), s, "b", "v"))
+	p.reportRegion(now.Add(time.Minute+time.Second), r, 0)
+	told := drain(pd.regions)
+	require.Len(t, told, 3)
+	require.Zero(t, told[1].GetWrittenKeys())
+	require.EqualValues(t, 1, told[1].GetIntervalMs())
+	require.EqualValues(t, 1, told[2].GetWrittenKeys())
+	require.EqualValues(t, 1000, told[2].GetIntervalMs())
 }
 
 func TestIdleRegionsAreReportedRarely(t *testing.T) {

@@ -35,6 +35,8 @@ type reporter struct {
 // told is what PD has been told of a replica.
 type told struct {
 	at    time.Time    // of the last report of the region; zero before the first
+	term  uint64       // of the last report of the region
+	sized uint64       // the version of which the size was told
 	load  replica.Load // in reports of the region
 	store replica.Load // in reports of the store
 	pass  int          // the last one that found the replica
@@ -175,12 +177,13 @@ func (p *reporter) reportDue(now time.Time) {
 		}
 		t := p.of(r)
 		wait := p.s.o.RegionHeartbeat
-		if r.Load() == t.load {
+		if r.Load() == t.load && t.sized == r.View().Meta().GetEpoch().GetVersion() {
 			// Not all at the same time although they may have begun together.
 			wait = wait * idleFactor * time.Duration(64-r.ID()%16) / 64
 		}
 		if now.Sub(t.at) >= wait {
 			p.reportRegion(now, r, p.size(r))
+			t.sized = r.View().Meta().GetEpoch().GetVersion()
 		}
 	}
 }
@@ -203,15 +206,18 @@ func (p *reporter) reportRegion(now time.Time, r *replica.Replica, size uint64) 
 		return
 	}
 	t, load := p.of(r), r.Load()
+	if t.term != v.Term() {
+		// What a follower wrote meanwhile, and did not read, says nothing about the region.
+		t.term, t.at, t.load = v.Term(), now, load
+	}
 	since := load.Minus(t.load)
 	req := &pdpb.RegionHeartbeatRequest{
 		Region: v.Meta(), Leader: &kvpb.Peer{Id: r.Peer().GetId(), StoreId: r.Peer().GetStoreId(), Role: r.Peer().GetRole()},
 		Term: v.Term(), ApproximateBytes: size,
+		// 1 for what cannot be told: PD would take the time since another leader's report for it.
+		IntervalMs:   uint32(max(1, now.Sub(t.at).Milliseconds())),
 		WrittenBytes: since.WrittenBytes, WrittenKeys: since.WrittenKeys,
 		ReadBytes: since.ReadBytes, ReadKeys: since.ReadKeys, Queries: since.Queries,
-	}
-	if !t.at.IsZero() {
-		req.IntervalMs = uint32(now.Sub(t.at).Milliseconds())
 	}
 	health := r.Peers()
 	req.PendingPeers = health.Pending
