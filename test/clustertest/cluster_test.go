@@ -31,7 +31,8 @@ type cluster struct {
 	stop  chan struct{} // closed at the end
 	wg    sync.WaitGroup
 
-	counts counts
+	processes sync.Map // store id -> *process, the last one of each
+	counts    counts
 }
 
 // counts are of what was done to the cluster.
@@ -97,8 +98,9 @@ func newCluster(t testing.TB, seed uint64, stores int) *cluster {
 	c.watch = newWatcher(c)
 	c.net.Add(simnet.Rule{Match: simnet.Match{Where: c.watch.message}})
 	for range stores {
-		n := &node{c: c, fs: vfs.NewCrashableMem()}
-		c.nodes = append(c.nodes, n)
+		c.nodes = append(c.nodes, &node{c: c, fs: vfs.NewCrashableMem()})
+	}
+	for _, n := range c.nodes {
 		n.open()
 	}
 	c.wg.Go(c.watch.run)
@@ -132,6 +134,7 @@ func (n *node) open() {
 		c.fail("store %d does not open: %v", n.id, err)
 	}
 	n.id, p.store = s.ID(), s
+	c.processes.Store(n.id, p)
 	p.endpoint.Start(clusterID, n.id, s)
 	n.run.Store(p)
 }

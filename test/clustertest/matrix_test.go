@@ -178,3 +178,10 @@ func TestEverythingAtOnce(t *testing.T) {
 		play(t, seed, sc, total)
 	})
 }
+
+// TestAllStoresCrashAtOnce ends all of them at one moment, again and again, while regions change.
+func TestAllStoresCrashAtOnce(t *testing.T) {
+	eachSeed(t, 4, func(t *testing.T, seed uint64, total *counts) {
+		play(t, seed, schedule{stores: 3 + int(seed%2), operations: names(operations), faults: []string{"crash all"}, lasts: 30 * time.Second, padding: 3000}, total)
+	})
+}

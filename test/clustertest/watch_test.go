@@ -38,6 +38,9 @@ func (w *watcher) message(m *rafttransport.Message) bool {
 	if m.Kind != rafttransport.KindRaft {
 		return false
 	}
+	if p, ok := w.c.processes.Load(m.From.GetStoreId()); ok && p.(*process).crashed.Load() {
+		return false // nobody hears it
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	region, term, from := m.RegionID, m.Raft.GetTerm(), m.Raft.GetFrom()
