@@ -15,7 +15,13 @@ build:
 test: build
 	go vet ./...
 	go test -timeout 15m $$(go list ./... | grep -v /test/)
-	CAIRN_BINARY=$(CURDIR)/bin/cairn go test -count=1 -timeout 15m ./test/...
+	CAIRN_BINARY=$(CURDIR)/bin/cairn go test -count=1 -timeout 15m $$(go list ./test/... | grep -v /chaos$$)
+	CAIRN_BINARY=$(CURDIR)/bin/cairn go test -count=1 -v -timeout 5m ./test/chaos -run TestSmoke
+
+# Everything that happens to machines, at random, to a cluster of processes under load; docs/ops/chaos.md:
+#   make chaos [DURATION=30m] [SEED=...]
+chaos: build
+	CAIRN_BINARY=$(CURDIR)/bin/cairn go test -count=1 -v -timeout 0 ./test/chaos -run TestSoak -duration $(or $(DURATION),30m) -seed $(or $(SEED),0) $(ARGS)
 
 race:
 	CGO_ENABLED=1 go test -race -timeout 20m $(CORE)
@@ -50,4 +56,4 @@ fmt:
 clean:
 	rm -rf bin
 
-.PHONY: run build test race lint bench compat sqltest-record differential generate fmt clean
+.PHONY: run build test chaos race lint bench compat sqltest-record differential generate fmt clean
