@@ -193,6 +193,7 @@ func Retryable(kind string) bool {
 		"error 1053",               // the server is shutting down
 		"error 1021",               // no room, free some
 		"error 1205", "error 1213", // lost against another transaction
+		"error 1412",                                           // the node could not tell whether the schema is still its own
 		"error 8501",                                           // unknown
 		"error 9001", "error 9002", "error 9003", "error 9005": // the cluster is not there
 		return true
