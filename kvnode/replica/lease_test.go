@@ -63,9 +63,9 @@ func TestAViewEndsBeforeItsWritesAreGivenUp(t *testing.T) {
 			awaitQueued(r, 1)
 			c.settle()
 			require.Len(t, r.inflight, 1)
+			answer := make(chan *kvpb.RegionError) // whoever answers waits until it is taken
 			p := r.inflight[0]
-			answered := p.done
-			p.done = make(chan *kvpb.RegionError) // whoever answers waits until it is taken
+			r.inflight[0] = &proposal{view: p.view, id: p.id, done: answer}
 			if how == "leadership is lost" {
 				r.Step(rafttransport.Message{
 					Kind: rafttransport.KindRaft, RegionID: 1, From: c.region.Peers[1], To: c.region.Peers[0],
@@ -81,7 +81,7 @@ func TestAViewEndsBeforeItsWritesAreGivenUp(t *testing.T) {
 			}()
 			synctest.Wait()
 			require.NotNil(t, v.CheckLease(), how)
-			answered <- <-p.done
+			p.done <- <-answer
 			<-visited
 			require.NotNil(t, (<-done).GetUndetermined(), how)
 			for _, s := range c.stores {
