@@ -159,6 +159,8 @@ type Replica struct {
 	ready   chan struct{} // closed when this replica first serves as leader
 	ended   chan struct{} // closed when no visit will do anything any more
 
+	destroying atomic.Bool // it has ended, and Host.Remove is told
+
 	hash    atomic.Pointer[Hash]
 	peers   atomic.Pointer[PeerHealth]    // as the leader sees them
 	changed atomic.Pointer[chan struct{}] // closed at the next publish
@@ -352,6 +354,10 @@ func (r *Replica) Ready() <-chan struct{} { return r.ready }
 
 // Ended is closed when the replica was closed and has answered everybody.
 func (r *Replica) Ended() <-chan struct{} { return r.ended }
+
+// Destroying says whether a replica that has ended did so because it is not a member
+// of its region: then it is being destroyed, and its range may not be used yet.
+func (r *Replica) Destroying() bool { return r.destroying.Load() }
 
 // alone says whether this replica is the only voter: then it is its own quorum,
 // needs no clock for its lease and no ticks once it leads.

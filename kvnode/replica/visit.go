@@ -77,6 +77,7 @@ func (r *Replica) Visit() {
 	}
 	switch {
 	case r.removed:
+		r.destroying.Store(true)
 		r.end("the replica was removed")
 		r.host.Remove(r)
 	// What a lone replica has given to Raft needs nobody else; it is finished.

@@ -131,6 +131,10 @@ func (s *Store) forget(r *replica.Replica) {
 		s.byStart.Delete(start)
 	}
 	s.regions.CompareAndDelete(r.ID(), r)
+	if waiting := s.waiting[r]; waiting != nil {
+		close(waiting)
+		delete(s.waiting, r)
+	}
 }
 
 // Installed implements replica.Host: a snapshot has given r a new range.

@@ -340,6 +340,12 @@ func (s *Store) swallow(r *replica.Replica, meta *replpb.SnapshotMeta) ([]*kvpb.
 		case <-s.ctx.Done():
 			return nil, s.ctx.Err()
 		}
+		if other.Destroying() { // its data goes before ours comes
+			if err := s.awaitForgotten(other); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		s.mu.Lock()
 		s.tombstones[id] = max(s.tombstones[id], other.Peer().GetId())
 		s.mu.Unlock()
@@ -353,6 +359,30 @@ func (s *Store) swallow(r *replica.Replica, meta *replpb.SnapshotMeta) ([]*kvpb.
 		return nil, err
 	}
 	return out, nil
+}
+
+// awaitForgotten waits until a replica that is being destroyed is gone.
+func (s *Store) awaitForgotten(r *replica.Replica) error {
+	s.mu.Lock()
+	gone, ok := s.waiting[r]
+	if !ok {
+		gone = make(chan struct{})
+		s.waiting[r] = gone
+	}
+	forgotten := s.find(r.ID()) != r
+	if forgotten {
+		delete(s.waiting, r)
+	}
+	s.mu.Unlock()
+	if forgotten {
+		return nil
+	}
+	select {
+	case <-gone:
+		return nil
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
 }
 
 // SendSnapshot implements replica.Host.

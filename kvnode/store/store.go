@@ -218,10 +218,11 @@ type Store struct {
 	mu sync.RWMutex // protects the fields below
 	// byStart has the replicas that have a state, by start key; they do not overlap.
 	byStart    *btree.Map[string, *replica.Replica]
-	tombstones map[uint64]uint64                // region -> greatest peer id that was removed here
-	incoming   map[uint64]*incoming             // snapshots being received or installed, by region
-	votes      map[uint64]rafttransport.Message // last request for a vote of a region that a split is about to make
-	lost       map[uint64]time.Duration         // stores that nothing is heard of, and when they were heard last
+	tombstones map[uint64]uint64                  // region -> greatest peer id that was removed here
+	incoming   map[uint64]*incoming               // snapshots being received or installed, by region
+	votes      map[uint64]rafttransport.Message   // last request for a vote of a region that a split is about to make
+	lost       map[uint64]time.Duration           // stores that nothing is heard of, and when they were heard last
+	waiting    map[*replica.Replica]chan struct{} // closed when a replica that is being destroyed is gone
 
 	sizes atomic.Pointer[regionSizes] // when regions are split
 
@@ -244,7 +245,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s := &Store{
 		o: o, log: o.Logger, byStart: &btree.Map[string, *replica.Replica]{}, stop: make(chan struct{}),
 		tombstones: map[uint64]uint64{}, incoming: map[uint64]*incoming{}, votes: map[uint64]rafttransport.Message{},
-		lost: map[uint64]time.Duration{},
+		lost: map[uint64]time.Duration{}, waiting: map[*replica.Replica]chan struct{}{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.adoptSizes(64<<20, 96<<20)

@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/rafttransport"
+	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/replpb"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// deafTransport loses everything.
+type deafTransport struct{}
+
+func (deafTransport) Send([]rafttransport.Message) {}
+func (deafTransport) SendSnapshot(context.Context, rafttransport.OutgoingSnapshot) error {
+	return errNotWanted
+}
+
+// slowFS takes its time to sync the log of the state database.
+type slowFS struct{ vfs.FS }
+
+func (fs slowFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := fs.FS.Create(name, c)
+	if err != nil || !strings.Contains(name, "state") || !strings.HasSuffix(name, ".log") {
+		return f, err
+	}
+	return slowFile{f}, nil
+}
+
+type slowFile struct{ vfs.File }
+
+func (f slowFile) Sync() error     { time.Sleep(20 * time.Millisecond); return f.File.Sync() }
+func (f slowFile) SyncData() error { return f.Sync() }
+
+// testRegion is a region with replicas on stores 1, 8 and 9, peers id+1, id+8 and id+9.
+func testRegion(id uint64, start, end string, version uint64) *kvpb.Region {
+	r := &kvpb.Region{Id: id, StartKey: []byte(start), EndKey: []byte(end), Epoch: &kvpb.RegionEpoch{ConfVer: 3, Version: version}}
+	for _, store := range []uint64{1, 8, 9} {
+		r.Peers = append(r.Peers, &kvpb.Peer{Id: id + store, StoreId: store})
+	}
+	return r
+}
+
+// storeWith opens store 1 with replicas of the given regions.
+func storeWith(t testing.TB, pd PD, states ...*replpb.RegionState) *Store {
+	t.Helper()
+	fs := slowFS{vfs.NewMem()}
+	open := func() *Store {
+		s, err := Open(t.Context(), Options{
+			Dir: "data", FS: fs, PD: pd, CacheBytes: 1 << 20, MemTableBytes: 1 << 20, Transport: deafTransport{},
+			OnFatal: func(msg string) { panic(msg) }, StaleAfter: time.Hour,
+		})
+		require.NoError(t, err)
+		return s
+	}
+	s := open()
+	require.Equal(t, uint64(1), s.ID())
+	require.NoError(t, s.Close())
+	db, err := engine.Open(engine.Options{Dir: "data/state", FS: fs})
+	require.NoError(t, err)
+	b := db.NewBatch()
+	live, _, err := replica.LoadStates(db)
+	require.NoError(t, err)
+	for _, st := range live {
+		replica.Discard(b, st.GetRegion().GetId())
+	}
+	for _, st := range states {
+		require.NoError(t, replica.Bootstrap(b, st.GetRegion()))
+		require.NoError(t, replica.SetState(b, st))
+	}
+	require.NoError(t, db.Commit(b, true))
+	require.NoError(t, b.Close())
+	require.NoError(t, db.Close())
+	return open()
+}
+
+// heartbeatOf is what the leader of a region, on store 9, says to store 1.
+func heartbeatOf(region *kvpb.Region) rafttransport.Message {
+	from, to := region.GetPeers()[2], region.GetPeers()[0]
+	return rafttransport.Message{
+		Kind: rafttransport.KindRaft, RegionID: region.GetId(), From: from, To: to, Epoch: region.GetEpoch(),
+		HasRange: true, Start: region.GetStartKey(), End: region.GetEndKey(),
+		Raft: &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), From: new(from.GetId()), To: new(to.GetId()), Term: new(uint64(7)), Commit: new(uint64(0))},
+	}
+}
+
+// sendSnapshot sends store s a snapshot of a region in which every key has a value. What
+// has to happen when it has arrived is done before it is handed over.
+func sendSnapshot(t testing.TB, s *Store, state *replpb.RegionState, index uint64, arrived func(), keys ...string) error {
+	t.Helper()
+	region := state.GetRegion()
+	db, err := engine.Open(engine.Options{Dir: "other", FS: vfs.NewMem()})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	b := db.NewBatch()
+	for _, k := range keys {
+		b.SetVersioned(engine.CFWrite, []byte(k), 1, []byte("new"))
+	}
+	require.NoError(t, db.Commit(b, true))
+	require.NoError(t, b.Close())
+	data, err := (&replpb.SnapshotMeta{State: state, AppliedIndex: index, AppliedTerm: 6}).MarshalVT()
+	require.NoError(t, err)
+	m := heartbeatOf(region)
+	m.Raft.Type = raftpb.MsgSnap.Enum()
+	cs := &raftpb.ConfState{}
+	for _, p := range region.GetPeers() {
+		cs.Voters = append(cs.Voters, p.GetId())
+	}
+	m.Raft.Snapshot = &raftpb.Snapshot{Data: data, Metadata: &raftpb.SnapshotMetadata{ConfState: cs, Index: new(index), Term: new(uint64(6))}}
+	in, err := s.BeginSnapshot(m)
+	if err != nil {
+		return err
+	}
+	view := db.NewRangeSnapshot(region.GetStartKey(), region.GetEndKey())
+	_, err = view.WriteTables(t.Context(), func(name string) (io.WriteCloser, error) { return in.Create(name) })
+	require.NoError(t, err)
+	require.NoError(t, view.Close())
+	arrived()
+	return in.Finish()
+}
+
+// awaitReplica waits until a region's replica satisfies the condition.
+func awaitReplica(t testing.TB, s *Store, region uint64, ok func(r *replica.Replica) bool) *replica.Replica {
+	t.Helper()
+	for {
+		r := s.find(region)
+		if ok(r) {
+			return r
+		}
+		if r == nil {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		changed := r.Changed()
+		if r = s.find(region); r != nil && ok(r) {
+			return r
+		}
+		select {
+		case <-changed:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("region %d does not get there", region)
+		}
+	}
+}
+
+func hasKey(t testing.TB, s *Store, key string) bool {
+	t.Helper()
+	_, found, err := s.engine.GetVersioned(engine.CFWrite, []byte(key), 1)
+	require.NoError(t, err)
+	return found
+}
+
+// A replica is being destroyed, because it was removed, when a snapshot arrives of the
+// region that its region has been merged into since.
+func TestASnapshotWaitsForADestructionInItsRange(t *testing.T) {
+	for range 5 {
+		old := testRegion(50, "a", "c", 3)
+		s := storeWith(t, newFakePD(7), &replpb.RegionState{Region: old})
+		into := testRegion(60, "a", "e", 9)
+		gone := s.find(50)
+		s.Receive([]rafttransport.Message{heartbeatOf(into)})
+		destroy := func() { gone.Gone(51, &kvpb.RegionEpoch{ConfVer: 9, Version: 3}) }
+		require.NoError(t, sendSnapshot(t, s, &replpb.RegionState{Region: into, Absorbed: []uint64{50}}, 20, destroy, "b", "d"))
+		awaitReplica(t, s, 60, func(r *replica.Replica) bool { return len(r.View().Meta().GetPeers()) > 0 })
+		for s.find(50) != nil {
+			time.Sleep(time.Millisecond)
+		}
+		require.True(t, hasKey(t, s, "d"))
+		require.True(t, hasKey(t, s, "b"))
+		require.NoError(t, s.Close())
+	}
+}
