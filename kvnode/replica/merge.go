@@ -191,6 +191,7 @@ func (r *Replica) applyPrepareMerge(c *replpb.PrepareMerge, p *proposal, e *raft
 	r.log.Info("to be merged", "into", c.GetTarget().GetId())
 	r.publish()
 	r.wake()
+	r.driveMerge()
 	r.host.Changed(r)
 	if p != nil {
 		p.done <- nil
@@ -198,14 +199,22 @@ func (r *Replica) applyPrepareMerge(c *replpb.PrepareMerge, p *proposal, e *raft
 	return nil
 }
 
-// tickMerge looks for the target's leader on this store, from time to time.
+// tickMerge looks for the target's leader on this store, from time to time, whatever
+// else happens: clients that try again and again are no reason to wait.
 func (r *Replica) tickMerge() {
-	m := r.merging()
-	if m == nil || r.idleTicks%mergeTicks != 0 {
+	if r.merging() == nil {
+		r.sinceMerging = 0
 		return
 	}
 	r.wake()
-	r.idleTicks = 1
+	if r.sinceMerging++; r.sinceMerging%mergeTicks == 0 {
+		r.driveMerge()
+	}
+}
+
+// driveMerge asks the host to take the merge's next step.
+func (r *Replica) driveMerge() {
+	m := r.merging()
 	// What was proposed together with PrepareMerge is not limited any more.
 	entries, err := r.carried(m.GetMinIndex(), r.state.GetMergeIndex(), maxMergeEntries+maxPackedProposals+1, 2*maxMergeBytes)
 	if err != nil {

@@ -182,39 +182,40 @@ type Replica struct {
 
 	// The fields below belong to the goroutine that visits.
 
-	rn          *raft.RawNode
-	storage     *raftlog.Storage
-	state       *replpb.RegionState // immutable value
-	region      *kvpb.Region        // of state
-	locks       *mvcc.LockIndex
-	term        uint64
-	lead        uint64
-	leading     bool
-	appliedTerm uint64
-	inflight    []*proposal // given to Raft, in log order
-	cutting     int         // of inflight: those with cuts
-	reading     []*read     // waiting for the quorum or for the state machine
-	nextRead    uint64
-	appliedKey  []byte                   // of the apply state
-	quiet       bool                     // needs no ticks
-	idleTicks   int                      // since anything happened
-	silentTicks int                      // since the leader was heard of
-	barred      uint64                   // term in which no lease is granted any more
-	removed     bool                     // not a member of the region any more
-	installing  *raftpb.Message          // a MsgStorageAppend whose snapshot is being installed
-	installed   *installation            // set when that is done
-	absorbing   *absorption              // a merge that waits for its source
-	outgoing    []outgoing               // snapshots Raft has asked for
-	sending     map[uint64]bool          // peers that a snapshot is on its way to
-	strangers   map[uint64]*kvpb.Peer    // senders that are not in the region, by id
-	low         uint64                   // log index that every replica has, as the leader has told
-	lastSeen    map[uint64]time.Duration // of other peers, while leading
-	checkTicks  int                      // since lastSeen was looked at
-	lost        lostLeader
-	leaderHeard time.Duration // when the leader was heard of last; 0 = never
-	taken       taken
-	ab          applyBatch
-	over        bool // no visit does anything any more
+	rn           *raft.RawNode
+	storage      *raftlog.Storage
+	state        *replpb.RegionState // immutable value
+	region       *kvpb.Region        // of state
+	locks        *mvcc.LockIndex
+	term         uint64
+	lead         uint64
+	leading      bool
+	appliedTerm  uint64
+	inflight     []*proposal // given to Raft, in log order
+	cutting      int         // of inflight: those with cuts
+	reading      []*read     // waiting for the quorum or for the state machine
+	nextRead     uint64
+	appliedKey   []byte                   // of the apply state
+	quiet        bool                     // needs no ticks
+	sinceMerging int                      // ticks since this region became the source of a merge
+	idleTicks    int                      // since anything happened
+	silentTicks  int                      // since the leader was heard of
+	barred       uint64                   // term in which no lease is granted any more
+	removed      bool                     // not a member of the region any more
+	installing   *raftpb.Message          // a MsgStorageAppend whose snapshot is being installed
+	installed    *installation            // set when that is done
+	absorbing    *absorption              // a merge that waits for its source
+	outgoing     []outgoing               // snapshots Raft has asked for
+	sending      map[uint64]bool          // peers that a snapshot is on its way to
+	strangers    map[uint64]*kvpb.Peer    // senders that are not in the region, by id
+	low          uint64                   // log index that every replica has, as the leader has told
+	lastSeen     map[uint64]time.Duration // of other peers, while leading
+	checkTicks   int                      // since lastSeen was looked at
+	lost         lostLeader
+	leaderHeard  time.Duration // when the leader was heard of last; 0 = never
+	taken        taken
+	ab           applyBatch
+	over         bool // no visit does anything any more
 }
 
 // Slot is a replica's place in its host's scheduler. The scheduler's lock protects it.

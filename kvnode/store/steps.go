@@ -100,6 +100,9 @@ func changeOf(step *pdpb.ChangePeersStep, _ *kvpb.Region) *replpb.ChangePeers {
 // mergeInto begins the merge of a region into a neighbour, which must be as PD
 // describes it on this store too.
 func (s *Store) mergeInto(ctx context.Context, v *replica.View, target *kvpb.Region) *kvpb.RegionError {
+	if v.Merging() {
+		return nil // it is on its way
+	}
 	t := s.find(target.GetId())
 	if t == nil {
 		return &kvpb.RegionError{Message: "the neighbour has no replica here"}
@@ -117,11 +120,11 @@ func (s *Store) mergeInto(ctx context.Context, v *replica.View, target *kvpb.Reg
 // Merging implements replica.Host.
 func (h host) Merging(r *replica.Replica, m *replpb.PrepareMerge, c *replpb.CommitMerge) {
 	s := h.s
-	if _, busy := s.steps.LoadOrStore(r.ID(), struct{}{}); busy {
+	if _, busy := s.merges.LoadOrStore(r.ID(), struct{}{}); busy {
 		return
 	}
 	s.wg.Go(func() {
-		defer s.steps.Delete(r.ID())
+		defer s.merges.Delete(r.ID())
 		ctx, cancel := context.WithTimeout(s.ctx, stepTimeout)
 		defer cancel()
 		s.driveMerge(ctx, r, m, c)

@@ -212,6 +212,7 @@ type Store struct {
 
 	regions sync.Map     // region id -> *replica.Replica
 	making  sync.Mutex   // held while a message makes a replica
+	merges  sync.Map     // region id -> struct{}: its merge into a neighbour is being driven
 	steps   sync.Map     // region id -> struct{}: what PD wants of it is under way
 	sending atomic.Int32 // snapshots
 
