@@ -37,6 +37,7 @@ type cluster struct {
 	clock  atomic.Int64 // a time.Duration
 
 	quietTicks int
+	reluctant  uint64                                        // a store
 	silent     map[uint64]bool                               // stores that nothing is heard of
 	deaf       func(to uint64, m rafttransport.Message) bool // loses messages
 	onMerging  func(source, target *Replica, c *replpb.CommitMerge)
@@ -118,7 +119,7 @@ func (s *testStore) openState(state *replpb.RegionState, locks *mvcc.LockIndex, 
 		State: state, Locks: locks, Peer: peer, StoreID: s.id, Host: s, Engine: s.engine, Log: s.raftlog,
 		Metrics: s.metrics, Logger: slog.New(slog.DiscardHandler), ElectionTicks: 10, HeartbeatTicks: 2,
 		Tick: testTick, Lease: 800 * time.Millisecond, Started: s.started, Now: func() time.Duration { return s.c.now() },
-		DownAfter: 5 * time.Second, QuietTicks: s.c.quietTicks,
+		DownAfter: 5 * time.Second, QuietTicks: s.c.quietTicks, Reluctant: func() bool { return s.c.reluctant == s.id },
 	})
 	require.NoError(s.c.t, err)
 	s.replicas[r.ID()] = r

@@ -118,8 +118,13 @@ func (r *Replica) StoreLost(store uint64, heard time.Duration) {
 			return
 		}
 		r.lost = lostLeader{store: store, heard: heard, ticks: (rank + int(r.id%uint64(n))) % n * 3}
+		if r.reluctant() {
+			r.lost.ticks += r.o.ElectionTicks // after all others; they may be unable to lead
+		}
 	})
 }
+
+func (r *Replica) reluctant() bool { return r.o.Reluctant != nil && r.o.Reluctant() }
 
 // StoreFound tells that a store answers again.
 func (r *Replica) StoreFound(store uint64) {

@@ -208,6 +208,22 @@ func TestAnIdleGroupRestsAndWakes(t *testing.T) {
 	require.LessOrEqual(t, c.now()-begun, 20*testTick)
 }
 
+// A store that should not lead lets the others stand for election first.
+func TestAReluctantReplicaStandsAside(t *testing.T) {
+	for _, other := range []uint64{2, 3} {
+		c := newCluster(t, 3)
+		c.elect(0)
+		c.settle()
+		c.reluctant = 5 - other
+		c.cut[1] = true
+		for _, i := range []int{1, 2} {
+			c.replica(i).StoreLost(1, c.now())
+		}
+		c.pumpTicks("one of the others leads", func() bool { return c.leader() > 0 })
+		require.EqualValues(t, other, c.leader()+1)
+	}
+}
+
 // A heartbeat is answered after the next one, by which the group came to rest. That
 // must not wake the leader, or groups whose heartbeats coincide with the end of their idle time never rest.
 func TestALateAnswerDoesNotWakeALeader(t *testing.T) {

@@ -130,6 +130,8 @@ type Options struct {
 	Now func() time.Duration
 	// QuietTicks is after how many ticks without work a group stops ticking. 0 means never.
 	QuietTicks int
+	// Reluctant says whether another replica should rather lead. Nil means never.
+	Reluctant func() bool
 	// DownAfter is after how long without a word a peer is reported as down.
 	DownAfter time.Duration
 	// MaxLogBytes is the size of the log above which it is cut although a replica

@@ -145,7 +145,10 @@ func (r *Replica) fail(err error) {
 }
 
 func (r *Replica) tick() {
-	r.rn.Tick()
+	// Without a leader, one that should not lead lets others stand for election first.
+	if r.lead != 0 && r.lost.store == 0 || r.silentTicks%3 == 0 || !r.reluctant() {
+		r.rn.Tick()
+	}
 	r.idleTicks++
 	r.replaceLostLeader()
 	r.noticeSilence()

@@ -405,6 +405,7 @@ func (s *Store) openReplica(o replica.Options) (*replica.Replica, error) {
 	o.ElectionTicks, o.HeartbeatTicks, o.QuietTicks = s.o.ElectionTicks, s.o.HeartbeatTicks, s.o.QuietTicks
 	o.Tick, o.Lease, o.Now, o.Started = s.o.Tick, s.o.Lease, s.now, s.started
 	o.DownAfter, o.MaxLogBytes = s.o.DownAfter, s.o.MaxLogBytes
+	o.Reluctant = func() bool { slow, _ := s.disk.state(); return slow }
 	r, err := replica.Open(o)
 	if err != nil {
 		return nil, err
