@@ -53,8 +53,8 @@ func (r *Replica) applyEntries(entries []*raftpb.Entry) error {
 }
 
 func (r *Replica) applyEntry(e *raftpb.Entry) error {
-	if e.GetIndex() <= r.applied.Load() {
-		return fmt.Errorf("%w: entry %d is applied already, up to %d", ErrCorrupt, e.GetIndex(), r.applied.Load())
+	if last := max(r.ab.index, r.applied.Load()); e.GetIndex() != last+1 {
+		return fmt.Errorf("%w: entry %d comes after %d", ErrCorrupt, e.GetIndex(), last)
 	}
 	if r.ab.b == nil {
 		r.ab.b = r.o.Engine.NewBatch()

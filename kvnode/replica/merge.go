@@ -263,6 +263,9 @@ type absorption struct {
 	// rest are the entries after e, and what Raft is told when they are applied.
 	rest  []*raftpb.Entry
 	apply *raftpb.Message
+	// then goes on with the Absorb in whose course this merge was found, also when the
+	// replica ends; may be nil.
+	then func()
 }
 
 // absorbed is the source's replica, ended, as the target takes it over.
@@ -299,24 +302,30 @@ func (r *Replica) Absorb(target *Replica, c *replpb.CommitMerge) {
 		target.in.mu.Unlock()
 		target.host.Schedule(target)
 	}
-	ok := r.do(func() {
+	var try func()
+	try = func() {
 		err := errEnded
 		if !r.over {
 			err = r.catchUp(c)
+		}
+		if err == nil && r.absorbing != nil { // a merge into this one comes first
+			r.absorbing.then = try
+			return
 		}
 		if err == nil {
 			r.end("the region was merged into its neighbour")
 		}
 		done(&absorbed{locks: r.locks, peer: r.peer.GetId(), before: r.state.GetAbsorbed(), err: err})
-	})
-	if !ok {
+	}
+	if !r.do(try) {
 		done(&absorbed{err: errEnded})
 	}
 }
 
 // catchUp applies what this replica has not yet applied of the source's life: from
 // its own log up to where c begins, which it has because PrepareMerge made sure of that, then
-// what c carries. All of it is committed, whether this replica knows or not.
+// what c carries. All of it is committed, whether this replica knows or not. It stops
+// early, with absorbing set, at a merge into this region, and is called again after it.
 func (r *Replica) catchUp(c *replpb.CommitMerge) error {
 	if !r.initialised() {
 		return fmt.Errorf("%w: the source %d of a merge has no state", ErrCorrupt, r.id)
@@ -333,7 +342,7 @@ func (r *Replica) catchUp(c *replpb.CommitMerge) error {
 		if err != nil {
 			return fmt.Errorf("%w: the source %d has applied %d, the merge carries entries from %d: %w", ErrCorrupt, r.id, r.applied.Load(), entries[0].GetIndex(), err)
 		}
-		if err := r.applyEntries(own); err != nil {
+		if err := r.applyEntries(own); err != nil || r.absorbing != nil {
 			return err
 		}
 	}
@@ -403,11 +412,14 @@ func (r *Replica) finishMerge(a *absorbed) error {
 		return err
 	}
 	if r.absorbing != nil { // another merge follows
-		r.absorbing.apply = ab.apply
+		r.absorbing.apply, r.absorbing.then = ab.apply, ab.then
 		return nil
 	}
 	for _, m := range ab.apply.GetResponses() {
 		r.step(m)
+	}
+	if ab.then != nil {
+		ab.then()
 	}
 	return nil
 }

@@ -122,6 +122,9 @@ func (r *Replica) end(reason string) {
 	for _, call := range calls {
 		call() // it finds that the replica is over
 	}
+	if a := r.absorbing; a != nil && a.then != nil {
+		a.then()
+	}
 	close(*r.changed.Load())
 	close(r.ended)
 }
