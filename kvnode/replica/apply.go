@@ -115,7 +115,7 @@ func (r *Replica) check(c command, term uint64) *kvpb.RegionError {
 	case r.merging() != nil && c.kind == commandWrite:
 		return mergingMode(r.id)
 	case c.version != epoch.GetVersion() || c.kind == commandAdmin && c.confVer != epoch.GetConfVer():
-		return epochNotMatch(r.region)
+		return epochNotMatch(append([]*kvpb.Region{r.region}, r.parts...)...)
 	case c.term != term:
 		return staleCommand()
 	default:

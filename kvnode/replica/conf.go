@@ -345,7 +345,12 @@ func (r *Replica) commitState(state *replpb.RegionState, e *raftpb.Entry) error 
 	return r.commitApplied(true)
 }
 
-func (r *Replica) setState(state *replpb.RegionState) { r.state, r.region = state, state.GetRegion() }
+func (r *Replica) setState(state *replpb.RegionState) {
+	if state.GetRegion().GetEpoch().GetVersion() != r.region.GetEpoch().GetVersion() {
+		r.parts = nil
+	}
+	r.state, r.region = state, state.GetRegion()
+}
 
 // seePeers gives peers that are new time to report before they count as down.
 func (r *Replica) seePeers(before *kvpb.Region) {

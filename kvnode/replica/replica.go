@@ -85,6 +85,7 @@ type Host interface {
 	// ended. The host calls Destroy and forgets it.
 	Remove(r *Replica)
 	// Split opens replicas for the regions that a split of r made. Their state is durable.
+	// The view of r has the new range, and does not serve yet.
 	Split(r *Replica, children []Child)
 	// Changed tells that the region or its leadership changed.
 	Changed(r *Replica)
@@ -188,6 +189,7 @@ type Replica struct {
 	storage      *raftlog.Storage
 	state        *replpb.RegionState // immutable value
 	region       *kvpb.Region        // of state
+	parts        []*kvpb.Region      // cut off by the split that made region's version; nil if none did
 	locks        *mvcc.LockIndex
 	term         uint64
 	lead         uint64

@@ -53,9 +53,10 @@ func splitRegion(parent *kvpb.Region, s *replpb.Split) (children []*kvpb.Region,
 //  1. What was gathered before is committed.
 //  2. One durable batch has the states of all regions and the applied index. It is
 //     durable because the new groups may vote and append durably right after.
-//  3. The new view is published: everything admitted to the undivided region is
-//     refused, and readers under way notice when they check their view.
+//  3. A new view is stored: everything admitted to the undivided region is
+//     refused, and readers under way notice when they check their view. It serves nothing.
 //  4. Only then is the lock index cut, and the new replicas open.
+//  5. The view that serves is published. Who is told of the new regions finds them.
 func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) error {
 	children, rest, err := splitRegion(r.region, s)
 	if err != nil {
@@ -90,7 +91,8 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 	old, locks := r.region, r.locks
 	r.setState(state)
 	r.locks = mvcc.NewLockIndex()
-	r.view.Store(&View{r: r, meta: rest, term: r.term, locks: r.locks}) // serves nothing while the index is cut
+	r.parts = children
+	r.view.Store(&View{r: r, meta: rest, parts: children, term: r.term, leading: r.leading, merging: true, locks: r.locks})
 	out := make([]Child, 0, len(children))
 	for i, c := range children {
 		right := locks.Split(c.GetEndKey())
@@ -105,10 +107,10 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 		locks = right
 	}
 	r.locks = locks
+	r.host.Split(r, out)
 	r.publish()
 	r.log.Info("split", "into", len(children)+1, "start", fmt.Sprintf("%x", old.GetStartKey()), "end", fmt.Sprintf("%x", old.GetEndKey()))
 	r.o.Metrics.splits.Inc()
-	r.host.Split(r, out)
 	r.host.Changed(r)
 	if p != nil {
 		p.done <- nil

@@ -27,6 +27,7 @@ const maxWriteBytes = 16 << 20
 type View struct {
 	r       *Replica
 	meta    *kvpb.Region
+	parts   []*kvpb.Region // what the split that led to this version cut off, if one did
 	term    uint64
 	leading bool
 	merging bool   // takes no reads and no writes
@@ -43,6 +44,10 @@ type View struct {
 
 // Meta describes the region. It must not be changed.
 func (v *View) Meta() *kvpb.Region { return v.meta }
+
+// Parts describes what was cut off the region by the split that led to this
+// version, if one did, as it was then. It must not be changed.
+func (v *View) Parts() []*kvpb.Region { return v.parts }
 
 // Term is the Raft term of the view.
 func (v *View) Term() uint64 { return v.term }
@@ -133,11 +138,14 @@ func (v *View) refuse(version uint64) *kvpb.RegionError {
 	case v.merging:
 		return mergingMode(v.r.id)
 	case v.meta.GetEpoch().GetVersion() != version:
-		return epochNotMatch(v.meta)
+		return epochNotMatch(v.current()...)
 	default:
 		return staleCommand()
 	}
 }
+
+// current is what the region has become, with what was cut off it last.
+func (v *View) current() []*kvpb.Region { return append([]*kvpb.Region{v.meta}, v.parts...) }
 
 // Propose replicates the effects of b and waits until they are applied here. It
 // takes b over. An error other than Undetermined says that they never will be.

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"time"
 
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/rafttransport"
@@ -99,10 +100,24 @@ func (s *Store) openChild(parent *replica.Replica, c replica.Child, lead bool) {
 	}
 	if lead {
 		r.Campaign()
+		s.timeSplit(r)
 	} else {
 		s.sched.schedule(r)
 	}
 	s.replayVote(r)
+}
+
+// timeSplit measures how long a new region is without a leader.
+func (s *Store) timeSplit(r *replica.Replica) {
+	began := time.Now()
+	s.wg.Go(func() {
+		select {
+		case <-r.Ready():
+			s.metrics.splitReady.Observe(time.Since(began).Seconds())
+		case <-r.Ended():
+		case <-s.ctx.Done():
+		}
+	})
 }
 
 // Remove destroys a replica that is not a member of its region any more.

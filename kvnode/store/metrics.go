@@ -8,6 +8,7 @@ type metrics struct {
 	heartbeats *prometheus.CounterVec
 	others     []prometheus.Collector // of the store's parts
 	loadSplits prometheus.Counter
+	splitReady prometheus.Histogram
 }
 
 func newMetrics(s *Store) *metrics {
@@ -24,6 +25,10 @@ func newMetrics(s *Store) *metrics {
 		loadSplits: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "cairn", Subsystem: "store", Name: "load_splits_total", Help: "Regions cut because they were busy.",
 		}),
+		splitReady: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "cairn", Subsystem: "store", Name: "split_ready_seconds",
+			Help: "Time from a split of a region led here until the new region serves here.", Buckets: prometheus.ExponentialBuckets(1e-3, 2, 14),
+		}),
 	}
 	if reg := s.o.Registerer; reg != nil {
 		reg.MustRegister(m.all()...)
@@ -32,7 +37,7 @@ func newMetrics(s *Store) *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return append([]prometheus.Collector{m.regions, m.leaders, m.heartbeats, m.loadSplits}, m.others...)
+	return append([]prometheus.Collector{m.regions, m.leaders, m.heartbeats, m.loadSplits, m.splitReady}, m.others...)
 }
 
 func (m *metrics) unregister(reg prometheus.Registerer) {

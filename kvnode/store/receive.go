@@ -88,17 +88,12 @@ func (s *Store) makeReplica(m rafttransport.Message) *replica.Replica {
 	}
 	if err := s.conflict(m.RegionID, m.Start, m.End, m.Epoch); err != nil {
 		if vote {
-			// Perhaps the split that makes the region is not applied here yet.
-			s.mu.Lock()
-			if len(s.votes) < maxVotes {
-				s.votes[m.RegionID] = m
-			}
-			s.mu.Unlock()
+			return s.keepVote(m)
 		}
 		return nil
 	}
 	if vote {
-		return nil // a replica without a state has no vote to give
+		return s.find(m.RegionID) // a replica without a state has no vote to give
 	}
 	s.making.Lock()
 	defer s.making.Unlock()
@@ -116,6 +111,25 @@ func (s *Store) makeReplica(m rafttransport.Message) *replica.Replica {
 	s.log.Info("a replica begins", "region", m.RegionID, "peer", m.To.GetId())
 	s.sched.schedule(r)
 	return r
+}
+
+// keepVote keeps a request for a vote of a region that a split is perhaps about to
+// make here, for replayVote; lost, it would cost an election timeout. If the replica has come in
+// between it is returned.
+func (s *Store) keepVote(m rafttransport.Message) *replica.Replica {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.find(m.RegionID); r != nil { // replayVote has been, or is about to be
+		return r
+	}
+	if len(s.votes) >= maxVotes {
+		for old := range s.votes { // of a region that never came, most likely
+			delete(s.votes, old)
+			break
+		}
+	}
+	s.votes[m.RegionID] = m
+	return nil
 }
 
 // replayVote gives a replica that a split has just made the request for a vote that

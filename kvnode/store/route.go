@@ -67,6 +67,9 @@ func (s *Store) siblings(v *replica.View, known *kvpb.RegionEpoch) []*kvpb.Regio
 	if have < known.GetVersion() {
 		return out
 	}
+	if parts := v.Parts(); len(parts) > 0 && known.GetVersion()+uint64(len(parts)) >= have {
+		return append(out, parts...) // perhaps they are not open here yet
+	}
 	n := int(min(have-known.GetVersion(), maxSiblings))
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -1,13 +1,16 @@
 package clustertest
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/rafttransport/simnet"
+	"github.com/cairndb/cairn/kvnode/replica"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
@@ -137,4 +140,99 @@ func (c *cluster) node(store uint64) *node {
 		}
 	}
 	return nil
+}
+
+// longestGap writes one key again and again, and returns how to end that and learn how
+// long no write succeeded at worst.
+func (c *cluster) longestGap(key string) func() time.Duration {
+	stop, worst := make(chan struct{}), make(chan time.Duration)
+	cl := &client{c: c, rng: rand.New(rand.NewPCG(1, 1)), h: &history{}}
+	go func() {
+		var gap time.Duration
+		last := c.now()
+		for {
+			select {
+			case <-stop:
+				worst <- gap
+				return
+			default:
+			}
+			if cl.writeOnce(key) {
+				gap = max(gap, c.now()-last)
+				last = c.now()
+			} else {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}()
+	return func() time.Duration { close(stop); return <-worst }
+}
+
+// writeOnce tries one write, at whichever store believes it leads the key's region.
+func (cl *client) writeOnce(key string) bool {
+	for _, n := range cl.c.nodes {
+		v := cl.c.leading(n, key)
+		if v == nil {
+			continue
+		}
+		b := v.Engine().NewBatch()
+		b.SetVersioned(engine.CFWrite, []byte(key), 1, []byte("x"))
+		return v.Propose(context.Background(), b) == nil
+	}
+	return false
+}
+
+// leading returns the view of the key's region on a node if that leads it.
+func (c *cluster) leading(n *node, key string) (found *replica.View) {
+	n.run.Load().store.EachReplica(func(r *replica.Replica) bool {
+		if v := r.View(); v.Leading() && contains(v.Meta(), []byte(key)) {
+			found = v
+		}
+		return found == nil
+	})
+	return found
+}
+
+// Both parts of a region that is split take writes again after a few round trips and
+// fsyncs, though the followers hear of the split after they are asked for their votes in what it
+// makes: such a request must not be lost, or it costs an election timeout.
+func TestASplitHardlyStopsWrites(t *testing.T) {
+	for _, with := range []struct {
+		what        string
+		fsync, late time.Duration
+		limit       time.Duration
+	}{
+		{"nothing in the way", 0, 0, 20 * time.Millisecond},
+		{"slow disks", 10 * time.Millisecond, 0, 150 * time.Millisecond},
+		{"late followers", 0, 60 * time.Millisecond, 200 * time.Millisecond},
+	} {
+		t.Run(with.what, func(t *testing.T) {
+			scenario(t, 3, func(c *cluster) {
+				slow := func(fsync time.Duration) {
+					for _, n := range c.nodes {
+						n.run.Load().disk.delay.Store(int64(fsync))
+					}
+				}
+				slow(with.fsync)
+				defer slow(0)
+				var leftWorst, rightWorst time.Duration
+				for i := 1; i < len(keys); i++ {
+					parent := c.at("z")
+					late := c.net.Add(simnet.Rule{Reorder: 1, Window: with.late, Match: simnet.Match{
+						From: []uint64{parent.GetLeader().GetStoreId()}, Regions: []uint64{parent.GetRegion().GetId()},
+					}})
+					left, right := c.longestGap(keys[i-1]), c.longestGap("z")
+					time.Sleep(time.Second)
+					c.splitAt(keys[i])
+					time.Sleep(time.Second)
+					late.Remove()
+					leftWorst, rightWorst = max(leftWorst, left()), max(rightWorst, right())
+				}
+				t.Logf("no write for %s on the left, %s on the right", leftWorst, rightWorst)
+				if worst := max(leftWorst, rightWorst); worst > with.limit {
+					c.fail("no write for %s", worst)
+				}
+			})
+		})
+	}
 }
