@@ -133,25 +133,29 @@ func (n *node) open() {
 	if err != nil {
 		c.fail("store %d does not open: %v", n.id, err)
 	}
-	n.id, p.store = s.ID(), s
+	if p.store = s; n.id == 0 {
+		n.id = s.ID()
+	}
 	c.processes.Store(n.id, p)
 	p.endpoint.Start(clusterID, n.id, s)
 	n.run.Store(p)
 }
 
-// close stops a store in order.
-func (n *node) close() {
+// close stops a store in order. False if it did not run.
+func (n *node) close() bool {
 	p := n.run.Swap(nil)
 	if p == nil {
-		return
+		return false
 	}
 	if err := p.close(); err != nil {
 		n.c.fail("store %d: close: %v", n.id, err)
 	}
+	return true
 }
 
-// crash ends stores at one moment. Of what they have not synced each keeps so many percent.
-func (c *cluster) crash(rng *rand.Rand, unsynced int, nodes ...*node) {
+// crash ends stores at one moment, and returns those that ran. Of what they have not synced
+// each keeps so many percent.
+func (c *cluster) crash(rng *rand.Rand, unsynced int, nodes ...*node) (crashed []*node) {
 	var down []*process
 	for _, n := range nodes {
 		p := n.run.Swap(nil)
@@ -163,12 +167,13 @@ func (c *cluster) crash(rng *rand.Rand, unsynced int, nodes ...*node) {
 		p.disk.delay.Store(0)
 		_ = p.endpoint.Close()
 		n.fs = n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced, RNG: rng})
-		down = append(down, p)
+		down, crashed = append(down, p), append(crashed, n)
 		c.log.Info("CRASH", "store", n.id)
 	}
 	for _, p := range down {
 		_ = p.close()
 	}
+	return crashed
 }
 
 // replicas calls fn for all replicas of stores that run.

@@ -68,29 +68,31 @@ func (n *nemesis) partition() {
 }
 
 func (n *nemesis) crash() {
-	x := n.some()
-	n.c.crash(n.rng, []int{0, 50, 100}[n.rng.IntN(3)], x)
-	n.wait(4 * time.Second)
-	x.open()
+	n.crashes(4*time.Second, n.some())
 }
 
 func (n *nemesis) restart() {
-	x := n.some()
-	x.close()
-	n.wait(4 * time.Second)
-	x.open()
+	if x := n.some(); x.close() {
+		n.wait(4 * time.Second)
+		x.open()
+	}
 }
 
-func (n *nemesis) crashAll() {
-	n.c.crash(n.rng, []int{0, 50, 100}[n.rng.IntN(3)], n.c.nodes...)
-	n.wait(2 * time.Second)
-	for _, x := range n.c.nodes {
+func (n *nemesis) crashAll() { n.crashes(2*time.Second, n.c.nodes...) }
+
+func (n *nemesis) crashes(down time.Duration, nodes ...*node) {
+	crashed := n.c.crash(n.rng, []int{0, 50, 100}[n.rng.IntN(3)], nodes...)
+	n.wait(down)
+	for _, x := range crashed {
 		x.open()
 	}
 }
 
 func (n *nemesis) slowDisk() {
 	p := n.some().run.Load()
+	if p == nil {
+		return
+	}
 	p.disk.delay.Store(int64(time.Millisecond) << n.rng.IntN(12))
 	n.wait(8 * time.Second)
 	p.disk.delay.Store(0)

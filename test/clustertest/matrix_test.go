@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -29,8 +30,10 @@ type schedule struct {
 	stores     int
 	operations []string
 	faults     []string
+	nemeses    int // so many faults at a time; 0 = 1
 	lasts      time.Duration
-	padding    int // of values
+	calm       time.Duration // up to so long between faults; 0 = 1 s
+	padding    int           // of values
 }
 
 func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
@@ -85,8 +88,10 @@ func play(t *testing.T, seed uint64, sc schedule, total *counts) {
 		o := &operator{c: c, rng: rand.New(rand.NewPCG(seed, rng.Uint64()))}
 		rest.Go(func() { o.run(stop, sc.operations, 600*time.Millisecond) })
 	}
-	n := &nemesis{c: c, rng: rand.New(rand.NewPCG(seed, rng.Uint64()))}
-	rest.Go(func() { n.run(stop, sc.faults, time.Second) })
+	for range max(sc.nemeses, 1) {
+		n := &nemesis{c: c, rng: rand.New(rand.NewPCG(seed, rng.Uint64()))}
+		rest.Go(func() { n.run(stop, sc.faults, cmp.Or(sc.calm, time.Second)) })
+	}
 	time.Sleep(sc.lasts)
 	close(stop)
 	rest.Wait()
@@ -175,6 +180,9 @@ func TestMatrix(t *testing.T) {
 func TestEverythingAtOnce(t *testing.T) {
 	eachSeed(t, 8, func(t *testing.T, seed uint64, total *counts) {
 		sc := schedule{stores: 3 + int(seed%3), operations: names(operations), faults: names(faults), lasts: 30 * time.Second, padding: 3000}
+		if seed%4 == 0 {
+			sc.nemeses, sc.calm = 2, 5*time.Second
+		}
 		play(t, seed, sc, total)
 	})
 }
@@ -182,6 +190,7 @@ func TestEverythingAtOnce(t *testing.T) {
 // TestAllStoresCrashAtOnce ends all of them at one moment, again and again, while regions change.
 func TestAllStoresCrashAtOnce(t *testing.T) {
 	eachSeed(t, 4, func(t *testing.T, seed uint64, total *counts) {
-		play(t, seed, schedule{stores: 3 + int(seed%2), operations: names(operations), faults: []string{"crash all"}, lasts: 30 * time.Second, padding: 3000}, total)
+		sc := schedule{stores: 3 + int(seed%2), operations: names(operations), faults: []string{"crash all"}, lasts: 40 * time.Second, calm: 8 * time.Second, padding: 3000}
+		play(t, seed, sc, total)
 	})
 }
