@@ -163,6 +163,7 @@ func (c *Coordinator) dryViewLocked(now time.Time) *view {
 func (c *Coordinator) Heartbeat(now time.Time, r *cluster.Region, changed bool) *pdpb.RegionHeartbeatResponse {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.noteTrafficLocked(now, r)
 	op := c.ops[r.Meta.Id]
 	if op == nil {
 		if changed {
@@ -187,6 +188,18 @@ func (c *Coordinator) Heartbeat(now time.Time, r *cluster.Region, changed bool) 
 	}
 	op.sent, op.sentTo = now, r.Leader.GetId()
 	return c.messageLocked(op, r)
+}
+
+// noteTrafficLocked lets followTraffic run soon when it has become known that a region
+// is used from elsewhere.
+func (c *Coordinator) noteTrafficLocked(now time.Time, r *cluster.Region) {
+	e := c.schedulers[followName]
+	if t := &r.Traffic; e == nil || !t.Ended.Equal(now) || t.Home == 0 || t.Home == r.Leader.GetStoreId() {
+		return
+	}
+	if soon := now.Add(wakeInterval); e.next.After(soon) {
+		e.next = soon
+	}
 }
 
 // messageLocked asks for the step at hand.

@@ -1,13 +1,11 @@
 package server
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -361,23 +359,13 @@ func (n *Node) DSN(rest string) string {
 	return cmp.Or(n.cluster.opts.User, "root") + "@tcp(" + n.Addr + ")/" + rest
 }
 
-// Metric reads one value without labels, such as cairn_store_leaders.
+// Metric reads one value, such as cairn_store_leaders; see Server.Metric.
 func (n *Node) Metric(ctx context.Context, name string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.Status+"/metrics", nil)
+	v, err := metric(ctx, n.Status, name)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%s: %w", n.Name, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	for sc := bufio.NewScanner(resp.Body); sc.Scan(); {
-		if value, ok := strings.CutPrefix(sc.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, fmt.Errorf("%s has no metric %s", n.Name, name)
+	return v, nil
 }
 
 // MostLeaders is the kv node that leads most regions, of those that answer.
