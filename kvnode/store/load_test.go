@@ -229,6 +229,9 @@ func TestANewLeaderReportsFromItsFirstTerm(t *testing.T) {
 	now := time.Now()
 	p.reportDue(now)
 	p.told[r].term-- // it has not led since
+	for range 1000 {
+		r.View().CountRead(7, []byte("a"), 1, 1)
+	}
 	require.Nil(t, put(t.Context(), s, "a", "v"))
 	p.reportRegion(now.Add(time.Minute), r, 0)
 	require.Nil(t, put(t.Context(), s, "b", "v"))
@@ -237,6 +240,7 @@ func TestANewLeaderReportsFromItsFirstTerm(t *testing.T) {
 	require.Len(t, told, 3)
 	require.Zero(t, told[1].GetWrittenKeys())
 	require.EqualValues(t, 1, told[1].GetIntervalMs())
+	require.Empty(t, told[1].GetQueriesFrom())
 	require.EqualValues(t, 1, told[2].GetWrittenKeys())
 	require.EqualValues(t, 1000, told[2].GetIntervalMs())
 }

@@ -209,6 +209,7 @@ func (p *reporter) reportRegion(now time.Time, r *replica.Replica, size uint64) 
 	if t.term != v.Term() {
 		// What a follower wrote meanwhile, and did not read, says nothing about the region.
 		t.term, t.at, t.load = v.Term(), now, load
+		r.TakeFrom()
 	}
 	since := load.Minus(t.load)
 	req := &pdpb.RegionHeartbeatRequest{
