@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cairndb/cairn/test/chaos/netns"
 	"github.com/cairndb/cairn/test/server"
 )
 
@@ -45,6 +46,8 @@ var faults = []fault{
 		func(b *bed) string { return b.cutFor(b.leadingPD(), "pd", bothWays) }},
 	{"cut sql from leader", hasNetwork, func(b *bed) string { return b.cutFor(b.mostLeaders(), "sql", bothWays) }},
 	{"cut kv from pd", hasNetwork, func(b *bed) string { return b.cutFor(b.any("kv"), "pd", bothWays) }},
+	{"leader sends slowly", hasNetwork, func(b *bed) string { return b.slowFor(b.mostLeaders()) }},
+	{"all lose packets", func(b *bed) bool { return hasNetwork(b) && netns.CanLose() }, (*bed).loseFor},
 	{"fill disk", hasSmallDisk, func(b *bed) string { return b.fillDisk() }},
 	{"shuffle leaders", nil, func(b *bed) string { return b.schedule("shuffle-leader") }},
 	{"shuffle regions", nil, func(b *bed) string { return b.schedule("shuffle-region") }},
@@ -134,6 +137,29 @@ func (b *bed) cutFor(n *server.Node, others string, d direction) string {
 	b.sleep(shortest, longest)
 	b.must(b.net.Heal())
 	return fmt.Sprintf("%s for %.1f s", n.Name, time.Since(began).Seconds())
+}
+
+// slowFor lets a node send 1 to 8 megabits a second for a while: heartbeats wait
+// behind what is large.
+func (b *bed) slowFor(n *server.Node) string {
+	b.t.Helper()
+	kbit := 1000 << b.rng.IntN(4)
+	b.must(b.net.Slow(n.Name, kbit))
+	b.sleep(shortest, longest)
+	b.must(b.net.Heal())
+	return fmt.Sprintf("%s at %d kbit/s", n.Name, kbit)
+}
+
+// loseFor loses some of the packets of all nodes for a while.
+func (b *bed) loseFor() string {
+	b.t.Helper()
+	percent := 1 << b.rng.IntN(5)
+	for _, n := range b.c.Nodes("") {
+		b.must(b.net.Lose(n.Name, percent))
+	}
+	b.sleep(shortest, longest)
+	b.must(b.net.Heal())
+	return fmt.Sprintf("%d %%", percent)
 }
 
 // cut cuts a node off from all others of the given roles, separated by spaces.

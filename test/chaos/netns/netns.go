@@ -32,6 +32,7 @@ type Network struct {
 	mu    sync.Mutex // guards the fields below
 	hosts []*Host
 	cuts  map[[2]string]bool // from, to
+	bad   map[string]bool    // hosts with rules of Lose or Slow
 }
 
 // Host is a namespace.
@@ -55,7 +56,7 @@ func New() (*Network, error) {
 	// The name of the bridge is the lock on the subnet.
 	var last error
 	for i := range 200 {
-		n := &Network{bridge: fmt.Sprintf("cairn%d", i), subnet: fmt.Sprintf("10.213.%d.", i), cuts: map[[2]string]bool{}}
+		n := &Network{bridge: fmt.Sprintf("cairn%d", i), subnet: fmt.Sprintf("10.213.%d.", i), cuts: map[[2]string]bool{}, bad: map[string]bool{}}
 		if last = ip("link", "add", n.bridge, "type", "bridge"); last != nil {
 			if strings.Contains(last.Error(), "File exists") {
 				continue
@@ -126,6 +127,50 @@ func (n *Network) CutBoth(one string, others ...string) error {
 	return err
 }
 
+// Lose loses that many of a hundred packets that a host sends, until Heal. It takes
+// the tool nft (Debian: nftables); see CanLose.
+func (n *Network) Lose(from string, percent int) error {
+	which := fmt.Sprintf("numgen random mod 100 < %d", percent)
+	if percent >= 100 {
+		which = ""
+	}
+	rules := fmt.Sprintf("table inet chaos { chain out { type filter hook output priority 0; oifname eth0 %s drop; }; }", which)
+	return n.spoil(from, "nft", rules)
+}
+
+// CanLose reports whether Lose has what it takes.
+func CanLose() bool {
+	_, err := exec.LookPath("nft")
+	return err == nil
+}
+
+// Slow bounds what a host sends, in kilobits a second, until Heal. What does not
+// pass waits for up to 400 ms, and is lost after that.
+func (n *Network) Slow(from string, kbit int) error {
+	return n.spoil(from, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", fmt.Sprintf("%dkbit", kbit), "burst", "32kbit", "latency", "400ms")
+}
+
+// spoil runs a command in the namespace of a host, for Heal to undo.
+func (n *Network) spoil(name string, command ...string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h, err := n.hostLocked(name)
+	if err != nil {
+		return err
+	}
+	n.bad[name] = true
+	return h.run(command...)
+}
+
+// run runs a command in the namespace.
+func (h *Host) run(command ...string) error {
+	line := append(slices.Clone(h.Through[1:]), command...)
+	if out, err := exec.Command(h.Through[0], line...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
 // Heal lets all packets pass again.
 func (n *Network) Heal() error {
 	n.mu.Lock()
@@ -133,6 +178,13 @@ func (n *Network) Heal() error {
 	for c := range n.cuts {
 		cuts = append(cuts, c)
 	}
+	for name := range n.bad {
+		if h, err := n.hostLocked(name); err == nil {
+			_ = h.run("nft", "delete", "table", "inet", "chaos") // only one of them is there
+			_ = h.run("tc", "qdisc", "del", "dev", "eth0", "root")
+		}
+	}
+	clear(n.bad)
 	n.mu.Unlock()
 	var err error
 	for _, c := range cuts {

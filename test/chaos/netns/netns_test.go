@@ -48,6 +48,16 @@ func TestPacketsAreLostInOneDirection(t *testing.T) {
 	require.NoError(t, n.Cut("a", "b"))
 	require.False(t, reaches(t, a, b))
 	require.Error(t, n.Cut("a", "c"))
+	require.NoError(t, n.Heal())
+	require.NoError(t, n.Slow("a", 1000))
+	require.True(t, reaches(t, a, b))
+	require.NoError(t, n.Heal())
+	if CanLose() {
+		require.NoError(t, n.Lose("b", 100))
+		require.False(t, reaches(t, a, b), "the answer is lost")
+		require.NoError(t, n.Heal())
+		require.True(t, reaches(t, a, b))
+	}
 }
 
 // reaches reports whether b answers a: a port without a listener refuses, what is
