@@ -27,6 +27,9 @@ const (
 	diskHeal  = 10 * time.Second
 	// diskInterval is how often operations under way are looked at.
 	diskInterval = 250 * time.Millisecond
+	// diskPause is after how long without a look the process itself is taken to have
+	// stood still, or had no processor: that says nothing of the disk.
+	diskPause = time.Second
 	// slowSync is what the median of the fsyncs in slowWindow, if at least
 	// slowSyncs, must not exceed.
 	slowSync   = 500 * time.Millisecond
@@ -48,6 +51,7 @@ type diskWatch struct {
 	slow   bool
 	reason string    // of slow
 	well   time.Time // since when nothing is wrong; zero when something is
+	looked time.Time // when operations were looked at last
 
 	stop chan struct{}
 	wg   sync.WaitGroup
@@ -185,6 +189,7 @@ func (w *diskWatch) close() {
 // check decides. The callbacks are called without the lock.
 func (w *diskWatch) check(now time.Time) {
 	w.mu.Lock()
+	w.forgivePauseLocked(now)
 	var longest *diskOp
 	for op := range w.ops {
 		if now.Sub(op.since) >= diskWarn && !op.warned {
@@ -227,6 +232,20 @@ func (w *diskWatch) check(now time.Time) {
 	if before != after {
 		w.evict(after, why)
 	}
+}
+
+// forgivePauseLocked takes the time for which this process stood still off the
+// operations under way: after SIGCONT the disk has had no chance to answer yet.
+func (w *diskWatch) forgivePauseLocked(now time.Time) {
+	lost := now.Sub(w.looked) - diskInterval
+	if !w.looked.IsZero() && lost > diskPause {
+		for op := range w.ops {
+			if op.since = op.since.Add(lost); op.since.After(now) {
+				op.since = now
+			}
+		}
+	}
+	w.looked = now
 }
 
 // medianSyncLocked is over the fsyncs of the last slowWindow and those under way; 0 when they are few.

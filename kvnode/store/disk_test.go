@@ -145,6 +145,28 @@ func TestADiskThatHangsForLongEndsTheProcess(t *testing.T) {
 	})
 }
 
+func TestAProcessThatStoodStillDoesNotBlameTheDisk(t *testing.T) {
+	var said []string
+	w := newDiskWatch(slog.New(slog.DiscardHandler),
+		func(slow bool, reason string) { said = append(said, reason) }, func(msg string) { said = append(said, msg) })
+	op := w.begin(opSync, "f")
+	now := op.since
+	look := func(after time.Duration) {
+		now = now.Add(after)
+		w.check(now)
+	}
+	look(diskInterval)
+	look(30 * time.Second) // SIGSTOP, SIGCONT
+	require.Empty(t, said)
+	for range 17 {
+		look(diskInterval)
+	}
+	require.Empty(t, said)
+	look(diskInterval)
+	require.Equal(t, []string{"the disk has not answered for 5s (fsync, f)"}, said, "from then on it counts")
+	w.end(op)
+}
+
 func TestADiskThatIsSlowForLongGivesLeadersAway(t *testing.T) {
 	diskTest(t, func(t *testing.T, w *diskWatch, fs *moodyFS, file vfs.File, said func() []string) {
 		fs.takes.Store(int64(600 * time.Millisecond)) // no single one is worth a warning
