@@ -8,6 +8,7 @@ import (
 
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 	"github.com/cairndb/cairn/proto/replpb"
@@ -279,4 +280,20 @@ func TestWhatIsKeptOfReplicasGoesWithThem(t *testing.T) {
 	p.reportStore()
 	require.Len(t, p.told, 1)
 	require.NotNil(t, p.told[s.replicas()[0]])
+}
+
+func TestAStoreThatWasRemovedEnds(t *testing.T) {
+	s, p := unstarted(t, newStatsPD())
+	var fatal []string
+	s.o.OnFatal = func(msg string) { fatal = append(fatal, msg) }
+	now := time.Now()
+	gone := fmt.Errorf("refused: %w", pdclient.ErrStoreTombstone)
+	p.noticeRemoval(now, gone)
+	p.noticeRemoval(now.Add(removedGrace-1), gone)
+	require.Empty(t, fatal, "its process is ended in order")
+	p.noticeRemoval(now.Add(removedGrace), nil)
+	p.noticeRemoval(now.Add(removedGrace), gone)
+	require.Empty(t, fatal)
+	p.noticeRemoval(now.Add(2*removedGrace), gone)
+	require.Equal(t, []string{fmt.Sprintf("store %d was removed from the cluster; stop this node and delete its data directory data", s.ID())}, fatal)
 }

@@ -2,16 +2,22 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
 // reportTimeout bounds one call to PD.
 const reportTimeout = 3 * time.Second
+
+// removedGrace is how long a store that was removed waits for its process to be ended in order.
+const removedGrace = 10 * time.Second
 
 // reporter tells PD about the store and the regions led here.
 type reporter struct {
@@ -30,6 +36,7 @@ type reporter struct {
 	told    map[*replica.Replica]*told
 	pass    int       // over all replicas
 	storeAt time.Time // of the last report of the store
+	removed time.Time // when PD began to say that the store was removed; zero = it does not
 }
 
 // told is what PD has been told of a replica.
@@ -133,6 +140,7 @@ func (p *reporter) reportStore() {
 	defer cancel()
 	resp, err := p.pd.StoreHeartbeat(ctx, stats)
 	p.sent("store", err)
+	p.noticeRemoval(now, err)
 	if err != nil {
 		return
 	}
@@ -141,6 +149,20 @@ func (p *reporter) reportStore() {
 		for _, r := range p.s.replicas() {
 			p.reportRegion(now, r, 0)
 		}
+	}
+}
+
+// noticeRemoval ends a store that PD has removed for good: nothing will be placed
+// here any more, and what is left of regions is out of date.
+func (p *reporter) noticeRemoval(now time.Time, err error) {
+	switch {
+	case !errors.Is(err, pdclient.ErrStoreTombstone):
+		p.removed = time.Time{}
+	case p.removed.IsZero():
+		p.removed = now
+		p.s.log.Error("this store was removed from the cluster: everything it held is elsewhere; its data directory can be deleted")
+	case now.Sub(p.removed) >= removedGrace:
+		p.s.o.OnFatal(fmt.Sprintf("store %d was removed from the cluster; stop this node and delete its data directory %s", p.s.meta.GetId(), p.s.o.Dir))
 	}
 }
 

@@ -9,7 +9,7 @@
 //
 // Goroutines, all ended by Close: a worker per scheduler shard, the log writer, the
 // ticker, the log trimmer, the flow control, the watches of the disk and its room,
-// and the reporter.
+// of the sizes and the load of regions and of replicas without a leader, and the reporter.
 //
 // Locks: Store.mu before nothing else; the scheduler's shard locks and the
 // ticker's lock are leaves.
