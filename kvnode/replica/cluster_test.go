@@ -245,7 +245,7 @@ func (s *testStore) Remove(r *Replica) {
 	delete(s.replicas, r.ID())
 }
 
-func (s *testStore) Split(parent *Replica, children []Child) {
+func (s *testStore) Split(parent *Replica, _ *kvpb.Region, children []Child) {
 	for _, c := range children {
 		if s.replicas[c.Region.GetId()] == nil {
 			r := s.openReplica(c)

@@ -84,9 +84,9 @@ type Host interface {
 	// Remove tells that the replica is not a member of its region any more and has
 	// ended. The host calls Destroy and forgets it.
 	Remove(r *Replica)
-	// Split opens replicas for the regions that a split of r made. Their state is durable.
+	// Split opens replicas for the regions that a split of r, from before, made. Their state is durable.
 	// The view of r has the new range, and does not serve yet.
-	Split(r *Replica, children []Child)
+	Split(r *Replica, before *kvpb.Region, children []Child)
 	// Changed tells that the region or its leadership changed.
 	Changed(r *Replica)
 	// SetAwake asks for ticks, or does without.
@@ -124,8 +124,8 @@ type Options struct {
 	// Lease is how long a leader may serve reads after it last heard of a quorum;
 	// less than the election timeout.
 	Lease time.Duration
-	// Started is when the process began to serve, by Now. Promises given before
-	// are forgotten; see forgottenPromise.
+	// Started is when the process began to serve, by Now, or when the replica was put
+	// in another's place. Promises given before are forgotten; see forgottenPromise.
 	Started time.Duration
 	// Now is a clock that never goes back and runs while the machine sleeps.
 	Now func() time.Duration

@@ -107,7 +107,7 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 		locks = right
 	}
 	r.locks = locks
-	r.host.Split(r, out)
+	r.host.Split(r, old, out)
 	r.publish()
 	r.log.Info("split", "into", len(children)+1, "start", fmt.Sprintf("%x", old.GetStartKey()), "end", fmt.Sprintf("%x", old.GetEndKey()))
 	r.o.Metrics.splits.Inc()

@@ -66,34 +66,70 @@ func (h host) Superseded(region, peer uint64) bool {
 
 // Split opens the replicas of the regions a split made. The parent's leader also
 // leads the children first: their replicas stand for election at once.
-func (h host) Split(parent *replica.Replica, children []replica.Child) {
+//
+// No message makes one of them meanwhile. Until all are open the parent stands in the way
+// of others where its range began.
+func (h host) Split(parent *replica.Replica, before *kvpb.Region, children []replica.Child) {
 	s := h.s
+	s.making.Lock()
+	defer s.making.Unlock()
 	lead := parent.View().Leading()
+	var late []replica.Child
 	for _, c := range children {
-		waiting := s.find(c.Region.GetId())
-		if waiting == nil {
-			s.openChild(parent, c, lead)
+		if s.find(c.Region.GetId()) != nil {
+			late = append(late, c)
 			continue
 		}
-		// A replica that waits for its first snapshot gives way. What it has written to
-		// the log must be there before that is read.
-		s.wg.Go(func() {
-			waiting.Abandon()
-			<-waiting.Ended()
-			s.raftlog.Barrier()
-			s.openChild(parent, c, lead)
-		})
+		s.openChild(parent, replica.Options{}, c, lead)
 	}
 	s.mu.Lock()
 	s.byStart.Set(string(parent.View().Meta().GetStartKey()), parent)
 	s.mu.Unlock()
+	if len(late) == 0 {
+		s.leave(parent, before)
+		return
+	}
+	s.wg.Go(func() {
+		for _, c := range late {
+			s.replaceWaiting(parent, c)
+		}
+		s.leave(parent, before)
+	})
 }
 
-func (s *Store) openChild(parent *replica.Replica, c replica.Child, lead bool) {
+// replaceWaiting opens a region that a split made in place of a replica that waits for
+// its first snapshot.
+func (s *Store) replaceWaiting(parent *replica.Replica, c replica.Child) {
+	waiting := s.find(c.Region.GetId())
+	if waiting != nil {
+		waiting.Abandon()
+		<-waiting.Ended()
+	}
+	if waiting == nil || waiting.Destroying() {
+		return // it was removed meanwhile
+	}
+	// What it has written to the log must be there before that is read. It has answered a
+	// leader, who relies on it for an election timeout: no votes, nor one for itself.
+	s.raftlog.Barrier()
+	s.openChild(parent, replica.Options{Started: s.now()}, c, false)
+}
+
+// leave takes parent from where its range began before a split.
+func (s *Store) leave(parent *replica.Replica, before *kvpb.Region) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	start := string(before.GetStartKey())
+	if have, ok := s.byStart.Get(start); ok && have == parent && string(parent.View().Meta().GetStartKey()) != start {
+		s.byStart.Delete(start)
+	}
+}
+
+func (s *Store) openChild(parent *replica.Replica, o replica.Options, c replica.Child, lead bool) {
 	if s.ctx.Err() != nil {
 		return
 	}
-	r, err := s.openReplica(replica.Options{State: &replpb.RegionState{Region: c.Region}, Locks: c.Locks})
+	o.State, o.Locks = &replpb.RegionState{Region: c.Region}, c.Locks
+	r, err := s.openReplica(o)
 	if err != nil {
 		host{s}.Fatal(parent, err)
 		return

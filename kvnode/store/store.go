@@ -11,8 +11,8 @@
 // ticker, the log trimmer, the flow control, the watches of the disk and its room,
 // of the sizes and the load of regions and of replicas without a leader, and the reporter.
 //
-// Locks: Store.mu before nothing else; the scheduler's shard locks and the
-// ticker's lock are leaves.
+// Locks: Store.making before Store.mu, that before nothing else; the scheduler's shard locks
+// and the ticker's lock are leaves.
 package store
 
 import (
@@ -211,7 +211,7 @@ type Store struct {
 	started time.Duration        // by now
 
 	regions sync.Map     // region id -> *replica.Replica
-	making  sync.Mutex   // held while a message makes a replica
+	making  sync.Mutex   // held while a message or a split makes replicas; before mu
 	merges  sync.Map     // region id -> struct{}: its merge into a neighbour is being driven
 	steps   sync.Map     // region id -> struct{}: what PD wants of it is under way
 	sending atomic.Int32 // snapshots
@@ -403,7 +403,7 @@ func (s *Store) openReplica(o replica.Options) (*replica.Replica, error) {
 	o.StoreID, o.Host, o.Engine, o.Log = s.meta.GetId(), host{s}, s.engine, s.raftlog
 	o.Metrics, o.Logger = s.replica, s.log
 	o.ElectionTicks, o.HeartbeatTicks, o.QuietTicks = s.o.ElectionTicks, s.o.HeartbeatTicks, s.o.QuietTicks
-	o.Tick, o.Lease, o.Now, o.Started = s.o.Tick, s.o.Lease, s.now, s.started
+	o.Tick, o.Lease, o.Now, o.Started = s.o.Tick, s.o.Lease, s.now, max(o.Started, s.started)
 	o.DownAfter, o.MaxLogBytes = s.o.DownAfter, s.o.MaxLogBytes
 	o.Reluctant = func() bool { slow, _ := s.disk.state(); return slow }
 	r, err := replica.Open(o)

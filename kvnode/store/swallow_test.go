@@ -2,8 +2,11 @@ package store
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,6 +53,9 @@ func testRegion(id uint64, start, end string, version uint64) *kvpb.Region {
 	return r
 }
 
+// clock is that of the stores, nil for the real one.
+var clock func() time.Duration
+
 // storeWith opens store 1 with replicas of the given regions.
 func storeWith(t testing.TB, pd PD, states ...*replpb.RegionState) *Store {
 	t.Helper()
@@ -57,7 +63,7 @@ func storeWith(t testing.TB, pd PD, states ...*replpb.RegionState) *Store {
 	open := func() *Store {
 		s, err := Open(t.Context(), Options{
 			Dir: "data", FS: fs, PD: pd, CacheBytes: 1 << 20, MemTableBytes: 1 << 20, Transport: deafTransport{},
-			OnFatal: func(msg string) { panic(msg) }, StaleAfter: time.Hour,
+			OnFatal: func(msg string) { panic(msg) }, StaleAfter: time.Hour, Now: clock,
 		})
 		require.NoError(t, err)
 		return s
@@ -178,4 +184,108 @@ func TestASnapshotWaitsForADestructionInItsRange(t *testing.T) {
 		require.True(t, hasKey(t, s, "b"))
 		require.NoError(t, s.Close())
 	}
+}
+
+// Leaders of the regions that a split makes speak to their replicas here while these
+// are being opened: none of them is made twice.
+func TestARegionOfASplitIsMadeOnce(t *testing.T) {
+	for range 5 {
+		before := testRegion(100, "a", "z", 1)
+		rest := testRegion(100, "y", "z", 25)
+		s := storeWith(t, newFakePD(7), &replpb.RegionState{Region: rest})
+		parent := s.find(100)
+		registerAt(s, parent, "a")
+		b := s.engine.NewBatch()
+		var children []replica.Child
+		for i := range 24 {
+			c := testRegion(uint64(200+100*i), string(rune('a'+i)), string(rune('a'+i+1)), 25)
+			require.NoError(t, replica.Bootstrap(b, c))
+			children = append(children, replica.Child{Region: c})
+		}
+		require.NoError(t, s.engine.Commit(b, false))
+		require.NoError(t, b.Close())
+		done := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				for {
+					for _, c := range children[1:] {
+						s.Receive([]rafttransport.Message{heartbeatOf(c.Region)})
+					}
+					select {
+					case <-done:
+						return
+					default:
+					}
+				}
+			})
+		}
+		host{s}.Split(parent, before, children)
+		close(done)
+		wg.Wait()
+		s.ticker.mu.Lock()
+		for r := range s.ticker.awake {
+			require.True(t, s.find(r.ID()) == r, "region %d lives twice", r.ID())
+			require.NotEmpty(t, r.View().Meta().GetPeers(), "region %d waits for a snapshot", r.ID())
+		}
+		s.ticker.mu.Unlock()
+		require.Len(t, s.replicas(), 25)
+		require.NoError(t, s.Close())
+	}
+}
+
+// registerAt has a replica stand where its range began before a split.
+func registerAt(s *Store, r *replica.Replica, start string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byStart.Set(start, r)
+}
+
+// What a split makes need not have a replica here any more. Then nobody stands in the way of the next one.
+func TestAParentLeavesTheRangeItHasCutOff(t *testing.T) {
+	before := testRegion(100, "a", "z", 1)
+	s := storeWith(t, newFakePD(7), &replpb.RegionState{Region: testRegion(100, "m", "z", 2)})
+	parent := s.find(100)
+	registerAt(s, parent, "a")
+	host{s}.Split(parent, before, nil)
+	require.Empty(t, s.overlapping([]byte("a"), []byte("m")))
+	require.Len(t, s.replicas(), 1)
+	require.NoError(t, s.Close())
+}
+
+// A replica that waits for a snapshot answers its leader, who counts on it then. The one that a
+// split puts in its place does not know, and gives no vote for an election timeout.
+func TestAReplicaThatASplitReplacesKeepsItsPromise(t *testing.T) {
+	now := new(atomic.Int64)
+	clock = func() time.Duration { return time.Duration(now.Load()) }
+	defer func() { clock = nil }()
+	now.Store(int64(time.Hour))
+	before, child := testRegion(100, "a", "z", 1), testRegion(200, "a", "m", 2)
+	s := storeWith(t, newFakePD(7))
+	now.Add(int64(time.Hour))
+	s.Receive([]rafttransport.Message{heartbeatOf(child)})
+	waiting := s.find(200)
+	require.NotNil(t, waiting)
+	require.NoError(t, s.commitLocal(func(b *engine.Batch) error {
+		return errors.Join(replica.Bootstrap(b, child), replica.Bootstrap(b, testRegion(100, "m", "z", 2)))
+	}))
+	parent, err := s.openReplica(replica.Options{State: &replpb.RegionState{Region: testRegion(100, "m", "z", 2)}})
+	require.NoError(t, err)
+	host{s}.Split(parent, before, []replica.Child{{Region: child}})
+	r := awaitReplica(t, s, 200, func(r *replica.Replica) bool { return r != waiting })
+	ask := heartbeatOf(child)
+	ask.Raft = &raftpb.Message{
+		Type: raftpb.MsgVote.Enum(), From: new(ask.From.GetId()), To: new(ask.To.GetId()),
+		Term: new(uint64(9)), LogTerm: new(uint64(8)), Index: new(uint64(10)),
+	}
+	voted := func() bool {
+		require.True(t, r.Step(ask))
+		st, ok := r.Status(t.Context())
+		require.True(t, ok)
+		return st.Term == 9
+	}
+	require.False(t, voted())
+	now.Add(int64(time.Second))
+	require.True(t, voted())
+	require.NoError(t, s.Close())
 }
