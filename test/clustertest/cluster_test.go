@@ -86,6 +86,7 @@ func (p *process) close() error {
 	p.use.Lock()
 	p.closed = true
 	p.use.Unlock()
+	close(p.disk.ended)
 	return errors.Join(p.endpoint.Close(), p.store.Close())
 }
 
@@ -164,7 +165,6 @@ func (c *cluster) crash(rng *rand.Rand, unsynced int, nodes ...*node) (crashed [
 		}
 		p.crashed.Store(true)
 		p.pd.cut.Store(true)
-		p.disk.delay.Store(0)
 		_ = p.endpoint.Close()
 		n.fs = n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced, RNG: rng})
 		down, crashed = append(down, p), append(crashed, n)

@@ -16,10 +16,11 @@ type disk struct {
 	// delay of every sync of the Raft log, in nanoseconds. (Elsewhere Pebble holds mutexes over
 	// its syncs, and virtual time stands still while somebody waits for a mutex.)
 	delay atomic.Int64
+	ended chan struct{} // closed when its store is about to close: then Pebble holds mutexes here too
 	hook  atomic.Pointer[func(op, name string)]
 }
 
-func newDisk(fs *vfs.MemFS) *disk { return &disk{FS: fs} }
+func newDisk(fs *vfs.MemFS) *disk { return &disk{FS: fs, ended: make(chan struct{})} }
 
 func (d *disk) before(op, name string) {
 	if h := d.hook.Load(); h != nil {
@@ -97,7 +98,10 @@ type diskFile struct {
 func (f *diskFile) sync() {
 	f.d.before("sync", f.name)
 	if d := f.d.delay.Load(); d > 0 && f.log {
-		time.Sleep(time.Duration(d))
+		select {
+		case <-time.After(time.Duration(d)):
+		case <-f.d.ended:
+		}
 	}
 }
 
