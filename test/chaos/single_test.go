@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -125,36 +126,37 @@ func TestPartition(t *testing.T) {
 	all.report(t, "of reliability: 3 s without a reset")
 }
 
-// TestRollingRestart restarts every node, one after the other, with SIGTERM.
+// sample is how long throughput is measured before and after a restart.
+const sample = 4 * time.Second
+
+// TestRollingRestart restarts every node, one after the other, with SIGTERM. What
+// clients get done is compared just before each restart and when all is well again:
+// the machine is rarely this test's alone.
 func TestRollingRestart(t *testing.T) {
 	n := wantRounds(t)
 	b := newBed(t, dice(t), bedOptions{pd: 3, sql: 2})
-	const sample = 10 * time.Second
 	var all stalls
+	var changes []float64
 	for round := range n {
-		began := time.Now()
-		time.Sleep(sample)
-		before := b.rate(began, time.Now())
-		var outside []float64
 		for _, node := range b.c.Nodes("") {
+			before := b.throughput()
 			all.add(t, round+1, "restart of "+node.Name, b.restartUnderLoad(node))
 			b.heal()
-			quiet := time.Now()
-			time.Sleep(3 * time.Second)
-			outside = append(outside, b.rate(quiet, time.Now()))
+			changes = append(changes, 100*(b.throughput()-before)/before)
 		}
-		after := 0.0
-		for _, r := range outside {
-			after += r / float64(len(outside))
-		}
-		t.Logf("round %d: %.0f operations a second before, %.0f between the restarts: %+.1f %%", round+1, before, after, 100*(after-before)/before)
 	}
+	slices.Sort(changes)
+	t.Logf("throughput after a restart against before it, %d restarts: median %+.1f %%, from %+.1f %% to %+.1f %%",
+		len(changes), changes[len(changes)/2], changes[0], changes[len(changes)-1])
 	b.check()
-	all.report(t, "only errors to retry")
+	all.report(t, "only errors to retry, < 0.5 % throughput lost outside restarts")
 }
 
-func (b *bed) rate(from, to time.Time) float64 {
-	return float64(b.load.Successes(from, to)) / to.Sub(from).Seconds()
+// throughput is operations a second, over a sample from now on.
+func (b *bed) throughput() float64 {
+	began := time.Now()
+	time.Sleep(sample)
+	return float64(b.load.Successes(began, time.Now())) / sample.Seconds()
 }
 
 // restartUnderLoad restarts a node and reports what clients saw of it.
