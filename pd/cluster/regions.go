@@ -68,7 +68,7 @@ func (c *Cluster) RegionHeartbeat(now time.Time, req *pdpb.RegionHeartbeatReques
 	}
 	old := c.regions.ByID(m.Id)
 	if old == nil {
-		next.Traffic = c.regions.inherited(m)
+		next.Traffic = c.regions.inherited(m, req.Leader.StoreId)
 	}
 	next.inherit(old, now, req)
 	c.changes++
@@ -110,7 +110,7 @@ func (r *Region) inherit(old *Region, now time.Time, req *pdpb.RegionHeartbeatRe
 		WrittenBytes: float64(req.WrittenBytes), WrittenKeys: float64(req.WrittenKeys),
 		ReadBytes: float64(req.ReadBytes), ReadKeys: float64(req.ReadKeys), Queries: float64(req.Queries),
 	})
-	r.Traffic.observe(now, span, req.Queries, req.QueriesFrom)
+	r.Traffic.observe(now, span, req.Leader.StoreId, req.Queries, req.QueriesFrom)
 }
 
 // sameHealth reports whether leader and ailing peers are the same.

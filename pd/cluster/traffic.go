@@ -22,6 +22,10 @@ const (
 	// stayShare. The distance keeps chance from deciding again and again.
 	homeShare = 2.0 / 3
 	stayShare = 0.5
+	// What is heard first of a region, from firstQueries on, is believed without a full
+	// window if it says that the region is led at home: a new PD knows nothing, and must
+	// not take the leaders away before it does.
+	firstQueries = 160
 )
 
 // Traffic tells from which store's process a region is used, as of the last window.
@@ -40,8 +44,8 @@ type Traffic struct {
 	from    []*pdpb.StoreQueries // each store once; never changed in place
 }
 
-// observe takes in what a report tells of a span that ends now.
-func (t *Traffic) observe(now time.Time, span time.Duration, queries uint64, from []*pdpb.StoreQueries) {
+// observe takes in what a report of the store that leads tells of a span that ends now.
+func (t *Traffic) observe(now time.Time, span time.Duration, leader uint64, queries uint64, from []*pdpb.StoreQueries) {
 	if span <= 0 {
 		return
 	}
@@ -51,6 +55,9 @@ func (t *Traffic) observe(now time.Time, span time.Duration, queries uint64, fro
 	switch {
 	case t.queries >= windowQueries && t.span >= windowSpan:
 		t.conclude(now)
+	case t.Ended.IsZero() && t.queries >= firstQueries && t.leans(leader):
+		t.conclude(now)
+		t.Home = leader
 	case t.span < windowLimit:
 		return
 	}
@@ -59,25 +66,36 @@ func (t *Traffic) observe(now time.Time, span time.Duration, queries uint64, fro
 
 // conclude ends the window.
 func (t *Traffic) conclude(now time.Time) {
-	var top pdpb.StoreQueries
-	for _, q := range t.from {
-		if q.Queries > top.Queries {
-			top.StoreId, top.Queries = q.StoreId, q.Queries
-		}
-	}
+	var top uint64
+	top, t.Share = t.top()
 	t.Ended, t.Rate = now, float64(t.queries)/t.span.Seconds()
-	t.Share = min(float64(top.Queries)/float64(t.queries), 1)
-	if top.StoreId != t.Home || t.Share < stayShare {
+	if top != t.Home || t.Share < stayShare {
 		t.Home = 0
 	}
 	switch {
 	case t.Share < homeShare:
 		t.next = 0
-	case top.StoreId == t.next:
+	case top == t.next:
 		t.Home = t.next
 	default:
-		t.next = top.StoreId
+		t.next = top
 	}
+}
+
+// top is the store that most of the queries of the open window came from, and their share.
+func (t *Traffic) top() (store uint64, share float64) {
+	most := uint64(0)
+	for _, q := range t.from {
+		if q.Queries > most {
+			store, most = q.StoreId, q.Queries
+		}
+	}
+	return store, min(float64(most)/float64(t.queries), 1)
+}
+
+func (t *Traffic) leans(to uint64) bool {
+	store, share := t.top()
+	return store == to && share >= homeShare
 }
 
 func plus(a, b []*pdpb.StoreQueries) []*pdpb.StoreQueries {
@@ -97,8 +115,9 @@ func plus(a, b []*pdpb.StoreQueries) []*pdpb.StoreQueries {
 
 // inherited is what is known of the traffic of a new region: that of a region it was
 // cut from, which has not told yet that it is smaller, or of another part, which has the
-// same version.
-func (rm *Regions) inherited(m *kvpb.Region) Traffic {
+// same version. Only that it is at home is inherited: parts begin where the whole was led,
+// and neighbours are not always parts of the same.
+func (rm *Regions) inherited(m *kvpb.Region, leader uint64) Traffic {
 	from := []*Region{rm.At(m.StartKey)}
 	if len(m.StartKey) > 0 {
 		from = append(from, rm.Before(m.StartKey))
@@ -109,6 +128,9 @@ func (rm *Regions) inherited(m *kvpb.Region) Traffic {
 	for i, r := range from {
 		if r != nil && (i == 0 || r.Meta.Epoch.Version == m.Epoch.Version) {
 			t := r.Traffic
+			if t.Home != leader {
+				return Traffic{}
+			}
 			t.span, t.queries, t.from = 0, 0, nil
 			return t
 		}

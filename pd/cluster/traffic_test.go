@@ -12,7 +12,8 @@ import (
 
 type reports struct {
 	Traffic
-	now time.Time
+	now    time.Time
+	leader uint64
 }
 
 // report is of a span with queries, of which as many came from each store.
@@ -22,7 +23,7 @@ func (r *reports) report(span time.Duration, queries uint64, from map[uint64]uin
 	for store, n := range from {
 		list = append(list, &pdpb.StoreQueries{StoreId: store, Queries: n})
 	}
-	r.observe(r.now, span, queries, list)
+	r.observe(r.now, span, r.leader, queries, list)
 }
 
 func TestTrafficIsJudgedByWindows(t *testing.T) {
@@ -69,6 +70,19 @@ func TestHomeIsWhereTwoWindowsAgree(t *testing.T) {
 	require.EqualValues(t, 3, r.Home, "silence tells nothing")
 }
 
+func TestTheFirstReportIsBelievedWhenItSaysAtHome(t *testing.T) {
+	r := &reports{now: time.Unix(1_700_000_000, 0), leader: 2}
+	r.report(time.Second, 100, map[uint64]uint64{2: 100})
+	require.Zero(t, r.Home, "too little")
+	r.report(time.Second, 100, map[uint64]uint64{2: 100})
+	require.EqualValues(t, 2, r.Home)
+	r.report(10*time.Second, 1000, map[uint64]uint64{1: 1000})
+	require.Zero(t, r.Home)
+	r = &reports{now: r.now, leader: 2}
+	r.report(time.Second, 200, map[uint64]uint64{1: 200})
+	require.Zero(t, r.Home, "nothing is moved for it")
+}
+
 func TestPartsOfARegionInheritItsTraffic(t *testing.T) {
 	m := func(id, version uint64, start, end string) *kvpb.Region {
 		return &kvpb.Region{Id: id, StartKey: []byte(start), EndKey: []byte(end), Epoch: &kvpb.RegionEpoch{Version: version}}
@@ -81,9 +95,10 @@ func TestPartsOfARegionInheritItsTraffic(t *testing.T) {
 	} {
 		rm := NewRegions()
 		rm.put(&Region{Meta: c.known, Traffic: Traffic{Home: 3, queries: 10}})
-		require.Equal(t, Traffic{Home: 3}, rm.inherited(c.part), name)
+		require.Equal(t, Traffic{Home: 3}, rm.inherited(c.part, 3), name)
+		require.Zero(t, rm.inherited(c.part, 2), name)
 	}
 	rm := NewRegions()
 	rm.put(&Region{Meta: m(1, 7, "a", "m"), Traffic: Traffic{Home: 3}})
-	require.Zero(t, rm.inherited(m(2, 6, "m", "z")), "a stranger")
+	require.Zero(t, rm.inherited(m(2, 6, "m", "z"), 3), "a stranger")
 }

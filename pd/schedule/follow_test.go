@@ -196,6 +196,17 @@ func TestWhatIsCutOffStaysAtHome(t *testing.T) {
 	require.True(t, s.allUsedLedBy(3)())
 }
 
+// A new PD hears of the traffic before it judges.
+func TestLeadersStayAtHomeWhenPDChanges(t *testing.T) {
+	s := newUsedSim(t, 400, map[uint64]float64{3: 1})
+	s.until(40*time.Second, "led by store 3", s.allUsedLedBy(3))
+	s.run(23 * time.Second)
+	require.NoError(t, s.c.Flush(ctx))
+	s.lead()
+	s.quiet(2 * time.Minute)
+	require.True(t, s.allUsedLedBy(3)())
+}
+
 // Without a voter that is well there nothing follows.
 func TestTrafficFollowsToHealthyVotersOnly(t *testing.T) {
 	s := newSim(t, 4, 20, 30*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})
