@@ -172,7 +172,7 @@ func testAdmin(t *testing.T, c pdclient.Client) {
 	require.NoError(t, c.PauseScheduler(bg, "balance-leader", time.Hour))
 	list, err := c.ListSchedulers(bg)
 	require.NoError(t, err)
-	require.Len(t, list, 4)
+	require.Len(t, list, 5)
 	require.Greater(t, list[0].PausedMs, uint64(3_000_000), "balance-leader")
 	require.NoError(t, c.RemoveScheduler(bg, name))
 	require.ErrorIs(t, c.RemoveScheduler(bg, name), pdclient.ErrInvalid)

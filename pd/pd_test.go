@@ -31,7 +31,8 @@ func options(t testing.TB) Options {
 	return Options{DataDir: filepath.Join(t.TempDir(), "pd"), Lease: 300 * time.Millisecond}
 }
 
-// serve starts a PD and its service; stop may be called more than once.
+// serve starts a PD and its service, and waits until it leads if it is alone; stop may be
+// called more than once.
 func serve(t testing.TB, opts Options) (s *Server, stop func()) {
 	s, err := New(opts)
 	require.NoError(t, err)
@@ -45,6 +46,12 @@ func serve(t testing.TB, opts Options) (s *Server, stop func()) {
 		})
 	}
 	t.Cleanup(stop)
+	if len(opts.InitialCluster) == 0 && len(opts.Join) == 0 {
+		require.Eventually(t, func() bool {
+			_, refused := s.Handler().Timestamp(bg, 0, 1)
+			return refused.GetCode() != pdpb.Error_NOT_LEADER
+		}, 30*time.Second, 2*time.Millisecond, "it does not lead")
+	}
 	return s, stop
 }
 
