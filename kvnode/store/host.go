@@ -188,9 +188,17 @@ func (s *Store) forget(r *replica.Replica) {
 	}
 }
 
-// Installed implements replica.Host: a snapshot has given r a new range.
+// Installed implements replica.Host: a snapshot has given r a new range. Only when r is
+// registered there may another one come that overlaps it.
 func (h host) Installed(r *replica.Replica, before *kvpb.Region) {
-	h.s.moved(r, before)
+	s := h.s
+	s.moved(r, before)
+	s.mu.RLock()
+	in := s.incoming[r.ID()]
+	s.mu.RUnlock()
+	if in != nil && in.installing {
+		s.wg.Go(func() { s.dropIncoming(in) })
+	}
 }
 
 // moved files r under its new start key.

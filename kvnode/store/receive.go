@@ -204,22 +204,36 @@ func (s *Store) BeginSnapshot(m rafttransport.Message) (rafttransport.IncomingSn
 	if r == nil || r.Peer().GetId() != m.To.GetId() {
 		return nil, fmt.Errorf("%w: there is no replica %d of region %d here", errNotWanted, m.To.GetId(), m.RegionID)
 	}
-	if err := s.obstacle(in.meta.GetState()); err != nil {
+	in.dir = s.o.FS.PathJoin(s.snapDir(), fmt.Sprintf("%d-%d", region.GetId(), in.meta.GetAppliedIndex()))
+	if err := s.reserve(in); err != nil {
 		return nil, err
 	}
+	// After the range is ours: what was installed in it meanwhile is registered.
+	err := s.obstacle(in.meta.GetState())
+	if err == nil {
+		if err = errors.Join(s.o.FS.RemoveAll(in.dir), s.o.FS.MkdirAll(in.dir, 0o755)); err != nil {
+			err = fmt.Errorf("store: directory for a snapshot: %w", err)
+		}
+	}
+	if err != nil {
+		s.dropIncoming(in)
+		return nil, err
+	}
+	return in, nil
+}
+
+// reserve keeps the range of a snapshot, or says which other one has part of it.
+func (s *Store) reserve(in *incoming) error {
+	region := in.meta.GetState().GetRegion()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, other := range s.incoming {
 		if id == region.GetId() || overlap(other.meta.GetState().GetRegion(), region) {
-			return nil, fmt.Errorf("%w: one of region %d is being received", errNotWanted, id)
+			return fmt.Errorf("%w: one of region %d is being received", errNotWanted, id)
 		}
 	}
-	in.dir = s.o.FS.PathJoin(s.snapDir(), fmt.Sprintf("%d-%d", region.GetId(), in.meta.GetAppliedIndex()))
-	if err := errors.Join(s.o.FS.RemoveAll(in.dir), s.o.FS.MkdirAll(in.dir, 0o755)); err != nil {
-		return nil, fmt.Errorf("store: directory for a snapshot: %w", err)
-	}
 	s.incoming[region.GetId()] = in
-	return in, nil
+	return nil
 }
 
 func overlap(a, b *kvpb.Region) bool {
@@ -323,9 +337,9 @@ func (h host) Install(r *replica.Replica, meta *replpb.SnapshotMeta) {
 		return
 	}
 	s.wg.Go(func() {
-		defer s.dropIncoming(in)
 		regions, err := s.swallow(r, meta)
 		if err != nil {
+			s.dropIncoming(in)
 			r.InstallFailed(err)
 			return
 		}

@@ -99,6 +99,21 @@ func heartbeatOf(region *kvpb.Region) rafttransport.Message {
 	}
 }
 
+// snapshotOf is the message that a snapshot begins with.
+func snapshotOf(t testing.TB, state *replpb.RegionState, index uint64) rafttransport.Message {
+	t.Helper()
+	data, err := (&replpb.SnapshotMeta{State: state, AppliedIndex: index, AppliedTerm: 6}).MarshalVT()
+	require.NoError(t, err)
+	m := heartbeatOf(state.GetRegion())
+	m.Raft.Type = raftpb.MsgSnap.Enum()
+	cs := &raftpb.ConfState{}
+	for _, p := range state.GetRegion().GetPeers() {
+		cs.Voters = append(cs.Voters, p.GetId())
+	}
+	m.Raft.Snapshot = &raftpb.Snapshot{Data: data, Metadata: &raftpb.SnapshotMetadata{ConfState: cs, Index: new(index), Term: new(uint64(6))}}
+	return m
+}
+
 // sendSnapshot sends store s a snapshot of a region in which every key has a value. What
 // has to happen when it has arrived is done before it is handed over.
 func sendSnapshot(t testing.TB, s *Store, state *replpb.RegionState, index uint64, arrived func(), keys ...string) error {
@@ -113,16 +128,7 @@ func sendSnapshot(t testing.TB, s *Store, state *replpb.RegionState, index uint6
 	}
 	require.NoError(t, db.Commit(b, true))
 	require.NoError(t, b.Close())
-	data, err := (&replpb.SnapshotMeta{State: state, AppliedIndex: index, AppliedTerm: 6}).MarshalVT()
-	require.NoError(t, err)
-	m := heartbeatOf(region)
-	m.Raft.Type = raftpb.MsgSnap.Enum()
-	cs := &raftpb.ConfState{}
-	for _, p := range region.GetPeers() {
-		cs.Voters = append(cs.Voters, p.GetId())
-	}
-	m.Raft.Snapshot = &raftpb.Snapshot{Data: data, Metadata: &raftpb.SnapshotMetadata{ConfState: cs, Index: new(index), Term: new(uint64(6))}}
-	in, err := s.BeginSnapshot(m)
+	in, err := s.BeginSnapshot(snapshotOf(t, state, index))
 	if err != nil {
 		return err
 	}
@@ -288,4 +294,42 @@ func TestAReplicaThatASplitReplacesKeepsItsPromise(t *testing.T) {
 	now.Add(int64(time.Second))
 	require.True(t, voted())
 	require.NoError(t, s.Close())
+}
+
+// A snapshot keeps others out of its range until its replica is registered there.
+func TestASnapshotKeepsOthersOutUntilItIsThere(t *testing.T) {
+	for range 5 {
+		parent, child := testRegion(100, "a", "z", 1), testRegion(200, "a", "m", 2)
+		s := storeWith(t, newFakePD(7))
+		s.Receive([]rafttransport.Message{heartbeatOf(child)})
+		s.Receive([]rafttransport.Message{heartbeatOf(parent)})
+		early := snapshotOf(t, &replpb.RegionState{Region: child}, 20)
+		done := make(chan struct{})
+		var accepted atomic.Bool
+		var wg sync.WaitGroup
+		arrived := func() {
+			for range 2 {
+				wg.Go(func() {
+					for {
+						if in, err := s.BeginSnapshot(early); err == nil {
+							accepted.Store(true)
+							in.Abort()
+						}
+						select {
+						case <-done:
+							return
+						default:
+						}
+					}
+				})
+			}
+		}
+		require.NoError(t, sendSnapshot(t, s, &replpb.RegionState{Region: parent}, 10, arrived, "b"))
+		awaitReplica(t, s, 100, func(r *replica.Replica) bool { return len(r.View().Meta().GetPeers()) > 0 })
+		close(done)
+		wg.Wait()
+		require.False(t, accepted.Load())
+		require.Eventually(t, func() bool { return s.receiving() == 0 }, 5*time.Second, time.Millisecond)
+		require.NoError(t, s.Close())
+	}
 }
