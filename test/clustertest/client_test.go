@@ -72,6 +72,18 @@ func (cl *client) run(stop <-chan struct{}, pause time.Duration) {
 	}
 }
 
+// readAll reads one register after the other until stop is closed.
+func (cl *client) readAll(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(5 * time.Millisecond):
+			cl.read(keys[cl.rng.IntN(len(keys))])
+		}
+	}
+}
+
 func (cl *client) write(key string) {
 	cl.n++
 	o := op{client: cl.id, key: key, write: true, value: fmt.Sprintf("%d.%d", cl.id, cl.n), call: cl.c.now()}

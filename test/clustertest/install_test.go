@@ -119,13 +119,17 @@ func (c *cluster) now2() int { return int(c.now() / time.Millisecond) }
 // become, or, where it got entries of the log, as it was in between.
 func (c *cluster) oldOrNew(n *node, before map[string]string, writes []op) {
 	have := c.contents(n.id)
+	unsure := map[string]bool{} // what nobody knows of is not judged
+	for _, o := range writes {
+		unsure[o.key] = unsure[o.key] || o.unknown
+	}
 	n.run.Load().store.EachReplica(func(r *replica.Replica) bool {
 		m := r.View().Meta()
 		if len(m.GetPeers()) == 0 {
 			return true
 		}
 		same := func(state map[string]string) bool {
-			return !slices.ContainsFunc(keys, func(k string) bool { return contains(m, []byte(k)) && have[k] != state[k] })
+			return !slices.ContainsFunc(keys, func(k string) bool { return contains(m, []byte(k)) && !unsure[k] && have[k] != state[k] })
 		}
 		state := maps.Clone(before)
 		for i := 0; !same(state); i++ {

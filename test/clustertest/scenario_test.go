@@ -236,3 +236,40 @@ func TestASplitHardlyStopsWrites(t *testing.T) {
 		})
 	}
 }
+
+// A follower that restarts has forgotten that it promised the leader not to vote for anybody else. It
+// keeps the promise all the same: the leader, cut off at that moment, serves reads that rely on it.
+func TestAPromiseToTheLeaderOutlivesARestart(t *testing.T) {
+	scenario(t, 3, func(c *cluster) {
+		h := &history{}
+		for round := range 12 {
+			c.settle()
+			stop := make(chan struct{})
+			var clients sync.WaitGroup
+			for i := range 6 {
+				cl := &client{c: c, id: round*10 + i, rng: rand.New(rand.NewPCG(uint64(round), uint64(i))), h: h}
+				clients.Go(func() { cl.readAll(stop) }) // a follower that lacks a write is not elected
+			}
+			leader := c.node(c.at("a").GetLeader().GetStoreId())
+			var others []*node
+			for _, n := range c.nodes {
+				if n != leader {
+					others = append(others, n)
+				}
+			}
+			// One follower does not hear the leader, and wants to be elected; the other one hears it.
+			deaf := c.net.Partition([]uint64{leader.id}, []uint64{others[0].id})
+			time.Sleep(2*time.Second + time.Duration(round)*150*time.Millisecond)
+			cut := c.net.Isolate(leader.id)
+			c.crash(nil, 0, others[1])
+			others[1].open()
+			time.Sleep(3 * time.Second)
+			cut()
+			deaf()
+			close(stop)
+			clients.Wait()
+		}
+		c.settle()
+		c.checkHistory(h)
+	})
+}
