@@ -218,7 +218,7 @@ func TestASplitHardlyStopsWrites(t *testing.T) {
 				var leftWorst, rightWorst time.Duration
 				for i := 1; i < len(keys); i++ {
 					parent := c.at("z")
-					late := c.net.Add(simnet.Rule{Reorder: 1, Window: with.late, Match: simnet.Match{
+					late := c.net.Add(simnet.Rule{Reorder: min(1, float64(with.late)), Window: with.late, Match: simnet.Match{
 						From: []uint64{parent.GetLeader().GetStoreId()}, Regions: []uint64{parent.GetRegion().GetId()},
 					}})
 					left, right := c.longestGap(keys[i-1]), c.longestGap("z")
