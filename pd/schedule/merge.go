@@ -45,9 +45,14 @@ func (v *view) unmergeable(r *cluster.Region) string {
 	case v.Now.Sub(r.Changed) < quiet:
 		return fmt.Sprintf("its range changed, or PD began to lead, %v ago; merges wait for %v", round(v.Now.Sub(r.Changed)), quiet)
 	case r.Rates.Queries > idleQueries || r.Rates.WrittenBytes > idleBytes || r.Rates.ReadBytes > idleBytes:
-		return fmt.Sprintf("it is in use: %.0f queries/s", r.Rates.Queries)
+		return inUse(r)
 	}
 	return v.unsettled(r)
+}
+
+func inUse(r *cluster.Region) string {
+	return fmt.Sprintf("it is in use: %.1f queries/s, %.0f KiB/s read, %.0f KiB/s written",
+		r.Rates.Queries, r.Rates.ReadBytes/1024, r.Rates.WrittenBytes/1024)
 }
 
 // neighbour is the smaller of the neighbours that a region can be merged into.
@@ -84,7 +89,7 @@ func (v *view) noMergeInto(r, n *cluster.Region) string {
 		return fmt.Sprintf("together they have %s, which is too much", mib(size))
 	}
 	if n.Rates.Queries > 10*idleQueries {
-		return fmt.Sprintf("it is in use: %.0f queries/s", n.Rates.Queries)
+		return inUse(n)
 	}
 	if why := v.differentRules(r, n); why != "" {
 		return why

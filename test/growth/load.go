@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -65,10 +66,12 @@ func (c *config) load(ctx context.Context, db *sql.DB) (int64, error) {
 	watcher.Go(func() { s.watch(watching, db) })
 	var d disk
 	watcher.Go(func() { d.watch(watching, c.dirs) })
+	st := stalls{after: c.stall, dir: os.TempDir(), urls: strings.FieldsFunc(c.status, func(r rune) bool { return r == ',' })}
+	watcher.Go(func() { st.watch(watching) })
 	begun := time.Now()
 	for i := range c.clients {
 		clients.Go(func() {
-			errs <- c.client(ctx, i, total, &next, &acked, &failed, &gaps[i])
+			errs <- c.client(ctx, i, total, &next, &acked, &failed, &gaps[i], st.answered)
 		})
 	}
 	clients.Wait()
@@ -95,7 +98,7 @@ func (c *config) load(ctx context.Context, db *sql.DB) (int64, error) {
 
 // client inserts until all rows have been. A statement that failed is tried again
 // with the same keys: REPLACE, for it may have been executed.
-func (c *config) client(ctx context.Context, id int, total int64, next, acked, failed *atomic.Int64, gaps *[]gap) error {
+func (c *config) client(ctx context.Context, id int, total int64, next, acked, failed *atomic.Int64, gaps *[]gap, answered func()) error {
 	db, err := c.open()
 	if err != nil {
 		return err
@@ -124,6 +127,7 @@ func (c *config) client(ctx context.Context, id int, total int64, next, acked, f
 			verb = "REPLACE"
 		}
 		acked.Add(n)
+		answered()
 		now := time.Now()
 		*gaps = append(*gaps, gap{last, now, id})
 		last = now

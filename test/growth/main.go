@@ -39,6 +39,8 @@ type config struct {
 	rows    int
 	random  bool
 	shrink  time.Duration
+	status  string
+	stall   time.Duration
 }
 
 func main() {
@@ -51,6 +53,8 @@ func main() {
 	flag.IntVar(&c.rows, "rows", 32, "rows of one INSERT")
 	flag.BoolVar(&c.random, "random", false, "keys all over the table, not ascending")
 	flag.DurationVar(&c.shrink, "shrink", 5*time.Minute, "how long to watch space and regions go after TRUNCATE")
+	flag.StringVar(&c.status, "status", "", "status ports of the servers, comma-separated: their goroutines are printed when nobody gets answers")
+	flag.DurationVar(&c.stall, "stall", 600*time.Millisecond, "for how long, with --status")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
