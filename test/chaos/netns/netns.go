@@ -12,9 +12,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // ErrUnsupported says that this machine or user has no namespaces.
@@ -26,8 +28,9 @@ const nobody = "02:00:5e:00:53:01"
 // Network is a bridge and the namespaces on it. Its methods are safe for
 // concurrent use.
 type Network struct {
-	bridge string
+	bridge string // unique among the networks of this machine, by the lock
 	subnet string // without the last number, with a point
+	lock   *os.File
 
 	mu    sync.Mutex // guards the fields below
 	hosts []*Host
@@ -53,28 +56,54 @@ func New() (*Network, error) {
 	if _, err := exec.LookPath("ip"); err != nil {
 		return nil, fmt.Errorf("%w: no tool ip (Debian: iproute2)", ErrUnsupported)
 	}
-	// The name of the bridge is the lock on the subnet.
-	var last error
+	dir := filepath.Join(os.TempDir(), "cairn-test-ports")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
 	for i := range 200 {
-		n := &Network{bridge: fmt.Sprintf("cairn%d", i), subnet: fmt.Sprintf("10.213.%d.", i), cuts: map[[2]string]bool{}, bad: map[string]bool{}}
-		if last = ip("link", "add", n.bridge, "type", "bridge"); last != nil {
-			if strings.Contains(last.Error(), "File exists") {
-				continue
-			}
-			break
+		lock, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("net-%d", i)), os.O_CREATE|os.O_RDWR, 0o666)
+		if err != nil {
+			return nil, err
 		}
-		for _, args := range [][]string{
-			{"addr", "add", n.subnet + "1/24", "dev", n.bridge},
-			{"link", "set", n.bridge, "up"},
-		} {
-			if last = ip(args...); last != nil {
-				n.Close()
-				return nil, fmt.Errorf("%w: %w", ErrUnsupported, last)
-			}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+			_ = lock.Close()
+			continue
+		}
+		n := &Network{
+			bridge: fmt.Sprintf("cairn%d", i), subnet: fmt.Sprintf("10.213.%d.", i), lock: lock,
+			cuts: map[[2]string]bool{}, bad: map[string]bool{},
+		}
+		if err := n.open(); err != nil {
+			n.Close()
+			return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 		}
 		return n, nil
 	}
-	return nil, fmt.Errorf("%w: %w", ErrUnsupported, last)
+	return nil, fmt.Errorf("%w: all are in use", ErrUnsupported)
+}
+
+// open makes the bridge, after what a test that was killed has left.
+func (n *Network) open() error {
+	old, err := exec.Command("ip", "netns", "list").Output()
+	if err != nil {
+		return fmt.Errorf("ip netns list: %w", err)
+	}
+	for line := range strings.Lines(string(old)) {
+		if name, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(name, n.bridge+"-") {
+			_ = ip("netns", "del", name)
+		}
+	}
+	_ = ip("link", "del", n.bridge) // there is none, as a rule
+	for _, args := range [][]string{
+		{"link", "add", n.bridge, "type", "bridge"},
+		{"addr", "add", n.subnet + "1/24", "dev", n.bridge},
+		{"link", "set", n.bridge, "up"},
+	} {
+		if err := ip(args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Add makes a namespace with a link to the bridge.
@@ -231,6 +260,7 @@ func (n *Network) Close() {
 		_ = ip("netns", "del", h.space)
 	}
 	_ = ip("link", "del", n.bridge)
+	_ = n.lock.Close()
 }
 
 // ip runs the tool.
