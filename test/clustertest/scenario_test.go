@@ -153,16 +153,15 @@ func (c *cluster) longestGap(key string) func() time.Duration {
 		for {
 			select {
 			case <-stop:
-				worst <- gap
+				worst <- max(gap, c.now()-last)
 				return
 			default:
 			}
 			if cl.writeOnce(key) {
 				gap = max(gap, c.now()-last)
 				last = c.now()
-			} else {
-				time.Sleep(time.Millisecond)
 			}
+			time.Sleep(2 * time.Millisecond)
 		}
 	}()
 	return func() time.Duration { close(stop); return <-worst }
@@ -213,6 +212,7 @@ func TestASplitHardlyStopsWrites(t *testing.T) {
 						n.run.Load().disk.delay.Store(int64(fsync))
 					}
 				}
+				time.Sleep(3 * time.Second) // stores that have just been opened give no votes
 				slow(with.fsync)
 				defer slow(0)
 				var leftWorst, rightWorst time.Duration
@@ -222,9 +222,9 @@ func TestASplitHardlyStopsWrites(t *testing.T) {
 						From: []uint64{parent.GetLeader().GetStoreId()}, Regions: []uint64{parent.GetRegion().GetId()},
 					}})
 					left, right := c.longestGap(keys[i-1]), c.longestGap("z")
-					time.Sleep(time.Second)
+					time.Sleep(200 * time.Millisecond)
 					c.splitAt(keys[i])
-					time.Sleep(time.Second)
+					time.Sleep(600 * time.Millisecond)
 					late.Remove()
 					leftWorst, rightWorst = max(leftWorst, left()), max(rightWorst, right())
 				}
