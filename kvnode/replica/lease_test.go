@@ -120,3 +120,13 @@ func TestALostLeaderThatIsHeardOfKeepsItsFollowers(t *testing.T) {
 	require.Equal(t, uint64(11), c.replica(1).lead, "the promise to the leader holds")
 	require.True(t, v == c.replica(0).View())
 }
+
+// A replica that is removed may be replaced at the same moment, even twice.
+func TestAReplicaEndsOnce(t *testing.T) {
+	c := newCluster(t, 3)
+	r := c.replica(0)
+	r.Abandon()
+	r.Abandon()
+	c.settle()
+	<-r.Ended()
+}

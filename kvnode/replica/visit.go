@@ -103,8 +103,11 @@ func (r *Replica) takeInstalled() bool {
 	return !r.over
 }
 
-// end answers everybody who waits, at the end of the replica.
+// end answers everybody who waits, at the end of the replica, once.
 func (r *Replica) end(reason string) {
+	if r.over {
+		return
+	}
 	r.over = true
 	r.rest()
 	r.closeSnapshots()
