@@ -2,7 +2,7 @@ SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 TOOLS := $(CURDIR)/bin/tools
 # The packages where goroutines share data.
-CORE := ./kvnode/... ./pd/... ./sqlnode/txn ./sqlnode/wire ./sqlnode/catalog ./sqlnode/ddl ./sqlnode/privilege ./sqlnode/session
+CORE := ./kvnode/... ./pd/... ./sqlnode/wire ./sqlnode/catalog ./sqlnode/ddl ./sqlnode/privilege ./sqlnode/session
 
 # Everything in one process on ./cairn-data, for MySQL clients on 127.0.0.1:4000.
 run: build

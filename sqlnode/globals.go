@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/keys"
-	"github.com/cairndb/cairn/sqlnode/txn"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 )
 
 // globalsStorage keeps SET GLOBAL values in one metadata key

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/sqlnode/admin"
 	"github.com/cairndb/cairn/sqlnode/catalog"
@@ -27,7 +28,6 @@ import (
 	"github.com/cairndb/cairn/sqlnode/sysvar"
 	"github.com/cairndb/cairn/sqlnode/sysview"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 	"github.com/cairndb/cairn/sqlnode/wire"
 )
 

@@ -52,7 +52,7 @@ var floors = map[string][][]string{
 		{"store", "kvrpc"},
 	},
 	"sqlnode/": {
-		{"txn", "parse", "sysvar", "wire"},
+		{"parse", "sysvar", "wire"},
 		{"catalog", "privilege"},
 		{"table", "plan", "stats", "distscan"},
 		{"binder", "ddl", "sysview", "admin"},

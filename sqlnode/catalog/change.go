@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/keys"
-	"github.com/cairndb/cairn/sqlnode/txn"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 )
 
 // Change is one schema change being made: what it reads is the newest schema, what it writes becomes one version.

@@ -7,7 +7,7 @@ import (
 	"io"
 	"math"
 
-	"github.com/cairndb/cairn/sqlnode/txn"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 )
 
 // Tx is a transaction over metadata. Bytes returned belong to the caller.

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/cairndb/cairn/internal/keys"
-	"github.com/cairndb/cairn/sqlnode/txn"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 )
 
 // record remembers the bytes a table was decoded from, so that a reload decodes only what changed.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/keys"
-	"github.com/cairndb/cairn/sqlnode/txn"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 )
 
 // nodeRecord is what a node tells the others. Times are physical milliseconds of PD's clock.

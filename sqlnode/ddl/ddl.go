@@ -28,9 +28,9 @@ import (
 	"github.com/cairndb/cairn/internal/charset"
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/sqlerr"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // DefaultDrainTimeout is how long a change waits for old transactions.

@@ -14,12 +14,12 @@ import (
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/catalog/catalogtest"
 	"github.com/cairndb/cairn/sqlnode/ddl"
 	"github.com/cairndb/cairn/sqlnode/parse"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // node is one SQL node over a shared store.

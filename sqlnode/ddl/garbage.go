@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // janitor removes data of dropped things and takes back changes of dead nodes, until ctx ends.

@@ -13,9 +13,9 @@ import (
 	"github.com/cairndb/cairn/internal/decimal"
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // pairs is a transaction that only collects writes.

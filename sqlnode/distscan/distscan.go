@@ -20,8 +20,8 @@ import (
 	"io"
 
 	"github.com/cairndb/cairn/internal/chunk"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/plan"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // Range is a range of keys [Start, End).

@@ -8,9 +8,9 @@ import (
 
 	"github.com/cairndb/cairn/internal/expr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/plan"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 func one(v int) expr.Expr { return expr.NewConst(types.Int(int64(v)), intType) }

@@ -21,9 +21,9 @@ import (
 	"github.com/cairndb/cairn/internal/expr"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/internal/vexec"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/plan"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // Context is what executing one statement needs. The session fills it and may use it again for its next statement after

@@ -9,11 +9,11 @@ import (
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/distscan"
 	"github.com/cairndb/cairn/sqlnode/plan"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // write writes a chunk of rows.

@@ -11,13 +11,13 @@ import (
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/internal/vexec"
 	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/kvnode/txncmd"
 	"github.com/cairndb/cairn/kvnode/txncmd/regiontest"
 	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/plan"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // memKV is a transaction store over an engine in memory, behind the real clients.

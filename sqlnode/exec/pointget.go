@@ -10,11 +10,11 @@ import (
 	"github.com/cairndb/cairn/internal/chunk"
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/distscan"
 	"github.com/cairndb/cairn/sqlnode/plan"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // GetPoint finds the row of a point get without an operator: the fast path of the session, which decodes it with

@@ -12,9 +12,9 @@ import (
 	"github.com/cairndb/cairn/internal/chunk"
 	"github.com/cairndb/cairn/internal/expr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/plan"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 func sorted(rows [][]types.Value) []string {

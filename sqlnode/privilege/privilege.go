@@ -32,7 +32,7 @@ import (
 
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/sqlerr"
-	"github.com/cairndb/cairn/sqlnode/txn"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 )
 
 // metaKey names the key of all accounts.

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cairndb/cairn/internal/keys"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/session"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // rowsAt counts the keys of [start, end) as a snapshot of the past has them.

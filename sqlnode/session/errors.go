@@ -9,9 +9,9 @@ import (
 
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // SERVER_STATUS_* flags and limits.

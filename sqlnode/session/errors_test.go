@@ -10,7 +10,7 @@ import (
 
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/kvnode/kvclient"
-	"github.com/cairndb/cairn/sqlnode/txn"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 )
 
 // A client sees what it may do: run the transaction again (1213, 1205), wait for a

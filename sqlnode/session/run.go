@@ -16,13 +16,13 @@ import (
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/internal/vexec"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/binder"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/exec"
 	"github.com/cairndb/cairn/sqlnode/optimizer"
 	"github.com/cairndb/cairn/sqlnode/plan"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // queryCached runs a text whose plan is in the cache, without parsing it.

@@ -25,6 +25,7 @@ import (
 	"github.com/cairndb/cairn/internal/expr"
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/admin"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/ddl"
@@ -33,7 +34,6 @@ import (
 	"github.com/cairndb/cairn/sqlnode/privilege"
 	"github.com/cairndb/cairn/sqlnode/sysvar"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // Options is what an Engine is made of. All but Cluster, Logger and Registerer are

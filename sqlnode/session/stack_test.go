@@ -14,6 +14,7 @@ import (
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/kvnode"
 	"github.com/cairndb/cairn/kvnode/kvclient"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/pd"
 	"github.com/cairndb/cairn/pd/pdclient"
 	"github.com/cairndb/cairn/sqlnode/admin"
@@ -25,7 +26,6 @@ import (
 	"github.com/cairndb/cairn/sqlnode/sysvar"
 	"github.com/cairndb/cairn/sqlnode/sysview"
 	"github.com/cairndb/cairn/sqlnode/table"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // newEngine is an engine over every tier, in this process, for the time of a test.

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cairndb/cairn/internal/keys"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/session"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // columns cuts the given columns out of a result and writes the table's id as T.

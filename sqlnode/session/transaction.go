@@ -7,8 +7,8 @@ import (
 	"github.com/pingcap/tidb/pkg/parser/ast"
 
 	"github.com/cairndb/cairn/internal/sqlerr"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // transaction is the state of the session's transaction. The zero value is

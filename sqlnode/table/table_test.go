@@ -15,9 +15,9 @@ import (
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/catalog/catalogtest"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // fakeTxn is a transaction over a map: base is what was committed before, own what the transaction wrote.

@@ -9,8 +9,8 @@ import (
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/rowcodec"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // Check says when a new row is compared with the unique keys already stored. Rows written earlier by the same

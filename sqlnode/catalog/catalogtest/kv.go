@@ -9,8 +9,8 @@ import (
 
 	"github.com/tidwall/btree"
 
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
-	"github.com/cairndb/cairn/sqlnode/txn"
 )
 
 // KV is a catalog.KV in memory: snapshot reads, first committer wins. Safe for concurrent use.
