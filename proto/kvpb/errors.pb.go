@@ -79,6 +79,9 @@ func (LockType) EnumDescriptor() ([]byte, []int) {
 	return file_kvpb_errors_proto_rawDescGZIP(), []int{0}
 }
 
+// ConflictReason says what a client may do. PESSIMISTIC_RETRY: take a new for_update_ts,
+// run the statement again. SELF_ROLLED_BACK: the transaction was rolled back by others,
+// it can never commit. The rest: the transaction lost; begin a new one.
 type ConflictReason int32
 
 const (
@@ -186,6 +189,8 @@ func (Assertion) EnumDescriptor() ([]byte, []int) {
 	return file_kvpb_errors_proto_rawDescGZIP(), []int{2}
 }
 
+// Why a prewrite did not find the pessimistic lock it relies on. The transaction can
+// not commit; in each case somebody may have written the key meanwhile.
 type PessimisticLockNotFoundReason int32
 
 const (
@@ -1310,7 +1315,8 @@ func (*DeadlineExceeded) Descriptor() ([]byte, []int) {
 	return file_kvpb_errors_proto_rawDescGZIP(), []int{16}
 }
 
-// LockInfo describes a lock met by a request.
+// LockInfo describes a lock met by a request. Of a shared lock it describes the first
+// holder, and holders has all of them: each has to be settled by itself.
 type LockInfo struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Key            []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -1323,6 +1329,7 @@ type LockInfo struct {
 	MinCommitTs    uint64                 `protobuf:"varint,8,opt,name=min_commit_ts,json=minCommitTs,proto3" json:"min_commit_ts,omitempty"`
 	UseAsyncCommit bool                   `protobuf:"varint,9,opt,name=use_async_commit,json=useAsyncCommit,proto3" json:"use_async_commit,omitempty"`
 	Secondaries    [][]byte               `protobuf:"bytes,10,rep,name=secondaries,proto3" json:"secondaries,omitempty"`
+	Holders        []*LockInfo            `protobuf:"bytes,11,rep,name=holders,proto3" json:"holders,omitempty"` // of a shared lock met by a writer
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1423,6 +1430,13 @@ func (x *LockInfo) GetUseAsyncCommit() bool {
 func (x *LockInfo) GetSecondaries() [][]byte {
 	if x != nil {
 		return x.Secondaries
+	}
+	return nil
+}
+
+func (x *LockInfo) GetHolders() []*LockInfo {
+	if x != nil {
+		return x.Holders
 	}
 	return nil
 }
@@ -1800,11 +1814,13 @@ func (x *AlreadyExist) GetKey() []byte {
 	return nil
 }
 
+// WaitForEntry is one wait of a cycle: txn waits for wait_for_txn at key.
 type WaitForEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Txn           uint64                 `protobuf:"varint,1,opt,name=txn,proto3" json:"txn,omitempty"`
 	WaitForTxn    uint64                 `protobuf:"varint,2,opt,name=wait_for_txn,json=waitForTxn,proto3" json:"wait_for_txn,omitempty"`
 	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Info          []byte                 `protobuf:"bytes,4,opt,name=info,proto3" json:"info,omitempty"` // what the waiter's PessimisticLockRequest said of itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1860,12 +1876,21 @@ func (x *WaitForEntry) GetKey() []byte {
 	return nil
 }
 
+func (x *WaitForEntry) GetInfo() []byte {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+// Deadlock: waiting for this lock would close a cycle. The whole transaction has to be
+// rolled back; the others of the chain go on then.
 type Deadlock struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	LockTs        uint64                 `protobuf:"varint,1,opt,name=lock_ts,json=lockTs,proto3" json:"lock_ts,omitempty"`
-	LockKey       []byte                 `protobuf:"bytes,2,opt,name=lock_key,json=lockKey,proto3" json:"lock_key,omitempty"`
+	LockTs        uint64                 `protobuf:"varint,1,opt,name=lock_ts,json=lockTs,proto3" json:"lock_ts,omitempty"`   // start_ts of the transaction that would be waited for
+	LockKey       []byte                 `protobuf:"bytes,2,opt,name=lock_key,json=lockKey,proto3" json:"lock_key,omitempty"` // the key waited for
 	KeyHash       uint64                 `protobuf:"varint,3,opt,name=key_hash,json=keyHash,proto3" json:"key_hash,omitempty"`
-	WaitChain     []*WaitForEntry        `protobuf:"bytes,4,rep,name=wait_chain,json=waitChain,proto3" json:"wait_chain,omitempty"`
+	WaitChain     []*WaitForEntry        `protobuf:"bytes,4,rep,name=wait_chain,json=waitChain,proto3" json:"wait_chain,omitempty"` // begins with the waiter, ends with a wait for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2380,7 +2405,7 @@ const file_kvpb_errors_proto_rawDesc = "" +
 	"\tregion_id\x18\x01 \x01(\x04R\bregionId\"&\n" +
 	"\fUndetermined\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x12\n" +
-	"\x10DeadlineExceeded\"\xc2\x02\n" +
+	"\x10DeadlineExceeded\"\xf3\x02\n" +
 	"\bLockInfo\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x18\n" +
 	"\aprimary\x18\x02 \x01(\fR\aprimary\x12\x19\n" +
@@ -2392,7 +2417,8 @@ const file_kvpb_errors_proto_rawDesc = "" +
 	"\rmin_commit_ts\x18\b \x01(\x04R\vminCommitTs\x12(\n" +
 	"\x10use_async_commit\x18\t \x01(\bR\x0euseAsyncCommit\x12 \n" +
 	"\vsecondaries\x18\n" +
-	" \x03(\fR\vsecondaries\"\xb0\x06\n" +
+	" \x03(\fR\vsecondaries\x12/\n" +
+	"\aholders\x18\v \x03(\v2\x15.cairn.kv.v1.LockInfoR\aholders\"\xb0\x06\n" +
 	"\bKeyError\x12/\n" +
 	"\x06locked\x18\x01 \x01(\v2\x15.cairn.kv.v1.LockInfoH\x00R\x06locked\x128\n" +
 	"\bconflict\x18\x02 \x01(\v2\x1a.cairn.kv.v1.WriteConflictH\x00R\bconflict\x12@\n" +
@@ -2416,12 +2442,13 @@ const file_kvpb_errors_proto_rawDesc = "" +
 	"\aprimary\x18\x05 \x01(\fR\aprimary\x123\n" +
 	"\x06reason\x18\x06 \x01(\x0e2\x1b.cairn.kv.v1.ConflictReasonR\x06reason\" \n" +
 	"\fAlreadyExist\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\fR\x03key\"T\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\"h\n" +
 	"\fWaitForEntry\x12\x10\n" +
 	"\x03txn\x18\x01 \x01(\x04R\x03txn\x12 \n" +
 	"\fwait_for_txn\x18\x02 \x01(\x04R\n" +
 	"waitForTxn\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\fR\x03key\"\x93\x01\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x12\n" +
+	"\x04info\x18\x04 \x01(\fR\x04info\"\x93\x01\n" +
 	"\bDeadlock\x12\x17\n" +
 	"\alock_ts\x18\x01 \x01(\x04R\x06lockTs\x12\x19\n" +
 	"\block_key\x18\x02 \x01(\fR\alockKey\x12\x19\n" +
@@ -2548,27 +2575,28 @@ var file_kvpb_errors_proto_depIdxs = []int32{
 	34, // 16: cairn.kv.v1.NotLeader.leader:type_name -> cairn.kv.v1.Peer
 	35, // 17: cairn.kv.v1.EpochNotMatch.current_regions:type_name -> cairn.kv.v1.Region
 	0,  // 18: cairn.kv.v1.LockInfo.type:type_name -> cairn.kv.v1.LockType
-	21, // 19: cairn.kv.v1.KeyError.locked:type_name -> cairn.kv.v1.LockInfo
-	23, // 20: cairn.kv.v1.KeyError.conflict:type_name -> cairn.kv.v1.WriteConflict
-	24, // 21: cairn.kv.v1.KeyError.already_exist:type_name -> cairn.kv.v1.AlreadyExist
-	26, // 22: cairn.kv.v1.KeyError.deadlock:type_name -> cairn.kv.v1.Deadlock
-	27, // 23: cairn.kv.v1.KeyError.commit_ts_expired:type_name -> cairn.kv.v1.CommitTsExpired
-	28, // 24: cairn.kv.v1.KeyError.txn_not_found:type_name -> cairn.kv.v1.TxnNotFound
-	29, // 25: cairn.kv.v1.KeyError.txn_lock_not_found:type_name -> cairn.kv.v1.TxnLockNotFound
-	30, // 26: cairn.kv.v1.KeyError.commit_ts_too_large:type_name -> cairn.kv.v1.CommitTsTooLarge
-	31, // 27: cairn.kv.v1.KeyError.assertion_failed:type_name -> cairn.kv.v1.AssertionFailed
-	32, // 28: cairn.kv.v1.KeyError.primary_mismatch:type_name -> cairn.kv.v1.PrimaryMismatch
-	33, // 29: cairn.kv.v1.KeyError.pessimistic_lock_not_found:type_name -> cairn.kv.v1.PessimisticLockNotFound
-	1,  // 30: cairn.kv.v1.WriteConflict.reason:type_name -> cairn.kv.v1.ConflictReason
-	25, // 31: cairn.kv.v1.Deadlock.wait_chain:type_name -> cairn.kv.v1.WaitForEntry
-	2,  // 32: cairn.kv.v1.AssertionFailed.assertion:type_name -> cairn.kv.v1.Assertion
-	21, // 33: cairn.kv.v1.PrimaryMismatch.lock:type_name -> cairn.kv.v1.LockInfo
-	3,  // 34: cairn.kv.v1.PessimisticLockNotFound.reason:type_name -> cairn.kv.v1.PessimisticLockNotFoundReason
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	21, // 19: cairn.kv.v1.LockInfo.holders:type_name -> cairn.kv.v1.LockInfo
+	21, // 20: cairn.kv.v1.KeyError.locked:type_name -> cairn.kv.v1.LockInfo
+	23, // 21: cairn.kv.v1.KeyError.conflict:type_name -> cairn.kv.v1.WriteConflict
+	24, // 22: cairn.kv.v1.KeyError.already_exist:type_name -> cairn.kv.v1.AlreadyExist
+	26, // 23: cairn.kv.v1.KeyError.deadlock:type_name -> cairn.kv.v1.Deadlock
+	27, // 24: cairn.kv.v1.KeyError.commit_ts_expired:type_name -> cairn.kv.v1.CommitTsExpired
+	28, // 25: cairn.kv.v1.KeyError.txn_not_found:type_name -> cairn.kv.v1.TxnNotFound
+	29, // 26: cairn.kv.v1.KeyError.txn_lock_not_found:type_name -> cairn.kv.v1.TxnLockNotFound
+	30, // 27: cairn.kv.v1.KeyError.commit_ts_too_large:type_name -> cairn.kv.v1.CommitTsTooLarge
+	31, // 28: cairn.kv.v1.KeyError.assertion_failed:type_name -> cairn.kv.v1.AssertionFailed
+	32, // 29: cairn.kv.v1.KeyError.primary_mismatch:type_name -> cairn.kv.v1.PrimaryMismatch
+	33, // 30: cairn.kv.v1.KeyError.pessimistic_lock_not_found:type_name -> cairn.kv.v1.PessimisticLockNotFound
+	1,  // 31: cairn.kv.v1.WriteConflict.reason:type_name -> cairn.kv.v1.ConflictReason
+	25, // 32: cairn.kv.v1.Deadlock.wait_chain:type_name -> cairn.kv.v1.WaitForEntry
+	2,  // 33: cairn.kv.v1.AssertionFailed.assertion:type_name -> cairn.kv.v1.Assertion
+	21, // 34: cairn.kv.v1.PrimaryMismatch.lock:type_name -> cairn.kv.v1.LockInfo
+	3,  // 35: cairn.kv.v1.PessimisticLockNotFound.reason:type_name -> cairn.kv.v1.PessimisticLockNotFoundReason
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_kvpb_errors_proto_init() }

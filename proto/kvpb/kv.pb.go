@@ -137,9 +137,13 @@ func (MutationOp) EnumDescriptor() ([]byte, []int) {
 type PessimisticAction int32
 
 const (
-	PessimisticAction_PESSIMISTIC_ACTION_SKIP             PessimisticAction = 0 // optimistic, or key never locked
-	PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK         PessimisticAction = 1 // a pessimistic lock must be there
-	PessimisticAction_PESSIMISTIC_ACTION_CONSTRAINT_CHECK PessimisticAction = 2 // lazy uniqueness check
+	// Optimistic, or the key was never locked: then nothing may be newer than for_update_ts.
+	PessimisticAction_PESSIMISTIC_ACTION_SKIP PessimisticAction = 0
+	// A pessimistic lock must be there, or, if it was lost, nobody can have written since
+	// the transaction began.
+	PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK PessimisticAction = 1
+	// Lazy uniqueness check: nothing may be newer than the transaction.
+	PessimisticAction_PESSIMISTIC_ACTION_CONSTRAINT_CHECK PessimisticAction = 2
 )
 
 // Enum value maps for PessimisticAction.
@@ -1546,26 +1550,39 @@ func (x *BatchRollbackResponse) GetError() *KeyError {
 	return nil
 }
 
+// PessimisticLockRequest locks keys for a transaction that does not know their new
+// values yet. Either all keys are locked, but those SKIPPED or NOT_EXIST, or none: then at
+// least one result is FAILED and carries an error, and the others mean nothing.
+// Locking again what the transaction has locked is a success.
 type PessimisticLockRequest struct {
-	state                 protoimpl.MessageState `protogen:"open.v1"`
-	Context               *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
-	Keys                  [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
-	Primary               []byte                 `protobuf:"bytes,3,opt,name=primary,proto3" json:"primary,omitempty"`
-	StartTs               uint64                 `protobuf:"varint,4,opt,name=start_ts,json=startTs,proto3" json:"start_ts,omitempty"`
-	ForUpdateTs           uint64                 `protobuf:"varint,5,opt,name=for_update_ts,json=forUpdateTs,proto3" json:"for_update_ts,omitempty"`
-	LockTtlMs             uint64                 `protobuf:"varint,6,opt,name=lock_ttl_ms,json=lockTtlMs,proto3" json:"lock_ttl_ms,omitempty"`
-	WaitMode              LockWaitMode           `protobuf:"varint,7,opt,name=wait_mode,json=waitMode,proto3,enum=cairn.kv.v1.LockWaitMode" json:"wait_mode,omitempty"`
-	WaitTimeoutMs         uint32                 `protobuf:"varint,8,opt,name=wait_timeout_ms,json=waitTimeoutMs,proto3" json:"wait_timeout_ms,omitempty"`
-	Shared                bool                   `protobuf:"varint,9,opt,name=shared,proto3" json:"shared,omitempty"`
-	ReturnValues          bool                   `protobuf:"varint,10,opt,name=return_values,json=returnValues,proto3" json:"return_values,omitempty"`
-	CheckExistence        bool                   `protobuf:"varint,11,opt,name=check_existence,json=checkExistence,proto3" json:"check_existence,omitempty"`
-	ShouldNotExist        []bool                 `protobuf:"varint,12,rep,packed,name=should_not_exist,json=shouldNotExist,proto3" json:"should_not_exist,omitempty"` // aligned with keys, or empty
-	LockOnlyIfExists      bool                   `protobuf:"varint,13,opt,name=lock_only_if_exists,json=lockOnlyIfExists,proto3" json:"lock_only_if_exists,omitempty"`
-	AllowLockWithConflict bool                   `protobuf:"varint,14,opt,name=allow_lock_with_conflict,json=allowLockWithConflict,proto3" json:"allow_lock_with_conflict,omitempty"`
-	MinCommitTs           uint64                 `protobuf:"varint,15,opt,name=min_commit_ts,json=minCommitTs,proto3" json:"min_commit_ts,omitempty"`
-	IsFirstLock           bool                   `protobuf:"varint,16,opt,name=is_first_lock,json=isFirstLock,proto3" json:"is_first_lock,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Context *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	Keys    [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"` // distinct
+	Primary []byte                 `protobuf:"bytes,3,opt,name=primary,proto3" json:"primary,omitempty"`
+	StartTs uint64                 `protobuf:"varint,4,opt,name=start_ts,json=startTs,proto3" json:"start_ts,omitempty"`
+	// The newest data the statement may have seen; a newer version is a conflict.
+	ForUpdateTs uint64       `protobuf:"varint,5,opt,name=for_update_ts,json=forUpdateTs,proto3" json:"for_update_ts,omitempty"`
+	LockTtlMs   uint64       `protobuf:"varint,6,opt,name=lock_ttl_ms,json=lockTtlMs,proto3" json:"lock_ttl_ms,omitempty"`
+	WaitMode    LockWaitMode `protobuf:"varint,7,opt,name=wait_mode,json=waitMode,proto3,enum=cairn.kv.v1.LockWaitMode" json:"wait_mode,omitempty"`
+	// How long to wait for a lock of others; 0 or more than a second = a second. Then
+	// the answer is locked: settle it, if its owner is dead, and ask again.
+	WaitTimeoutMs uint32 `protobuf:"varint,8,opt,name=wait_timeout_ms,json=waitTimeoutMs,proto3" json:"wait_timeout_ms,omitempty"`
+	// Shared locks keep writers out and each other not. They are not to be prewritten:
+	// a transaction that is decided gives them back with PessimisticRollback.
+	Shared           bool   `protobuf:"varint,9,opt,name=shared,proto3" json:"shared,omitempty"`
+	ReturnValues     bool   `protobuf:"varint,10,opt,name=return_values,json=returnValues,proto3" json:"return_values,omitempty"`                 // the newest values, with exists
+	CheckExistence   bool   `protobuf:"varint,11,opt,name=check_existence,json=checkExistence,proto3" json:"check_existence,omitempty"`           // exists only
+	ShouldNotExist   []bool `protobuf:"varint,12,rep,packed,name=should_not_exist,json=shouldNotExist,proto3" json:"should_not_exist,omitempty"`  // aligned with keys, or empty; else AlreadyExist
+	LockOnlyIfExists bool   `protobuf:"varint,13,opt,name=lock_only_if_exists,json=lockOnlyIfExists,proto3" json:"lock_only_if_exists,omitempty"` // with return_values only; else NOT_EXIST
+	// A version newer than for_update_ts is no error: the key is LOCKED_WITH_CONFLICT.
+	AllowLockWithConflict bool   `protobuf:"varint,14,opt,name=allow_lock_with_conflict,json=allowLockWithConflict,proto3" json:"allow_lock_with_conflict,omitempty"`
+	MinCommitTs           uint64 `protobuf:"varint,15,opt,name=min_commit_ts,json=minCommitTs,proto3" json:"min_commit_ts,omitempty"`
+	IsFirstLock           bool   `protobuf:"varint,16,opt,name=is_first_lock,json=isFirstLock,proto3" json:"is_first_lock,omitempty"` // the transaction holds no lock yet
+	// What is shown of the waiter to those who look at waits and deadlocks, for example
+	// the digest of its statement. At most 256 bytes are kept.
+	Info          []byte `protobuf:"bytes,17,opt,name=info,proto3" json:"info,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PessimisticLockRequest) Reset() {
@@ -1710,13 +1727,24 @@ func (x *PessimisticLockRequest) GetIsFirstLock() bool {
 	return false
 }
 
+func (x *PessimisticLockRequest) GetInfo() []byte {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+// KeyLockResult: errors are locked (nobody waited, or long enough), deadlock, conflict
+// (reasons PESSIMISTIC_RETRY and SELF_ROLLED_BACK), already_exist and abort.
 type KeyLockResult struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	Status               KeyLockStatus          `protobuf:"varint,1,opt,name=status,proto3,enum=cairn.kv.v1.KeyLockStatus" json:"status,omitempty"`
-	Exists               bool                   `protobuf:"varint,2,opt,name=exists,proto3" json:"exists,omitempty"`
-	Value                []byte                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
-	LockedWithConflictTs uint64                 `protobuf:"varint,4,opt,name=locked_with_conflict_ts,json=lockedWithConflictTs,proto3" json:"locked_with_conflict_ts,omitempty"`
-	Error                *KeyError              `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Status KeyLockStatus          `protobuf:"varint,1,opt,name=status,proto3,enum=cairn.kv.v1.KeyLockStatus" json:"status,omitempty"`
+	Exists bool                   `protobuf:"varint,2,opt,name=exists,proto3" json:"exists,omitempty"` // with return_values, check_existence, should_not_exist or a conflict
+	Value  []byte                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`    // with return_values or a conflict
+	// The timestamp of the version that is newer than for_update_ts. The lock counts as
+	// taken at it; the statement has to be run again at it or later.
+	LockedWithConflictTs uint64    `protobuf:"varint,4,opt,name=locked_with_conflict_ts,json=lockedWithConflictTs,proto3" json:"locked_with_conflict_ts,omitempty"`
+	Error                *KeyError `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -1838,6 +1866,8 @@ func (x *PessimisticLockResponse) GetResults() []*KeyLockResult {
 	return nil
 }
 
+// PessimisticRollbackRequest gives pessimistic locks back that were taken at or before
+// for_update_ts, and leaves no trace of them. Keys without one are passed over.
 type PessimisticRollbackRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Context       *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
@@ -2280,6 +2310,91 @@ func (x *CheckSecondaryLocksResponse) GetRolledBack() bool {
 	return false
 }
 
+// LockWait is one request that waits for a pessimistic lock.
+type LockWait struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Waiter        uint64                 `protobuf:"varint,2,opt,name=waiter,proto3" json:"waiter,omitempty"` // start_ts
+	Holder        uint64                 `protobuf:"varint,3,opt,name=holder,proto3" json:"holder,omitempty"` // start_ts of who has the lock, or stands before it in the queue
+	WaitedMs      uint64                 `protobuf:"varint,4,opt,name=waited_ms,json=waitedMs,proto3" json:"waited_ms,omitempty"`
+	Info          []byte                 `protobuf:"bytes,5,opt,name=info,proto3" json:"info,omitempty"` // of the waiter's request
+	RegionId      uint64                 `protobuf:"varint,6,opt,name=region_id,json=regionId,proto3" json:"region_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockWait) Reset() {
+	*x = LockWait{}
+	mi := &file_kvpb_kv_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockWait) ProtoMessage() {}
+
+func (x *LockWait) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockWait.ProtoReflect.Descriptor instead.
+func (*LockWait) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LockWait) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *LockWait) GetWaiter() uint64 {
+	if x != nil {
+		return x.Waiter
+	}
+	return 0
+}
+
+func (x *LockWait) GetHolder() uint64 {
+	if x != nil {
+		return x.Holder
+	}
+	return 0
+}
+
+func (x *LockWait) GetWaitedMs() uint64 {
+	if x != nil {
+		return x.WaitedMs
+	}
+	return 0
+}
+
+func (x *LockWait) GetInfo() []byte {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *LockWait) GetRegionId() uint64 {
+	if x != nil {
+		return x.RegionId
+	}
+	return 0
+}
+
 type TxnStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	StartTs       uint64                 `protobuf:"varint,1,opt,name=start_ts,json=startTs,proto3" json:"start_ts,omitempty"`
@@ -2290,7 +2405,7 @@ type TxnStatus struct {
 
 func (x *TxnStatus) Reset() {
 	*x = TxnStatus{}
-	mi := &file_kvpb_kv_proto_msgTypes[24]
+	mi := &file_kvpb_kv_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2302,7 +2417,7 @@ func (x *TxnStatus) String() string {
 func (*TxnStatus) ProtoMessage() {}
 
 func (x *TxnStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[24]
+	mi := &file_kvpb_kv_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2315,7 +2430,7 @@ func (x *TxnStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnStatus.ProtoReflect.Descriptor instead.
 func (*TxnStatus) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{24}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TxnStatus) GetStartTs() uint64 {
@@ -2346,7 +2461,7 @@ type ResolveLockRequest struct {
 
 func (x *ResolveLockRequest) Reset() {
 	*x = ResolveLockRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[25]
+	mi := &file_kvpb_kv_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2473,7 @@ func (x *ResolveLockRequest) String() string {
 func (*ResolveLockRequest) ProtoMessage() {}
 
 func (x *ResolveLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[25]
+	mi := &file_kvpb_kv_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2486,7 @@ func (x *ResolveLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveLockRequest.ProtoReflect.Descriptor instead.
 func (*ResolveLockRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{25}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResolveLockRequest) GetContext() *Context {
@@ -2414,7 +2529,7 @@ type ResolveLockResponse struct {
 
 func (x *ResolveLockResponse) Reset() {
 	*x = ResolveLockResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[26]
+	mi := &file_kvpb_kv_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2541,7 @@ func (x *ResolveLockResponse) String() string {
 func (*ResolveLockResponse) ProtoMessage() {}
 
 func (x *ResolveLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[26]
+	mi := &file_kvpb_kv_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2554,7 @@ func (x *ResolveLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveLockResponse.ProtoReflect.Descriptor instead.
 func (*ResolveLockResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{26}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResolveLockResponse) GetRegionError() *RegionError {
@@ -2483,7 +2598,7 @@ type ScanLockRequest struct {
 
 func (x *ScanLockRequest) Reset() {
 	*x = ScanLockRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[27]
+	mi := &file_kvpb_kv_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +2610,7 @@ func (x *ScanLockRequest) String() string {
 func (*ScanLockRequest) ProtoMessage() {}
 
 func (x *ScanLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[27]
+	mi := &file_kvpb_kv_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +2623,7 @@ func (x *ScanLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanLockRequest.ProtoReflect.Descriptor instead.
 func (*ScanLockRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{27}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ScanLockRequest) GetContext() *Context {
@@ -2557,7 +2672,7 @@ type ScanLockResponse struct {
 
 func (x *ScanLockResponse) Reset() {
 	*x = ScanLockResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[28]
+	mi := &file_kvpb_kv_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2684,7 @@ func (x *ScanLockResponse) String() string {
 func (*ScanLockResponse) ProtoMessage() {}
 
 func (x *ScanLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[28]
+	mi := &file_kvpb_kv_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2697,7 @@ func (x *ScanLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanLockResponse.ProtoReflect.Descriptor instead.
 func (*ScanLockResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{28}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ScanLockResponse) GetRegionError() *RegionError {
@@ -2618,7 +2733,7 @@ type TxnHeartBeatRequest struct {
 
 func (x *TxnHeartBeatRequest) Reset() {
 	*x = TxnHeartBeatRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[29]
+	mi := &file_kvpb_kv_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2745,7 @@ func (x *TxnHeartBeatRequest) String() string {
 func (*TxnHeartBeatRequest) ProtoMessage() {}
 
 func (x *TxnHeartBeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[29]
+	mi := &file_kvpb_kv_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2758,7 @@ func (x *TxnHeartBeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnHeartBeatRequest.ProtoReflect.Descriptor instead.
 func (*TxnHeartBeatRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{29}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TxnHeartBeatRequest) GetContext() *Context {
@@ -2685,7 +2800,7 @@ type TxnHeartBeatResponse struct {
 
 func (x *TxnHeartBeatResponse) Reset() {
 	*x = TxnHeartBeatResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[30]
+	mi := &file_kvpb_kv_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2697,7 +2812,7 @@ func (x *TxnHeartBeatResponse) String() string {
 func (*TxnHeartBeatResponse) ProtoMessage() {}
 
 func (x *TxnHeartBeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[30]
+	mi := &file_kvpb_kv_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2710,7 +2825,7 @@ func (x *TxnHeartBeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnHeartBeatResponse.ProtoReflect.Descriptor instead.
 func (*TxnHeartBeatResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{30}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TxnHeartBeatResponse) GetRegionError() *RegionError {
@@ -2749,7 +2864,7 @@ type DestroyRangeRequest struct {
 
 func (x *DestroyRangeRequest) Reset() {
 	*x = DestroyRangeRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[31]
+	mi := &file_kvpb_kv_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2876,7 @@ func (x *DestroyRangeRequest) String() string {
 func (*DestroyRangeRequest) ProtoMessage() {}
 
 func (x *DestroyRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[31]
+	mi := &file_kvpb_kv_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2889,7 @@ func (x *DestroyRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyRangeRequest.ProtoReflect.Descriptor instead.
 func (*DestroyRangeRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{31}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DestroyRangeRequest) GetContext() *Context {
@@ -2807,7 +2922,7 @@ type DestroyRangeResponse struct {
 
 func (x *DestroyRangeResponse) Reset() {
 	*x = DestroyRangeResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[32]
+	mi := &file_kvpb_kv_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2819,7 +2934,7 @@ func (x *DestroyRangeResponse) String() string {
 func (*DestroyRangeResponse) ProtoMessage() {}
 
 func (x *DestroyRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[32]
+	mi := &file_kvpb_kv_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2832,7 +2947,7 @@ func (x *DestroyRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyRangeResponse.ProtoReflect.Descriptor instead.
 func (*DestroyRangeResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{32}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DestroyRangeResponse) GetRegionError() *RegionError {
@@ -2852,7 +2967,7 @@ type KeyRange struct {
 
 func (x *KeyRange) Reset() {
 	*x = KeyRange{}
-	mi := &file_kvpb_kv_proto_msgTypes[33]
+	mi := &file_kvpb_kv_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +2979,7 @@ func (x *KeyRange) String() string {
 func (*KeyRange) ProtoMessage() {}
 
 func (x *KeyRange) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[33]
+	mi := &file_kvpb_kv_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +2992,7 @@ func (x *KeyRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
 func (*KeyRange) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{33}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *KeyRange) GetStart() []byte {
@@ -2906,7 +3021,7 @@ type CoprocessorRequest struct {
 
 func (x *CoprocessorRequest) Reset() {
 	*x = CoprocessorRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[34]
+	mi := &file_kvpb_kv_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3033,7 @@ func (x *CoprocessorRequest) String() string {
 func (*CoprocessorRequest) ProtoMessage() {}
 
 func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[34]
+	mi := &file_kvpb_kv_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3046,7 @@ func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorRequest.ProtoReflect.Descriptor instead.
 func (*CoprocessorRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{34}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CoprocessorRequest) GetContext() *Context {
@@ -2976,7 +3091,7 @@ type CoprocessorResponse struct {
 
 func (x *CoprocessorResponse) Reset() {
 	*x = CoprocessorResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[35]
+	mi := &file_kvpb_kv_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3103,7 @@ func (x *CoprocessorResponse) String() string {
 func (*CoprocessorResponse) ProtoMessage() {}
 
 func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[35]
+	mi := &file_kvpb_kv_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3116,7 @@ func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorResponse.ProtoReflect.Descriptor instead.
 func (*CoprocessorResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{35}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CoprocessorResponse) GetRegionError() *RegionError {
@@ -3051,7 +3166,7 @@ type SplitRegionRequest struct {
 
 func (x *SplitRegionRequest) Reset() {
 	*x = SplitRegionRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[36]
+	mi := &file_kvpb_kv_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3063,7 +3178,7 @@ func (x *SplitRegionRequest) String() string {
 func (*SplitRegionRequest) ProtoMessage() {}
 
 func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[36]
+	mi := &file_kvpb_kv_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3076,7 +3191,7 @@ func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionRequest.ProtoReflect.Descriptor instead.
 func (*SplitRegionRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{36}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SplitRegionRequest) GetContext() *Context {
@@ -3103,7 +3218,7 @@ type SplitRegionResponse struct {
 
 func (x *SplitRegionResponse) Reset() {
 	*x = SplitRegionResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[37]
+	mi := &file_kvpb_kv_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3230,7 @@ func (x *SplitRegionResponse) String() string {
 func (*SplitRegionResponse) ProtoMessage() {}
 
 func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[37]
+	mi := &file_kvpb_kv_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3243,7 @@ func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionResponse.ProtoReflect.Descriptor instead.
 func (*SplitRegionResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{37}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SplitRegionResponse) GetRegionError() *RegionError {
@@ -3170,7 +3285,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_kvpb_kv_proto_msgTypes[38]
+	mi := &file_kvpb_kv_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3297,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[38]
+	mi := &file_kvpb_kv_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3310,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{38}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Request) GetCmd() isRequest_Cmd {
@@ -3446,7 +3561,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_kvpb_kv_proto_msgTypes[39]
+	mi := &file_kvpb_kv_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3458,7 +3573,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[39]
+	mi := &file_kvpb_kv_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3471,7 +3586,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{39}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Response) GetCmd() isResponse_Cmd {
@@ -3712,7 +3827,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[40]
+	mi := &file_kvpb_kv_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3724,7 +3839,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[40]
+	mi := &file_kvpb_kv_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3737,7 +3852,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{40}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BatchRequest) GetIds() []uint64 {
@@ -3764,7 +3879,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[41]
+	mi := &file_kvpb_kv_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +3891,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[41]
+	mi := &file_kvpb_kv_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +3904,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{41}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *BatchResponse) GetIds() []uint64 {
@@ -3906,7 +4021,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x04keys\x18\x03 \x03(\fR\x04keys\"\x81\x01\n" +
 	"\x15BatchRollbackResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12+\n" +
-	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\xf5\x04\n" +
+	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\x89\x05\n" +
 	"\x16PessimisticLockRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\x12\x18\n" +
@@ -3924,7 +4039,8 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x13lock_only_if_exists\x18\r \x01(\bR\x10lockOnlyIfExists\x127\n" +
 	"\x18allow_lock_with_conflict\x18\x0e \x01(\bR\x15allowLockWithConflict\x12\"\n" +
 	"\rmin_commit_ts\x18\x0f \x01(\x04R\vminCommitTs\x12\"\n" +
-	"\ris_first_lock\x18\x10 \x01(\bR\visFirstLock\"\xd5\x01\n" +
+	"\ris_first_lock\x18\x10 \x01(\bR\visFirstLock\x12\x12\n" +
+	"\x04info\x18\x11 \x01(\fR\x04info\"\xd5\x01\n" +
 	"\rKeyLockResult\x122\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x1a.cairn.kv.v1.KeyLockStatusR\x06status\x12\x16\n" +
 	"\x06exists\x18\x02 \x01(\bR\x06exists\x12\x14\n" +
@@ -3969,7 +4085,14 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x05locks\x18\x03 \x03(\v2\x15.cairn.kv.v1.LockInfoR\x05locks\x12\x1b\n" +
 	"\tcommit_ts\x18\x04 \x01(\x04R\bcommitTs\x12\x1f\n" +
 	"\vrolled_back\x18\x05 \x01(\bR\n" +
-	"rolledBack\"C\n" +
+	"rolledBack\"\x9a\x01\n" +
+	"\bLockWait\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
+	"\x06waiter\x18\x02 \x01(\x04R\x06waiter\x12\x16\n" +
+	"\x06holder\x18\x03 \x01(\x04R\x06holder\x12\x1b\n" +
+	"\twaited_ms\x18\x04 \x01(\x04R\bwaitedMs\x12\x12\n" +
+	"\x04info\x18\x05 \x01(\fR\x04info\x12\x1b\n" +
+	"\tregion_id\x18\x06 \x01(\x04R\bregionId\"C\n" +
 	"\tTxnStatus\x12\x19\n" +
 	"\bstart_ts\x18\x01 \x01(\x04R\astartTs\x12\x1b\n" +
 	"\tcommit_ts\x18\x02 \x01(\x04R\bcommitTs\"\xa1\x01\n" +
@@ -4125,7 +4248,7 @@ func file_kvpb_kv_proto_rawDescGZIP() []byte {
 }
 
 var file_kvpb_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_kvpb_kv_proto_goTypes = []any{
 	(Priority)(0),                       // 0: cairn.kv.v1.Priority
 	(MutationOp)(0),                     // 1: cairn.kv.v1.MutationOp
@@ -4158,102 +4281,103 @@ var file_kvpb_kv_proto_goTypes = []any{
 	(*CheckTxnStatusResponse)(nil),      // 28: cairn.kv.v1.CheckTxnStatusResponse
 	(*CheckSecondaryLocksRequest)(nil),  // 29: cairn.kv.v1.CheckSecondaryLocksRequest
 	(*CheckSecondaryLocksResponse)(nil), // 30: cairn.kv.v1.CheckSecondaryLocksResponse
-	(*TxnStatus)(nil),                   // 31: cairn.kv.v1.TxnStatus
-	(*ResolveLockRequest)(nil),          // 32: cairn.kv.v1.ResolveLockRequest
-	(*ResolveLockResponse)(nil),         // 33: cairn.kv.v1.ResolveLockResponse
-	(*ScanLockRequest)(nil),             // 34: cairn.kv.v1.ScanLockRequest
-	(*ScanLockResponse)(nil),            // 35: cairn.kv.v1.ScanLockResponse
-	(*TxnHeartBeatRequest)(nil),         // 36: cairn.kv.v1.TxnHeartBeatRequest
-	(*TxnHeartBeatResponse)(nil),        // 37: cairn.kv.v1.TxnHeartBeatResponse
-	(*DestroyRangeRequest)(nil),         // 38: cairn.kv.v1.DestroyRangeRequest
-	(*DestroyRangeResponse)(nil),        // 39: cairn.kv.v1.DestroyRangeResponse
-	(*KeyRange)(nil),                    // 40: cairn.kv.v1.KeyRange
-	(*CoprocessorRequest)(nil),          // 41: cairn.kv.v1.CoprocessorRequest
-	(*CoprocessorResponse)(nil),         // 42: cairn.kv.v1.CoprocessorResponse
-	(*SplitRegionRequest)(nil),          // 43: cairn.kv.v1.SplitRegionRequest
-	(*SplitRegionResponse)(nil),         // 44: cairn.kv.v1.SplitRegionResponse
-	(*Request)(nil),                     // 45: cairn.kv.v1.Request
-	(*Response)(nil),                    // 46: cairn.kv.v1.Response
-	(*BatchRequest)(nil),                // 47: cairn.kv.v1.BatchRequest
-	(*BatchResponse)(nil),               // 48: cairn.kv.v1.BatchResponse
-	(*RegionEpoch)(nil),                 // 49: cairn.kv.v1.RegionEpoch
-	(*Peer)(nil),                        // 50: cairn.kv.v1.Peer
-	(*RegionError)(nil),                 // 51: cairn.kv.v1.RegionError
-	(*KeyError)(nil),                    // 52: cairn.kv.v1.KeyError
-	(Assertion)(0),                      // 53: cairn.kv.v1.Assertion
-	(*LockInfo)(nil),                    // 54: cairn.kv.v1.LockInfo
-	(*coppb.Plan)(nil),                  // 55: cairn.cop.v1.Plan
-	(*Region)(nil),                      // 56: cairn.kv.v1.Region
+	(*LockWait)(nil),                    // 31: cairn.kv.v1.LockWait
+	(*TxnStatus)(nil),                   // 32: cairn.kv.v1.TxnStatus
+	(*ResolveLockRequest)(nil),          // 33: cairn.kv.v1.ResolveLockRequest
+	(*ResolveLockResponse)(nil),         // 34: cairn.kv.v1.ResolveLockResponse
+	(*ScanLockRequest)(nil),             // 35: cairn.kv.v1.ScanLockRequest
+	(*ScanLockResponse)(nil),            // 36: cairn.kv.v1.ScanLockResponse
+	(*TxnHeartBeatRequest)(nil),         // 37: cairn.kv.v1.TxnHeartBeatRequest
+	(*TxnHeartBeatResponse)(nil),        // 38: cairn.kv.v1.TxnHeartBeatResponse
+	(*DestroyRangeRequest)(nil),         // 39: cairn.kv.v1.DestroyRangeRequest
+	(*DestroyRangeResponse)(nil),        // 40: cairn.kv.v1.DestroyRangeResponse
+	(*KeyRange)(nil),                    // 41: cairn.kv.v1.KeyRange
+	(*CoprocessorRequest)(nil),          // 42: cairn.kv.v1.CoprocessorRequest
+	(*CoprocessorResponse)(nil),         // 43: cairn.kv.v1.CoprocessorResponse
+	(*SplitRegionRequest)(nil),          // 44: cairn.kv.v1.SplitRegionRequest
+	(*SplitRegionResponse)(nil),         // 45: cairn.kv.v1.SplitRegionResponse
+	(*Request)(nil),                     // 46: cairn.kv.v1.Request
+	(*Response)(nil),                    // 47: cairn.kv.v1.Response
+	(*BatchRequest)(nil),                // 48: cairn.kv.v1.BatchRequest
+	(*BatchResponse)(nil),               // 49: cairn.kv.v1.BatchResponse
+	(*RegionEpoch)(nil),                 // 50: cairn.kv.v1.RegionEpoch
+	(*Peer)(nil),                        // 51: cairn.kv.v1.Peer
+	(*RegionError)(nil),                 // 52: cairn.kv.v1.RegionError
+	(*KeyError)(nil),                    // 53: cairn.kv.v1.KeyError
+	(Assertion)(0),                      // 54: cairn.kv.v1.Assertion
+	(*LockInfo)(nil),                    // 55: cairn.kv.v1.LockInfo
+	(*coppb.Plan)(nil),                  // 56: cairn.cop.v1.Plan
+	(*Region)(nil),                      // 57: cairn.kv.v1.Region
 }
 var file_kvpb_kv_proto_depIdxs = []int32{
-	49,  // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	50,  // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
+	50,  // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	51,  // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
 	0,   // 2: cairn.kv.v1.Context.priority:type_name -> cairn.kv.v1.Priority
 	7,   // 3: cairn.kv.v1.GetRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 4: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 5: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
+	52,  // 4: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 5: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 6: cairn.kv.v1.BatchGetRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 7: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 8: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
+	52,  // 7: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 8: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
 	10,  // 9: cairn.kv.v1.BatchGetResponse.pairs:type_name -> cairn.kv.v1.KvBlock
 	7,   // 10: cairn.kv.v1.ScanRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 11: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 12: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
+	52,  // 11: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 12: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
 	10,  // 13: cairn.kv.v1.ScanResponse.pairs:type_name -> cairn.kv.v1.KvBlock
 	1,   // 14: cairn.kv.v1.Mutation.op:type_name -> cairn.kv.v1.MutationOp
-	53,  // 15: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
+	54,  // 15: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
 	2,   // 16: cairn.kv.v1.Mutation.pessimistic_action:type_name -> cairn.kv.v1.PessimisticAction
 	7,   // 17: cairn.kv.v1.PrewriteRequest.context:type_name -> cairn.kv.v1.Context
 	15,  // 18: cairn.kv.v1.PrewriteRequest.mutations:type_name -> cairn.kv.v1.Mutation
 	3,   // 19: cairn.kv.v1.PrewriteRequest.assertion_level:type_name -> cairn.kv.v1.AssertionLevel
-	51,  // 20: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 21: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
+	52,  // 20: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 21: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
 	7,   // 22: cairn.kv.v1.CommitRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 23: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 24: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
+	52,  // 23: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 24: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 25: cairn.kv.v1.BatchRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 26: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 27: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
+	52,  // 26: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 27: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 28: cairn.kv.v1.PessimisticLockRequest.context:type_name -> cairn.kv.v1.Context
 	4,   // 29: cairn.kv.v1.PessimisticLockRequest.wait_mode:type_name -> cairn.kv.v1.LockWaitMode
 	5,   // 30: cairn.kv.v1.KeyLockResult.status:type_name -> cairn.kv.v1.KeyLockStatus
-	52,  // 31: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
-	51,  // 32: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 31: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
+	52,  // 32: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
 	23,  // 33: cairn.kv.v1.PessimisticLockResponse.results:type_name -> cairn.kv.v1.KeyLockResult
 	7,   // 34: cairn.kv.v1.PessimisticRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 35: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 36: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
+	52,  // 35: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 36: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
 	7,   // 37: cairn.kv.v1.CheckTxnStatusRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 38: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 39: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
-	54,  // 40: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
+	52,  // 38: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 39: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
+	55,  // 40: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
 	6,   // 41: cairn.kv.v1.CheckTxnStatusResponse.action:type_name -> cairn.kv.v1.TxnAction
 	7,   // 42: cairn.kv.v1.CheckSecondaryLocksRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 43: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 44: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
-	54,  // 45: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	52,  // 43: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 44: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
+	55,  // 45: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
 	7,   // 46: cairn.kv.v1.ResolveLockRequest.context:type_name -> cairn.kv.v1.Context
-	31,  // 47: cairn.kv.v1.ResolveLockRequest.txns:type_name -> cairn.kv.v1.TxnStatus
-	51,  // 48: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 49: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	32,  // 47: cairn.kv.v1.ResolveLockRequest.txns:type_name -> cairn.kv.v1.TxnStatus
+	52,  // 48: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 49: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 50: cairn.kv.v1.ScanLockRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 51: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 52: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
-	54,  // 53: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	52,  // 51: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 52: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	55,  // 53: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
 	7,   // 54: cairn.kv.v1.TxnHeartBeatRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 55: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 56: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
+	52,  // 55: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 56: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 57: cairn.kv.v1.DestroyRangeRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 58: cairn.kv.v1.DestroyRangeResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	52,  // 58: cairn.kv.v1.DestroyRangeResponse.region_error:type_name -> cairn.kv.v1.RegionError
 	7,   // 59: cairn.kv.v1.CoprocessorRequest.context:type_name -> cairn.kv.v1.Context
-	40,  // 60: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
-	55,  // 61: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
-	51,  // 62: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	52,  // 63: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
-	40,  // 64: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
+	41,  // 60: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
+	56,  // 61: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
+	52,  // 62: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	53,  // 63: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
+	41,  // 64: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
 	7,   // 65: cairn.kv.v1.SplitRegionRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 66: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	56,  // 67: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
+	52,  // 66: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	57,  // 67: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
 	8,   // 68: cairn.kv.v1.Request.get:type_name -> cairn.kv.v1.GetRequest
 	11,  // 69: cairn.kv.v1.Request.batch_get:type_name -> cairn.kv.v1.BatchGetRequest
 	13,  // 70: cairn.kv.v1.Request.scan:type_name -> cairn.kv.v1.ScanRequest
@@ -4264,10 +4388,10 @@ var file_kvpb_kv_proto_depIdxs = []int32{
 	25,  // 75: cairn.kv.v1.Request.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackRequest
 	27,  // 76: cairn.kv.v1.Request.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusRequest
 	29,  // 77: cairn.kv.v1.Request.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksRequest
-	32,  // 78: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
-	34,  // 79: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
-	36,  // 80: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
-	38,  // 81: cairn.kv.v1.Request.destroy_range:type_name -> cairn.kv.v1.DestroyRangeRequest
+	33,  // 78: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
+	35,  // 79: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
+	37,  // 80: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
+	39,  // 81: cairn.kv.v1.Request.destroy_range:type_name -> cairn.kv.v1.DestroyRangeRequest
 	9,   // 82: cairn.kv.v1.Response.get:type_name -> cairn.kv.v1.GetResponse
 	12,  // 83: cairn.kv.v1.Response.batch_get:type_name -> cairn.kv.v1.BatchGetResponse
 	14,  // 84: cairn.kv.v1.Response.scan:type_name -> cairn.kv.v1.ScanResponse
@@ -4278,18 +4402,18 @@ var file_kvpb_kv_proto_depIdxs = []int32{
 	26,  // 89: cairn.kv.v1.Response.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackResponse
 	28,  // 90: cairn.kv.v1.Response.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusResponse
 	30,  // 91: cairn.kv.v1.Response.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksResponse
-	33,  // 92: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
-	35,  // 93: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
-	37,  // 94: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
-	39,  // 95: cairn.kv.v1.Response.destroy_range:type_name -> cairn.kv.v1.DestroyRangeResponse
-	45,  // 96: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
-	46,  // 97: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
-	47,  // 98: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
-	41,  // 99: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
-	43,  // 100: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
-	48,  // 101: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
-	42,  // 102: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
-	44,  // 103: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
+	34,  // 92: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
+	36,  // 93: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
+	38,  // 94: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
+	40,  // 95: cairn.kv.v1.Response.destroy_range:type_name -> cairn.kv.v1.DestroyRangeResponse
+	46,  // 96: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
+	47,  // 97: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
+	48,  // 98: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
+	42,  // 99: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
+	44,  // 100: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
+	49,  // 101: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
+	43,  // 102: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
+	45,  // 103: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
 	101, // [101:104] is the sub-list for method output_type
 	98,  // [98:101] is the sub-list for method input_type
 	98,  // [98:98] is the sub-list for extension type_name
@@ -4304,7 +4428,7 @@ func file_kvpb_kv_proto_init() {
 	}
 	file_kvpb_region_proto_init()
 	file_kvpb_errors_proto_init()
-	file_kvpb_kv_proto_msgTypes[38].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[39].OneofWrappers = []any{
 		(*Request_Get)(nil),
 		(*Request_BatchGet)(nil),
 		(*Request_Scan)(nil),
@@ -4320,7 +4444,7 @@ func file_kvpb_kv_proto_init() {
 		(*Request_TxnHeartBeat)(nil),
 		(*Request_DestroyRange)(nil),
 	}
-	file_kvpb_kv_proto_msgTypes[39].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[40].OneofWrappers = []any{
 		(*Response_Get)(nil),
 		(*Response_BatchGet)(nil),
 		(*Response_Scan)(nil),
@@ -4342,7 +4466,7 @@ func file_kvpb_kv_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvpb_kv_proto_rawDesc), len(file_kvpb_kv_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
