@@ -285,6 +285,28 @@ func TestRatesForgetWithinMinutes(t *testing.T) {
 	require.InDelta(t, 0, report(0).Rates.WrittenBytes, 10)
 }
 
+// A region that was split rests before it is merged; one that has taken over a
+// neighbour need not rest again.
+func TestOnlyASplitIsAChangeOfTheRange(t *testing.T) {
+	_, c := bootstrapped(t)
+	now := time.Now()
+	report := func(start, end string, version uint64) *Region {
+		now = now.Add(time.Minute)
+		m := reg(2, start, end, version)
+		r, _, err := c.RegionHeartbeat(now, &pdpb.RegionHeartbeatRequest{Region: m, Leader: m.Peers[0], Term: 6})
+		require.NoError(t, err)
+		return r
+	}
+	report("", "", 1)
+	split := report("c", "m", 2).Changed
+	require.Equal(t, now, split)
+	require.Equal(t, split, report("c", "m", 2).Changed)
+	require.Equal(t, split, report("c", "x", 3).Changed, "merged with the right neighbour")
+	require.Equal(t, split, report("a", "", 4).Changed, "merged with both")
+	report("b", "", 5)
+	require.Equal(t, now, report("b", "c", 6).Changed)
+}
+
 func TestSplitAndLookups(t *testing.T) {
 	d, c := bootstrapped(t)
 	ids, err := c.AskSplit(ctx, reg(2, "", "", 1), 2)

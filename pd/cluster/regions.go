@@ -30,7 +30,8 @@ type Region struct {
 	// leader came; zero if the leader did not change in this term.
 	LostBy uint64
 	LostAt time.Time
-	// Changed is when the range changed last, or the term began.
+	// Changed is when the range was cut last, or the term began. A range that has taken
+	// over a neighbour's is not changed in this sense: merges may go on at once.
 	Changed time.Time
 }
 
@@ -92,8 +93,10 @@ func (r *Region) inherit(old *Region, now time.Time, req *pdpb.RegionHeartbeatRe
 		if old.Leader != nil && old.Leader.StoreId != r.Leader.StoreId {
 			r.LostBy, r.LostAt = old.Leader.StoreId, now
 		}
-		if old.Meta.Epoch.Version == r.Meta.Epoch.Version {
+		if covers(r.Meta, old.Meta) {
 			r.Changed = old.Changed
+		}
+		if old.Meta.Epoch.Version == r.Meta.Epoch.Version {
 			if r.Bytes == 0 { // measuring takes a while, so not every report has sizes
 				r.Bytes = old.Bytes
 			}
@@ -111,6 +114,12 @@ func (r *Region) inherit(old *Region, now time.Time, req *pdpb.RegionHeartbeatRe
 		ReadBytes: float64(req.ReadBytes), ReadKeys: float64(req.ReadKeys), Queries: float64(req.Queries),
 	})
 	r.Traffic.observe(now, span, req.Leader.StoreId, req.Queries, req.QueriesFrom)
+}
+
+// covers reports whether the range of a has all of the range of b.
+func covers(a, b *kvpb.Region) bool {
+	return bytes.Compare(a.StartKey, b.StartKey) <= 0 &&
+		(len(a.EndKey) == 0 || len(b.EndKey) > 0 && bytes.Compare(a.EndKey, b.EndKey) >= 0)
 }
 
 // sameHealth reports whether leader and ailing peers are the same.

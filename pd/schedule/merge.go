@@ -12,7 +12,7 @@ import (
 // called idle.
 const (
 	idleQueries = 10
-	idleBytes   = 16 << 10
+	idleBytes   = 128 << 10
 )
 
 // checkMerge merges a region that is small, idle and settled into a neighbour.
@@ -43,7 +43,7 @@ func (v *view) unmergeable(r *cluster.Region) string {
 	case r.Bytes >= p.RegionMergeBytes || r.Keys >= p.RegionMergeKeys:
 		return fmt.Sprintf("%s and %d keys are not small", mib(r.Bytes), r.Keys)
 	case v.Now.Sub(r.Changed) < quiet:
-		return fmt.Sprintf("its range changed, or PD began to lead, %v ago; merges wait for %v", round(v.Now.Sub(r.Changed)), quiet)
+		return fmt.Sprintf("it was split, or PD began to lead, %v ago; merges wait for %v", round(v.Now.Sub(r.Changed)), quiet)
 	case r.Rates.Queries > idleQueries || r.Rates.WrittenBytes > idleBytes || r.Rates.ReadBytes > idleBytes:
 		return inUse(r)
 	}

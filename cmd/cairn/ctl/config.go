@@ -60,7 +60,7 @@ var settings = []setting{
 	countSetting("region-max-keys", "and one with more keys", func(p *pdpb.Placement) *uint64 { return &p.RegionMaxKeys }),
 	bytesSetting("region-merge-size", "a region smaller than this is merged", func(p *pdpb.Placement) *uint64 { return &p.RegionMergeBytes }),
 	countSetting("region-merge-keys", "if it also has fewer keys", func(p *pdpb.Placement) *uint64 { return &p.RegionMergeKeys }),
-	secondsSetting("merge-after", "and was not split or changed for this long", func(p *pdpb.Placement) *uint32 { return &p.MergeAfterSeconds }),
+	secondsSetting("merge-after", "and was not split for this long", func(p *pdpb.Placement) *uint32 { return &p.MergeAfterSeconds }),
 	{
 		"merge", "on or off",
 		func(p *pdpb.Placement) string { return map[bool]string{false: "on", true: "off"}[p.NoMerge] },
