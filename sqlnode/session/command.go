@@ -86,7 +86,7 @@ func (s *Session) okAfter(err error, w ResultWriter) error {
 
 // ddl runs a schema change. It is its own transaction.
 func (s *Session) ddl(ctx context.Context, _ string, n ast.DDLNode, w ResultWriter) error {
-	if s.takeReadOnly() {
+	if s.takeTraits().readOnly {
 		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
 	}
 	if err := s.checkDDL(n); err != nil {

@@ -156,13 +156,13 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 		return s.sendExplain(explain, w)
 	}
 	writes := isWrite(st.Kind)
-	readOnly := s.txn.readOnly
+	t := s.txn.traits
 	if st.UsesTables && !s.txn.open {
-		if readOnly = s.takeReadOnly(); s.implicitOpen() {
-			s.openOn(snap, readOnly)
+		if t = s.takeTraits(); s.implicitOpen() {
+			s.openOn(snap, t)
 		}
 	}
-	if writes && readOnly {
+	if writes && t.readOnly {
 		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
 	}
 	c := s.execContext(ctx, st, params, snap.Snapshot)
@@ -233,10 +233,16 @@ func (s *Session) runRead(ctx context.Context, c *exec.Context, st *plan.Stateme
 // runInTransaction executes a statement in the open transaction. An error
 // takes back what the statement did; a lost conflict ends the transaction.
 func (s *Session) runInTransaction(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
+	first := s.txn.txn == nil
 	t, err := s.store()
 	if err != nil {
 		return err
 	}
+	ts, err := s.statementTS(ctx, st, first)
+	if err != nil {
+		return err
+	}
+	t.ReadAt(ts)
 	c.Reader, c.Txn, c.Explicit = t, t, true
 	sp := t.Savepoint()
 	if err := s.produce(ctx, c, st, w); err != nil {
@@ -249,6 +255,15 @@ func (s *Session) runInTransaction(ctx context.Context, c *exec.Context, st *pla
 	}
 	t.Release(sp)
 	return nil
+}
+
+// statementTS is the timestamp that a statement of the open transaction reads at;
+// 0 = the start timestamp of the transaction, which with its first statement is new.
+func (s *Session) statementTS(ctx context.Context, _ *plan.Statement, first bool) (uint64, error) {
+	if s.txn.isolation != readCommitted || first {
+		return 0, nil
+	}
+	return s.engine.Store.CurrentTS(ctx)
 }
 
 // runAutocommit executes a change as a transaction of its own, and again when

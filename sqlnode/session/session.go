@@ -175,7 +175,7 @@ func (s *Session) resetState() {
 	s.named = map[string]*Prepared{}
 	s.warnings, s.errors = s.warnings[:0], 0
 	s.counts.warnings, s.counts.errors = 0, 0
-	s.txn.nextReadOnly = nil
+	s.txn.next = nextTraits{}
 	s.info = expr.SessionInfo{
 		User: s.id.User + "@" + s.id.Host, CurrentUser: s.id.Account, ConnID: s.id.ConnID,
 		Version: s.engine.Version, DB: s.db, RowCount: -1, SetLastInsertID: s.setLastInsertID,

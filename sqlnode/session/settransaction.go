@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
@@ -11,30 +10,183 @@ import (
 	"github.com/cairndb/cairn/sqlnode/sysvar"
 )
 
+// isolation is the isolation level of a transaction. READ UNCOMMITTED is given as
+// READ COMMITTED, which it allows: nobody ever sees what is not committed.
+type isolation byte
+
+const (
+	repeatableRead isolation = iota // all plain reads see one snapshot
+	readCommitted                   // every statement sees a new one
+	serializable                    // one snapshot, and what was read is checked by the commit
+)
+
+func isolationOf(level string) isolation {
+	switch level {
+	case "READ-COMMITTED", "READ-UNCOMMITTED":
+		return readCommitted
+	case "SERIALIZABLE":
+		return serializable
+	}
+	return repeatableRead
+}
+
+// traits are the characteristics of a transaction, fixed when it begins.
+type traits struct {
+	isolation isolation
+	readOnly  bool // changes are refused: 1792
+}
+
+// nextTraits are the characteristics SET TRANSACTION named for the next
+// transaction; nil = the session's.
+type nextTraits struct {
+	isolation *isolation
+	readOnly  *bool
+}
+
+// takeTraits returns the traits of the transaction that begins now, and uses up
+// what SET TRANSACTION said of it. A statement that is its own transaction begins one.
+func (s *Session) takeTraits() traits {
+	t := s.hot.traits
+	if next := s.txn.next.isolation; next != nil {
+		t.isolation = *next
+	}
+	if next := s.txn.next.readOnly; next != nil {
+		t.readOnly = *next
+	}
+	s.txn.next = nextTraits{}
+	return t
+}
+
+// accessMode is that of START TRANSACTION where it names one, else otherwise. The
+// parser does not keep READ WRITE, which nothing else in the statement contains.
+func accessMode(n *ast.BeginStmt, otherwise bool) bool {
+	if n.ReadOnly {
+		return true
+	}
+	first, rest := word(n.OriginalText())
+	if !strings.EqualFold(first, "START") {
+		return otherwise
+	}
+	_, rest = word(rest) // TRANSACTION
+	read, rest := word(rest)
+	write, _ := word(rest)
+	return otherwise && !(strings.EqualFold(read, "READ") && strings.EqualFold(write, "WRITE"))
+}
+
+// The scopes of the characteristics, after the MySQL manual's table "SET Syntax
+// for Transaction Characteristics":
+//
+//	SET TRANSACTION ...            the next transaction
+//	SET @@var = ...                the next transaction
+//	SET SESSION TRANSACTION ...    the session, from its next transaction on
+//	SET var = ..., SET SESSION var, SET @@SESSION.var
+//	                               the session, from its next transaction on
+//	SET GLOBAL TRANSACTION ..., SET GLOBAL var, SET @@GLOBAL.var
+//	                               sessions that begin later
+//
+// What is for the next transaction is refused inside of one: 1568.
+
 // isolationOneShot is the name the parser gives to the level in SET
 // TRANSACTION ISOLATION LEVEL without SESSION or GLOBAL.
 const isolationOneShot = "tx_isolation_one_shot"
 
-// namesNextTransaction says whether a SET is SET TRANSACTION without SESSION or
-// GLOBAL, which is for the next transaction only. For the access mode, the
-// parser leaves that to be seen in the text alone.
-func namesNextTransaction(sql string, n *ast.SetStmt) bool {
-	if len(n.Variables) == 0 || !n.Variables[0].IsSystem {
-		return false
+// forNextTransaction says which assignments of a SET are for the next transaction
+// only. But for the level in SET TRANSACTION the parser leaves that to be seen in
+// the text alone.
+func forNextTransaction(sql string, n *ast.SetStmt) []bool {
+	next := make([]bool, len(n.Variables))
+	var bare map[string]bool
+	for i, a := range n.Variables {
+		name := strings.ToLower(a.Name)
+		switch {
+		case !a.IsSystem || a.IsGlobal || a.IsInstance:
+		case name == isolationOneShot:
+			next[i] = true
+		case isTrait(name):
+			if bare == nil {
+				bare = bareVariables(sql)
+			}
+			next[i] = bare[name] || isSetTransaction(sql)
+		}
 	}
-	if n.Variables[0].Name == isolationOneShot {
+	return next
+}
+
+// isTrait says whether a system variable is a characteristic of transactions.
+func isTrait(name string) bool {
+	switch name {
+	case "transaction_isolation", "tx_isolation", "transaction_read_only", "tx_read_only":
 		return true
 	}
-	if n.Variables[0].Name != "tx_read_only" || n.Variables[0].IsGlobal {
-		return false
-	}
+	return false
+}
+
+// isSetTransaction says whether a SET is SET TRANSACTION without a scope.
+func isSetTransaction(sql string) bool {
 	set, rest := word(sql)
 	transaction, _ := word(rest)
 	return strings.EqualFold(set, "SET") && strings.EqualFold(transaction, "TRANSACTION")
 }
 
+// bareVariables returns the names, in lower case, of the system variables a SET
+// assigns as @@name, without a scope.
+func bareVariables(sql string) map[string]bool {
+	names := map[string]bool{}
+	for {
+		at := strings.IndexAny(sql, "@'\"`#-/")
+		if at < 0 {
+			return names
+		}
+		sql = sql[at:]
+		switch {
+		case strings.HasPrefix(sql, "@@"):
+			var name string
+			if name, sql = word(sql[2:]); assigned(sql) {
+				names[strings.ToLower(name)] = true
+			}
+		case strings.ContainsRune("'\"`", rune(sql[0])):
+			sql = afterQuote(sql)
+		default:
+			if rest := skipBlank(sql); len(rest) < len(sql) {
+				sql = rest
+			} else {
+				sql = sql[1:]
+			}
+		}
+	}
+}
+
+// assigned says whether a text goes on with = or :=.
+func assigned(sql string) bool {
+	sql = skipBlank(sql)
+	return strings.HasPrefix(sql, "=") || strings.HasPrefix(sql, ":=")
+}
+
+// afterQuote returns what follows the quoted text at the start of sql.
+func afterQuote(sql string) string {
+	for i := 1; i < len(sql); i++ {
+		switch sql[i] {
+		case '\\':
+			i++
+		case sql[0]:
+			return sql[i+1:]
+		}
+	}
+	return ""
+}
+
 // word splits the first word off a statement, past spaces and comments.
 func word(sql string) (first, rest string) {
+	sql = skipBlank(sql)
+	n := 0
+	for n < len(sql) && (sql[n]|0x20 >= 'a' && sql[n]|0x20 <= 'z' || sql[n] == '_') {
+		n++
+	}
+	return sql[:n], sql[n:]
+}
+
+// skipBlank returns sql from the first byte that is neither space nor comment.
+func skipBlank(sql string) string {
 	for {
 		sql = strings.TrimLeft(sql, " \t\r\n\f\v;")
 		end := ""
@@ -48,54 +200,46 @@ func word(sql string) (first, rest string) {
 			end = "\n"
 		}
 		if end == "" {
-			break
+			return sql
 		}
 		_, sql, _ = strings.Cut(sql, end)
 	}
-	n := 0
-	for n < len(sql) && (sql[n]|0x20 >= 'a' && sql[n]|0x20 <= 'z' || sql[n] == '_') {
-		n++
-	}
-	return sql[:n], sql[n:]
 }
 
-// setTransaction is SET TRANSACTION for the next transaction: 1568 inside of one.
-func (s *Session) setTransaction(_ context.Context, n *ast.SetStmt) error {
+// setNext notes a characteristic for the next transaction: 1568 inside of one.
+func (s *Session) setNext(ctx context.Context, a *ast.VariableAssignment) error {
 	if s.txn.open {
 		return sqlerr.New(sqlerr.ErrCantChangeTxCharacteristics)
 	}
-	for _, a := range n.Variables {
-		v, _ := sysvar.Lookup(strings.TrimSuffix(a.Name, "_one_shot"))
-		text, _, err := v.Normalize(literalText(a.Value))
-		if err != nil {
-			return err
-		}
-		if v.Name == "tx_read_only" {
-			readOnly := text == "ON"
-			s.txn.nextReadOnly = &readOnly
-			continue
-		}
+	v, ok := sysvar.Lookup(strings.TrimSuffix(a.Name, "_one_shot"))
+	if !ok {
+		return sqlerr.New(sqlerr.ErrUnknownSystemVariable, a.Name)
+	}
+	text, err := s.assignedText(ctx, v, a)
+	if err != nil {
+		return err
+	}
+	if text, _, err = v.Normalize(text); err != nil {
+		return err
+	}
+	switch v.Name {
+	case "transaction_read_only", "tx_read_only":
+		readOnly := text == "ON"
+		s.txn.next.readOnly = &readOnly
+	default:
 		if err := checkIsolation(text); err != nil {
 			return err
 		}
-		s.noteIsolation(text)
+		level := isolationOf(text)
+		s.txn.next.isolation = &level
 	}
 	return nil
 }
 
-// checkIsolation refuses what snapshot isolation does not give.
+// checkIsolation refuses what is not given yet.
 func checkIsolation(level string) error {
 	if level == "SERIALIZABLE" {
 		return unsupported("isolation level SERIALIZABLE")
 	}
 	return nil
-}
-
-// noteIsolation tells of a level that is given as a stronger one.
-func (s *Session) noteIsolation(level string) {
-	switch level {
-	case "READ-COMMITTED", "READ-UNCOMMITTED":
-		s.warn(sqlerr.Warning{Level: sqlerr.Note, Code: sqlerr.ErrNotSupportedYet,
-			Msg: fmt.Sprintf("Isolation level %s is given as snapshot isolation (REPEATABLE-READ)", level)})
-	}
 }

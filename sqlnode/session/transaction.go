@@ -15,15 +15,14 @@ import (
 // "none". A transaction may be open without a txn.Txn: it has begun, but no
 // statement has touched data yet.
 type transaction struct {
-	open     bool
-	readOnly bool
+	open bool
+	traits
 	txn      *txn.Txn
 	snapshot *catalog.Snapshot // schema pinned until the end
 	release  func()
 	points   []savepoint
 
-	// One-shot characteristics of SET TRANSACTION for the next transaction.
-	nextReadOnly *bool
+	next nextTraits
 }
 
 type savepoint struct {
@@ -33,30 +32,19 @@ type savepoint struct {
 
 func (t *transaction) active() bool { return t.open }
 
-// takeReadOnly says whether the transaction that begins now is read only: by
-// the SET TRANSACTION before it, which it uses up, else by the session.
-func (s *Session) takeReadOnly() bool {
-	next := s.txn.nextReadOnly
-	if next == nil {
-		return s.hot.readOnly
-	}
-	s.txn.nextReadOnly = nil
-	return *next
-}
-
 // implicitOpen says whether a statement that touches data opens a transaction.
 func (s *Session) implicitOpen() bool { return !s.txn.open && !s.hot.autocommit }
 
 // openTransaction opens a transaction on the newest schema.
-func (s *Session) openTransaction(readOnly bool) {
+func (s *Session) openTransaction(t traits) {
 	snap, release := s.engine.Catalog.Pin()
-	s.openOn(&schemaRef{snap, release}, readOnly)
+	s.openOn(&schemaRef{snap, release}, t)
 }
 
 // openOn opens a transaction that takes over the pin of snap.
-func (s *Session) openOn(snap *schemaRef, readOnly bool) {
+func (s *Session) openOn(snap *schemaRef, t traits) {
 	s.txn.open = true
-	s.txn.readOnly = readOnly
+	s.txn.traits = t
 	s.txn.snapshot, s.txn.release = snap.Snapshot, snap.release
 	snap.release = nil
 }
@@ -114,7 +102,7 @@ func (s *Session) endTransaction() {
 	if s.txn.release != nil {
 		s.txn.release()
 	}
-	s.txn = transaction{nextReadOnly: s.txn.nextReadOnly}
+	s.txn = transaction{next: s.txn.next}
 }
 
 // control executes BEGIN, COMMIT, ROLLBACK and savepoints.
@@ -123,17 +111,17 @@ func (s *Session) control(ctx context.Context, n ast.StmtNode) error {
 	case *ast.BeginStmt:
 		return s.beginStatement(ctx, n)
 	case *ast.CommitStmt:
-		readOnly := s.txn.readOnly
+		t := s.txn.traits
 		err := s.commit(ctx)
-		s.complete(n.CompletionType, readOnly)
+		s.complete(n.CompletionType, t)
 		return err
 	case *ast.RollbackStmt:
 		if n.SavepointName != "" {
 			return s.rollbackTo(n.SavepointName)
 		}
-		readOnly := s.txn.readOnly
+		t := s.txn.traits
 		s.rollback()
-		s.complete(n.CompletionType, readOnly)
+		s.complete(n.CompletionType, t)
 		return nil
 	case *ast.SavepointStmt:
 		return s.savepoint(n.Name)
@@ -158,13 +146,15 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 	if err := s.commit(ctx); err != nil {
 		return err
 	}
-	s.openTransaction(s.takeReadOnly() || n.ReadOnly)
+	t := s.takeTraits()
+	t.readOnly = accessMode(n, t.readOnly)
+	s.openTransaction(t)
 	if !strings.Contains(strings.ToUpper(n.OriginalText()), "CONSISTENT") {
 		return nil // the snapshot is that of the first read
 	}
 	// WITH CONSISTENT SNAPSHOT, which the parser accepts and does not keep.
-	t, err := s.store()
-	if err == nil && t.StartTS() == 0 {
+	kv, err := s.store()
+	if err == nil && kv.StartTS() == 0 {
 		err = txn.ErrNoTimestamp
 	}
 	if err != nil {
@@ -173,11 +163,11 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 	return err
 }
 
-// complete handles AND CHAIN and RELEASE.
-func (s *Session) complete(c ast.CompletionType, readOnly bool) {
+// complete handles AND CHAIN and RELEASE, after a transaction with the traits t.
+func (s *Session) complete(c ast.CompletionType, t traits) {
 	switch c {
 	case ast.CompletionTypeChain:
-		s.openTransaction(readOnly)
+		s.openTransaction(t)
 	case ast.CompletionTypeRelease:
 		s.Kill()
 	}
@@ -196,7 +186,7 @@ func (s *Session) findSavepoint(name string) int {
 // transaction it does nothing, as in MySQL.
 func (s *Session) savepoint(name string) error {
 	if s.implicitOpen() {
-		s.openTransaction(s.takeReadOnly())
+		s.openTransaction(s.takeTraits())
 	}
 	if !s.txn.open {
 		return nil

@@ -21,19 +21,20 @@ import (
 // hotVars are the variables that statements look at, decoded. readHotVars
 // refreshes them after every SET.
 type hotVars struct {
-	autocommit, readOnly, noBackslash, notes bool
-	strict, onlyFullGroupBy, noAutoZero      bool
-	mode                                     parse.SQLMode
-	exprMode                                 expr.Mode
-	loc                                      *time.Location
-	collation                                charset.ID
-	clientCharset, resultCharset             string
-	maxPacket, groupConcat, divIncr          int
-	waitTimeout, interactiveTimeout          time.Duration
-	maxExecution                             time.Duration
-	selectLimit                              uint64
-	autoIncrement, autoOffset                int64
-	fixedNow                                 time.Time // SET timestamp; zero = the clock
+	traits                              // of transactions, unless SET TRANSACTION says otherwise for the next
+	autocommit, noBackslash, notes      bool
+	strict, onlyFullGroupBy, noAutoZero bool
+	mode                                parse.SQLMode
+	exprMode                            expr.Mode
+	loc                                 *time.Location
+	collation                           charset.ID
+	clientCharset, resultCharset        string
+	maxPacket, groupConcat, divIncr     int
+	waitTimeout, interactiveTimeout     time.Duration
+	maxExecution                        time.Duration
+	selectLimit                         uint64
+	autoIncrement, autoOffset           int64
+	fixedNow                            time.Time // SET timestamp; zero = the clock
 }
 
 // exprModes are the sql_mode flags expressions look at.
@@ -54,7 +55,7 @@ func (s *Session) readHotVars() {
 	vs := s.vars
 	h := hotVars{
 		autocommit: vs.On("autocommit"),
-		readOnly:   vs.On("transaction_read_only"),
+		traits:     traits{isolationOf(vs.Text("transaction_isolation")), vs.On("transaction_read_only")},
 		notes:      vs.On("sql_notes"),
 		maxPacket:  int(number(vs, "max_allowed_packet")),
 
@@ -127,11 +128,15 @@ func location(name string) (*time.Location, error) {
 // fails ends the statement.
 func (s *Session) set(ctx context.Context, sql string, n *ast.SetStmt) error {
 	defer s.readHotVars()
-	if namesNextTransaction(sql, n) {
-		return s.setTransaction(ctx, n)
-	}
-	for _, v := range n.Variables {
-		if err := s.setOne(ctx, v); err != nil {
+	next := forNextTransaction(sql, n)
+	for i, v := range n.Variables {
+		var err error
+		if next[i] {
+			err = s.setNext(ctx, v)
+		} else {
+			err = s.setOne(ctx, v)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -183,16 +188,23 @@ func (s *Session) setSystem(ctx context.Context, a *ast.VariableAssignment) erro
 	for _, w := range warnings {
 		s.warn(w)
 	}
-	if v.Name == "transaction_isolation" || v.Name == "tx_isolation" {
-		s.noteIsolation(text)
-	}
 	if a.IsGlobal {
 		if err := s.engine.Privileges.CheckAdmin(s.id.Account, "SUPER or SYSTEM_VARIABLES_ADMIN"); err != nil {
 			return err
 		}
-		return s.engine.Globals.Set(ctx, v, text)
+		return s.setGlobal(ctx, v, text)
 	}
 	return s.setSession(ctx, v, text)
+}
+
+func (s *Session) setGlobal(ctx context.Context, v *sysvar.Var, text string) error {
+	if err := s.engine.Globals.Set(ctx, v, text); err != nil {
+		return err
+	}
+	if other, ok := paired[v.Name]; ok {
+		return s.engine.Globals.Set(ctx, mustVar(other), text)
+	}
+	return nil
 }
 
 // assignedText is the value of an assignment as text: DEFAULT is the global

@@ -22,10 +22,12 @@ type TxnOptions struct {
 // that several scanners and readers may run at once while nobody writes.
 type Txn struct {
 	store *Store
-	snap  *Snapshot
-	buf   buffer
-	auto  bool
-	done  bool
+	snap  *Snapshot // what reads see; nil = not asked for yet
+	// readTS is the timestamp reads are at; 0 = the start timestamp.
+	readTS uint64
+	buf    buffer
+	auto   bool
+	done   bool
 
 	start    pdclient.Future
 	startTS  uint64 // 0 until start was awaited
@@ -203,14 +205,28 @@ func (t *Txn) Scan(_ context.Context, start, end []byte, o ScanOptions) *Scanner
 	return sc
 }
 
+// ReadAt lets the reads that follow see what was committed at or before ts, and
+// the transaction's own writes as ever; 0 is the start timestamp again. That is for
+// a statement with a snapshot of its own, as READ COMMITTED gives one to each. What
+// is written conflicts with other writers since the start timestamp all the same.
+// No reader or scanner of the transaction may run meanwhile.
+func (t *Txn) ReadAt(ts uint64) {
+	if ts != t.readTS {
+		t.readTS, t.snap = ts, nil
+	}
+}
+
 func (t *Txn) snapshot() (*Snapshot, error) {
 	if t.done {
 		return nil, ErrClosed
 	}
 	if t.snap == nil {
-		ts, err := t.awaitStart()
-		if err != nil {
-			return nil, err
+		ts := t.readTS
+		if ts == 0 {
+			var err error
+			if ts, err = t.awaitStart(); err != nil {
+				return nil, err
+			}
 		}
 		t.snap = t.store.Snapshot(ts)
 	}
