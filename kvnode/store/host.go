@@ -59,6 +59,11 @@ func (h host) Superseded(region, peer uint64) bool {
 	if r := s.find(region); r != nil && r.Peer().GetId() > peer {
 		return true
 	}
+	return s.buried(region, peer)
+}
+
+// buried reports whether a peer was removed from this store, or a later one.
+func (s *Store) buried(region, peer uint64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.tombstones[region] >= peer

@@ -80,10 +80,7 @@ func (s *Store) makeReplica(m rafttransport.Message) *replica.Replica {
 	if !vote && m.Raft.GetType() != raftpb.MsgHeartbeat && m.Raft.GetType() != raftpb.MsgSnap {
 		return nil
 	}
-	s.mu.RLock()
-	dead := s.tombstones[m.RegionID] >= m.To.GetId()
-	s.mu.RUnlock()
-	if dead {
+	if s.buried(m.RegionID, m.To.GetId()) {
 		return nil
 	}
 	if err := s.conflict(m.RegionID, m.Start, m.End, m.Epoch); err != nil {
@@ -99,6 +96,10 @@ func (s *Store) makeReplica(m rafttransport.Message) *replica.Replica {
 	defer s.making.Unlock()
 	if r := s.find(m.RegionID); r != nil {
 		return r
+	}
+	// One that was made and removed since the first look is dead.
+	if s.buried(m.RegionID, m.To.GetId()) || s.conflict(m.RegionID, m.Start, m.End, m.Epoch) != nil {
+		return nil
 	}
 	r, err := s.openReplica(replica.Options{
 		State: &replpb.RegionState{Region: &kvpb.Region{Id: m.RegionID}},

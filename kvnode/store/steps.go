@@ -170,7 +170,7 @@ func (s *Store) rollbackMerge(ctx context.Context, r *replica.Replica) {
 // settleMerge decides about a merge whose target has no replica on this store any
 // more. If the target's last epoch here was a later one than the merge was meant for, it has
 // changed, and perhaps been merged itself, without taking r's range over. Else
-// PD knows whether it did.
+// PD knows whether it did. If so r has no leader ever after, and watchStale ends it.
 func (s *Store) settleMerge(ctx context.Context, r *replica.Replica, m *replpb.PrepareMerge) {
 	last, err := replica.LoadState(s.engine, m.GetTarget().GetId())
 	if err != nil {
@@ -181,19 +181,12 @@ func (s *Store) settleMerge(ctx context.Context, r *replica.Replica, m *replpb.P
 		s.rollbackMerge(ctx, r)
 		return
 	}
+	// The target first: one that has taken r over and told PD so has r's range there ever after, so that what
+	// PD answers next would not be r.
+	target, _, terr := s.o.PD.GetRegionByID(ctx, m.GetTarget().GetId())
 	now, _, err := s.o.PD.GetRegion(ctx, r.View().Meta().GetStartKey())
-	if err != nil {
-		return
-	}
-	want := m.GetTarget().GetEpoch()
-	switch {
-	case now.GetId() != r.ID() && now.GetEpoch().GetVersion() > r.View().Meta().GetEpoch().GetVersion():
-		s.goneBy(r, now) // merged, and this store is not among the target's
-	case now.GetId() == r.ID():
-		if t, _, err := s.o.PD.GetRegionByID(ctx, m.GetTarget().GetId()); err == nil &&
-			later(t.GetEpoch(), want) {
-			s.rollbackMerge(ctx, r)
-		}
+	if err == nil && now.GetId() == r.ID() && terr == nil && later(target.GetEpoch(), m.GetTarget().GetEpoch()) {
+		s.rollbackMerge(ctx, r)
 	}
 }
 
