@@ -3,6 +3,7 @@ package sqlerr
 // Error numbers for what MySQL cannot meet, because it is one machine: those that
 // TiDB gives, which the tools and people around it know.
 const (
+	ErrAsOf                     = 8135
 	ErrInvalidSplitRegionRanges = 8212
 	ErrDataInconsistent         = 8223
 	ErrResultUndetermined       = 8501
@@ -19,6 +20,7 @@ const (
 
 // messagesCluster holds state and text of the numbers from 8000, sorted by number.
 var messagesCluster = []message{
+	{ErrAsOf, "HY000", "invalid as of timestamp: %s"},
 	{ErrInvalidSplitRegionRanges, "HY000", "Failed to split region ranges: %s"},
 	{ErrDataInconsistent, "HY000", "data inconsistency in table: %s, index: %s, handle: %s, index-values:%s != record-values:%s"},
 	{ErrResultUndetermined, "HY000", "execution result undetermined"},

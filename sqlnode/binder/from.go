@@ -75,9 +75,6 @@ func (b *binder) bindTableSource(n *ast.TableSource, parent *scope, lock plan.Lo
 }
 
 func (b *binder) bindTable(n *ast.TableName, alias string, parent *scope, lock plan.LockMode) (fromResult, error) {
-	if n.AsOf != nil {
-		return fromResult{}, notSupported("AS OF TIMESTAMP")
-	}
 	if n.TableSample != nil {
 		return fromResult{}, notSupported("TABLESAMPLE")
 	}

@@ -29,6 +29,8 @@ type KV interface {
 	Update(ctx context.Context, fn func(Tx) error) error
 	// View runs fn in a transaction that is not committed.
 	View(ctx context.Context, fn func(Tx) error) error
+	// ViewAt is View of the data as it was at a timestamp, which was given out before.
+	ViewAt(ctx context.Context, ts uint64, fn func(Tx) error) error
 	// Latest reads one key at the newest moment; nil when absent.
 	Latest(ctx context.Context, key []byte) ([]byte, error)
 }
@@ -68,8 +70,11 @@ func (s storeKV) Update(ctx context.Context, fn func(Tx) error) error {
 }
 
 // View implements KV.
-func (s storeKV) View(ctx context.Context, fn func(Tx) error) error {
-	t, err := s.store.Begin(ctx, txn.TxnOptions{})
+func (s storeKV) View(ctx context.Context, fn func(Tx) error) error { return s.ViewAt(ctx, 0, fn) }
+
+// ViewAt implements KV.
+func (s storeKV) ViewAt(ctx context.Context, ts uint64, fn func(Tx) error) error {
+	t, err := s.store.Begin(ctx, txn.TxnOptions{StartTS: ts})
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,7 @@ type Catalog struct {
 		// older generations that may still be in use, oldest first
 		older   []*generation
 		records map[int64]record
+		past    []*Snapshot   // of other moments than now, the one used last at the end
 		changed chan struct{} // closed and replaced when a generation is installed or drained
 		// dead remembers when processes of other nodes on this machine were first seen dead, by node id
 		dead map[string]time.Time

@@ -59,6 +59,9 @@ func (s *Session) implicitCommitCommand(ctx context.Context, sql string, stmt as
 	if err := s.commit(ctx); err != nil {
 		return err
 	}
+	if s.past != nil {
+		return errReadsPast()
+	}
 	switch n := stmt.(type) {
 	case *ast.CreateUserStmt, *ast.AlterUserStmt, *ast.DropUserStmt, *ast.RenameUserStmt, *ast.SetPwdStmt, *ast.GrantStmt, *ast.RevokeStmt:
 		return s.okAfter(s.engine.Privileges.Execute(ctx, s.id.Account, s.db, stmt), w)

@@ -11,7 +11,6 @@ import (
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/sqlnode/binder"
-	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/parse"
 	"github.com/cairndb/cairn/sqlnode/plan"
 )
@@ -24,6 +23,7 @@ type Prepared struct {
 
 	sql  string
 	stmt ast.StmtNode
+	asOf ast.ExprNode // AS OF TIMESTAMP, nil for none
 	// What its names and literals mean was settled when it was prepared.
 	db        string
 	mode      parse.SQLMode
@@ -71,6 +71,9 @@ func (s *Session) prepare(ctx context.Context, sql string) (*Prepared, error) {
 		}
 		return p, nil
 	}
+	if p.asOf, err = asOfClause(stmt); err != nil {
+		return nil, err
+	}
 	snap := s.schema()
 	defer snap.done()
 	bc := s.binderContext(ctx, snap.Snapshot)
@@ -110,8 +113,8 @@ func (s *Session) Execute(p *Prepared, vals []types.Value, typs []types.Type, w 
 		if !planned(p.stmt) {
 			return s.command(ctx, p.sql, p.stmt, w)
 		}
-		return s.onSchema(ctx, func(snap *schemaRef) error {
-			st, err := s.preparedPlan(ctx, p, typs, snap.Snapshot)
+		return s.onSchemaOf(ctx, p.asOf, vals, typs, func(snap *schemaRef) error {
+			st, err := s.preparedPlan(ctx, p, typs, snap)
 			if err != nil {
 				return err
 			}
@@ -122,7 +125,11 @@ func (s *Session) Execute(p *Prepared, vals []types.Value, typs []types.Type, w 
 
 // preparedPlan finds the plan for parameters of the given types: the one used
 // last, one of another session, or a new one.
-func (s *Session) preparedPlan(ctx context.Context, p *Prepared, typs []types.Type, snap *catalog.Snapshot) (*plan.Statement, error) {
+func (s *Session) preparedPlan(ctx context.Context, p *Prepared, typs []types.Type, ref *schemaRef) (*plan.Statement, error) {
+	snap := ref.Snapshot
+	if ref.past != nil { // some indexes may be missing in it
+		return s.planIn(ctx, p.db, p.stmt, typs, snap)
+	}
 	key := s.planKey(p.sql, p.key.params, snap)
 	key.db, key.parsedMode, key.parsedCollation = p.db, p.mode, p.collation
 	if p.plan != nil && sameTypes(p.types, typs) {
@@ -209,8 +216,8 @@ func (s *Session) textExecute(ctx context.Context, n *ast.ExecuteStmt, w ResultW
 	if !planned(p.stmt) {
 		return s.command(ctx, p.sql, p.stmt, w)
 	}
-	return s.onSchema(ctx, func(snap *schemaRef) error {
-		st, err := s.preparedPlan(ctx, p, typs, snap.Snapshot)
+	return s.onSchemaOf(ctx, p.asOf, vals, typs, func(snap *schemaRef) error {
+		st, err := s.preparedPlan(ctx, p, typs, snap)
 		if err != nil {
 			return err
 		}

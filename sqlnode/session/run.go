@@ -29,6 +29,9 @@ import (
 func (s *Session) queryCached(sql string, w ResultWriter) (done bool, err error) {
 	snap := s.schema()
 	defer snap.done()
+	if snap.past != nil {
+		return false, nil
+	}
 	st := s.engine.plans.get(s.planKey(sql, "", snap.Snapshot))
 	if st == nil {
 		return false, nil
@@ -47,7 +50,11 @@ func (s *Session) planKey(sql, params string, snap *catalog.Snapshot) planKey {
 // planAndRun plans a text statement and runs it. Its plan is kept when the
 // text has been seen before.
 func (s *Session) planAndRun(ctx context.Context, sql string, stmt ast.StmtNode, w ResultWriter) error {
-	return s.onSchema(ctx, func(snap *schemaRef) error {
+	asOf, err := asOfClause(stmt)
+	if err != nil {
+		return err
+	}
+	return s.onSchemaOf(ctx, asOf, nil, nil, func(snap *schemaRef) error {
 		st, err := s.plan(ctx, stmt, nil, snap.Snapshot)
 		if err != nil {
 			return err
@@ -55,7 +62,7 @@ func (s *Session) planAndRun(ctx context.Context, sql string, stmt ast.StmtNode,
 		if st.ParamCount > 0 {
 			return sqlerr.New(sqlerr.ErrParse, "You have an error in your SQL syntax; a parameter marker is only allowed in a prepared statement", "?", 1)
 		}
-		if st.Cacheable && s.seen.again(textHash(sql)) {
+		if st.Cacheable && snap.past == nil && s.seen.again(textHash(sql)) {
 			s.engine.plans.put(s.planKey(sql, "", snap.Snapshot), st)
 		}
 		return s.run(ctx, st, nil, snap, w)
@@ -154,6 +161,9 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 			return unsupported("EXPLAIN ANALYZE")
 		}
 		return s.sendExplain(explain, w)
+	}
+	if snap.past != nil {
+		return s.runPast(ctx, st, params, snap, w)
 	}
 	writes := isWrite(st.Kind)
 	t := s.txn.traits
@@ -435,17 +445,24 @@ func (s *Session) infoText(i exec.Info, st *plan.Statement) string {
 
 // constant evaluates an expression that names no column, for SET and the like.
 func (s *Session) constant(ctx context.Context, e ast.ExprNode) (types.Value, types.Type, error) {
+	return s.constantOf(ctx, e, nil, nil)
+}
+
+// constantOf is constant for an expression of a statement with these parameters.
+func (s *Session) constantOf(ctx context.Context, e ast.ExprNode, params []types.Value, typs []types.Type) (types.Value, types.Type, error) {
 	ref := s.schema()
 	defer ref.done()
 	snap := ref.Snapshot
 	sel := &ast.SelectStmt{Fields: &ast.FieldList{Fields: []*ast.SelectField{{Expr: e}}}, SelectStmtOpts: &ast.SelectStmtOpts{}, Kind: ast.SelectStmtKindSelect}
-	st, err := s.plan(ctx, sel, nil, snap)
+	st, err := s.plan(ctx, sel, typs, snap)
 	if err != nil {
 		return types.Value{}, types.Type{}, err
 	}
-	c := s.execContext(ctx, st, nil, snap)
-	ts, err := s.engine.Store.CurrentTS(ctx)
-	if err != nil {
+	c := s.execContext(ctx, st, params, snap)
+	ts := uint64(0)
+	if ref.past != nil {
+		ts = ref.past.ts
+	} else if ts, err = s.engine.Store.CurrentTS(ctx); err != nil {
 		return types.Value{}, types.Type{}, err
 	}
 	c.Reader = s.engine.Store.Snapshot(ts)

@@ -117,6 +117,7 @@ type Session struct {
 	db     string
 
 	txn      transaction
+	past     *past // the moment that all statements read; nil = the present
 	exec     exec.Context
 	decoders exec.Decoders
 	params   []types.Value
@@ -176,6 +177,7 @@ func (s *Session) resetState() {
 	s.warnings, s.errors = s.warnings[:0], 0
 	s.counts.warnings, s.counts.errors = 0, 0
 	s.txn.next = nextTraits{}
+	s.past = nil
 	s.info = expr.SessionInfo{
 		User: s.id.User + "@" + s.id.Host, CurrentUser: s.id.Account, ConnID: s.id.ConnID,
 		Version: s.engine.Version, DB: s.db, RowCount: -1, SetLastInsertID: s.setLastInsertID,
@@ -257,6 +259,7 @@ func (s *Session) UseDatabase(name string) error {
 type schemaRef struct {
 	*catalog.Snapshot
 	release func() // nil when the open transaction holds the pin
+	past    *past  // the moment that is read; nil = the present
 }
 
 func (r *schemaRef) done() {
@@ -266,13 +269,17 @@ func (r *schemaRef) done() {
 	}
 }
 
-// schema is the snapshot for the next statement: the transaction's, or the newest.
+// schema is the snapshot for the next statement: the transaction's, or the newest, or
+// that of the moment the session reads.
 func (s *Session) schema() schemaRef {
 	if s.txn.snapshot != nil {
-		return schemaRef{Snapshot: s.txn.snapshot}
+		return schemaRef{Snapshot: s.txn.snapshot, past: s.txn.past}
+	}
+	if s.past != nil {
+		return s.pastRef(s.past)
 	}
 	snap, release := s.engine.Catalog.Pin()
-	return schemaRef{snap, release}
+	return schemaRef{Snapshot: snap, release: release}
 }
 
 // IdleTimeout is how long the server waits for the next command.

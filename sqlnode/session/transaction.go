@@ -20,6 +20,7 @@ type transaction struct {
 	txn      *txn.Txn
 	snapshot *catalog.Snapshot // schema pinned until the end
 	release  func()
+	past     *past // the moment it reads; nil = its start
 	points   []savepoint
 
 	next nextTraits
@@ -35,16 +36,18 @@ func (t *transaction) active() bool { return t.open }
 // implicitOpen says whether a statement that touches data opens a transaction.
 func (s *Session) implicitOpen() bool { return !s.txn.open && !s.hot.autocommit }
 
-// openTransaction opens a transaction on the newest schema.
+// openTransaction opens a transaction on the newest schema, or at the moment the session reads.
 func (s *Session) openTransaction(t traits) {
-	snap, release := s.engine.Catalog.Pin()
-	s.openOn(&schemaRef{snap, release}, t)
+	snap := s.schema()
+	s.openOn(&snap, t)
 }
 
 // openOn opens a transaction that takes over the pin of snap.
 func (s *Session) openOn(snap *schemaRef, t traits) {
 	s.txn.open = true
+	t.readOnly = t.readOnly || snap.past != nil
 	s.txn.traits = t
+	s.txn.past = snap.past
 	s.txn.snapshot, s.txn.release = snap.Snapshot, snap.release
 	snap.release = nil
 }
@@ -138,7 +141,7 @@ func (s *Session) control(ctx context.Context, n ast.StmtNode) error {
 
 func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 	if n.AsOf != nil {
-		return unsupported("START TRANSACTION ... AS OF TIMESTAMP")
+		return s.beginPast(ctx, n.AsOf)
 	}
 	if strings.EqualFold(n.Mode, ast.Pessimistic) {
 		return unsupported("BEGIN PESSIMISTIC")

@@ -264,6 +264,7 @@ var paired = map[string]string{
 	"transaction_isolation": "tx_isolation", "tx_isolation": "transaction_isolation",
 	"transaction_read_only": "tx_read_only", "tx_read_only": "transaction_read_only",
 	"last_insert_id": "identity", "identity": "last_insert_id",
+	"cairn_snapshot": "tidb_snapshot", "tidb_snapshot": "cairn_snapshot",
 }
 
 func (s *Session) setSession(ctx context.Context, v *sysvar.Var, text string) error {
@@ -283,6 +284,10 @@ func (s *Session) setSession(ctx context.Context, v *sysvar.Var, text string) er
 	case "last_insert_id", "identity":
 		n, _ := strconv.ParseUint(text, 10, 64)
 		s.setLastInsertID(n)
+	case "cairn_snapshot", "tidb_snapshot":
+		if err := s.setPast(ctx, text); err != nil {
+			return err
+		}
 	}
 	s.vars.Set(v, text)
 	if other, ok := paired[v.Name]; ok {

@@ -46,6 +46,8 @@ func defined() []Var {
 		{Name: "tx_isolation", Scope: Both, Kind: Enum, Default: "REPEATABLE-READ", Words: isolationLevels, Live: true},
 		{Name: "transaction_read_only", Scope: Both, Kind: Bool, Default: "OFF", Live: true},
 		{Name: "tx_read_only", Scope: Both, Kind: Bool, Default: "OFF", Live: true},
+		{Name: "cairn_snapshot", Scope: Session, Live: true},
+		{Name: "tidb_snapshot", Scope: Session, Live: true},
 		{Name: "foreign_key_checks", Scope: Both, Kind: Bool, Default: "ON"},
 		{Name: "unique_checks", Scope: Both, Kind: Bool, Default: "ON"},
 		{Name: "sql_select_limit", Scope: Both, Kind: Uint, Default: "18446744073709551615", Live: true},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,6 +71,9 @@ type Store struct {
 	maxEntryBytes int
 	noAsync       bool
 
+	// known is the greatest timestamp that CurrentTS has returned.
+	known atomic.Uint64
+
 	// lockTTL is the shortest life of a lock; tests shorten it.
 	lockTTL time.Duration
 	// sleep waits for d or for the end of ctx; tests replace it.
@@ -131,7 +135,19 @@ func (s *Store) CurrentTS(ctx context.Context) (uint64, error) {
 		return 0, fmt.Errorf("%w: %w", ErrNoTimestamp, err)
 	}
 	s.metrics.tsoWait.Observe(time.Since(begin).Seconds())
+	for old := s.known.Load(); old < ts && !s.known.CompareAndSwap(old, ts); old = s.known.Load() {
+	}
 	return ts, nil
+}
+
+// Past reports whether a timestamp is of the past: not greater than one that was given
+// out. Only such a one may be read at. It seldom asks PD.
+func (s *Store) Past(ctx context.Context, ts uint64) (bool, error) {
+	if ts <= s.known.Load() {
+		return true, nil
+	}
+	now, err := s.CurrentTS(ctx)
+	return ts <= now, err
 }
 
 // Begin starts a transaction. Its start timestamp is requested now and awaited

@@ -18,6 +18,8 @@ type KV struct {
 	mu   sync.Mutex
 	ts   uint64
 	data *btree.Map[string, version]
+	// past are the states after each commit
+	past []*tx
 
 	// Fail, if set, is asked before every commit; its error is returned instead of committing.
 	Fail func() error
@@ -72,6 +74,19 @@ func (s *KV) Update(ctx context.Context, fn func(catalog.Tx) error) error {
 // View implements catalog.KV.
 func (s *KV) View(_ context.Context, fn func(catalog.Tx) error) error { return fn(s.begin()) }
 
+// ViewAt implements catalog.KV.
+func (s *KV) ViewAt(_ context.Context, ts uint64, fn func(catalog.Tx) error) error {
+	s.mu.Lock()
+	at := &tx{ts: ts, data: btree.NewMap[string, version](32)}
+	for _, p := range s.past {
+		if p.ts <= ts {
+			at.data = p.data
+		}
+	}
+	s.mu.Unlock()
+	return fn(at)
+}
+
 // Latest implements catalog.KV.
 func (s *KV) Latest(ctx context.Context, key []byte) ([]byte, error) { return s.begin().Get(ctx, key) }
 
@@ -107,6 +122,7 @@ func (s *KV) commit(t *tx) bool {
 	for k, v := range t.writes {
 		s.data.Set(k, version{value: v, ts: s.ts})
 	}
+	s.past = append(s.past, &tx{ts: s.ts, data: s.data.Copy()})
 	return true
 }
 
