@@ -36,9 +36,10 @@ func (c *Client) Send(ctx context.Context, r Region, req *kvpb.Request) (*kvpb.R
 	if op == opUnknown {
 		return nil, &UnsupportedError{Reason: "unknown command"}
 	}
+	slice := c.opts.AttemptTimeout + patience(req)
 	if e := r.entry; e != nil && !e.gone.Load() {
 		rt := e.route.Load()
-		resp, err := c.attempt(ctx, e, rt, c.opts.AttemptTimeout, kctx, req)
+		resp, err := c.attempt(ctx, e, rt, slice, kctx, req)
 		if err == nil {
 			if re, ok := regionErrorOf(op, resp); ok && re == nil {
 				c.metrics.ok[op].Inc()
@@ -46,13 +47,24 @@ func (c *Client) Send(ctx context.Context, r Region, req *kvpb.Request) (*kvpb.R
 			}
 		}
 		s := c.newSending(ctx, op, r.Meta, e)
-		s.at, s.shared, s.attempts = rt, rt, 1
+		s.at, s.shared, s.attempts, s.slice = rt, rt, 1, slice
 		if errors.Is(err, context.DeadlineExceeded) {
 			s.began = s.began.Add(-s.slice) // the first attempt is not timed otherwise
 		}
 		return s.run(kctx, req, resp, err)
 	}
-	return c.newSending(ctx, op, r.Meta, nil).run(kctx, req, nil, errNotSent)
+	s := c.newSending(ctx, op, r.Meta, nil)
+	s.slice = slice
+	return s.run(kctx, req, nil, errNotSent)
+}
+
+// patience is how long a request waits at the store by itself: for a lock.
+func patience(req *kvpb.Request) time.Duration {
+	p := req.GetPessimisticLock()
+	if p == nil || p.WaitMode != kvpb.LockWaitMode_LOCK_WAIT_MODE_WAIT {
+		return 0
+	}
+	return time.Duration(p.WaitTimeoutMs) * time.Millisecond
 }
 
 // getCall holds everything a point read needs in one allocation.

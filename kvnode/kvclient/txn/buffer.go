@@ -3,6 +3,7 @@ package txn
 import (
 	"bytes"
 	"iter"
+	"slices"
 
 	"github.com/tidwall/btree"
 )
@@ -17,6 +18,9 @@ type entryState struct {
 	mustNotExist bool
 	// locked: the commit conflicts with other writers even if nothing is written.
 	locked bool
+	// dependent: whoever writes the key holds the lock of another one, so that a
+	// statement does not lock it.
+	dependent bool
 }
 
 type entry struct {
@@ -117,6 +121,17 @@ func (b *buffer) rollbackTo(pos int) {
 			b.size -= len(u.e.key)
 		}
 	}
+}
+
+// since returns the entries changed since the savepoint at pos, which is alive, in key
+// order.
+func (b *buffer) since(pos int) []*entry {
+	out := make([]*entry, 0, len(b.log)-pos)
+	for i := pos; i < len(b.log); i++ {
+		out = append(out, b.log[i].e)
+	}
+	slices.SortFunc(out, func(x, y *entry) int { return bytes.Compare(x.key, y.key) })
+	return slices.Compact(out)
 }
 
 // release ends one savepoint and keeps the changes.

@@ -1,10 +1,13 @@
 package txn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,7 +45,8 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 		return 0, ErrClosed
 	}
 	t.done = true
-	if t.buf.len() == 0 {
+	if t.buf.len() == 0 || t.locks != nil && !t.writes() {
+		t.releaseAll() // nobody can tell whether what was only read is released now or at the commit
 		return 0, nil
 	}
 	startTS, err := t.awaitStart()
@@ -54,6 +58,7 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 		return 0, nil
 	}
 	commitTS, err := c.run(ctx)
+	t.endLocks(err)
 	if err != nil {
 		c.countFailure(err)
 		return 0, fmt.Errorf("commit: %w", err)
@@ -61,16 +66,49 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 	return commitTS, nil
 }
 
+// writes reports whether anything is put or deleted.
+func (t *Txn) writes() bool {
+	for e := range t.buf.all() {
+		if e.put || e.deleted {
+			return true
+		}
+	}
+	return false
+}
+
+// endLocks ends the locks of a transaction whose commit returned err: after a commit they
+// are records; after a failure they are released, unless nobody knows whether it was one.
+func (t *Txn) endLocks(err error) {
+	l := t.locks
+	switch {
+	case l == nil:
+		return
+	case err == nil:
+		maps.DeleteFunc(l.held, func(_ string, h *heldLock) bool { return !h.shared })
+	case errors.Is(err, ErrUndetermined):
+		l.stopBeat()
+		return
+	}
+	t.releaseAll()
+}
+
 // committer takes the mutations of one transaction through the commit.
 type committer struct {
 	s       *Store
 	startTS uint64
 	auto    bool
-	muts    []kvpb.Mutation // in key order; read-only
-	keys    [][]byte        // of muts
-	size    int
-	primary int // index of the primary in muts; -1 = only checks, nothing is written
-	ttl     time.Duration
+	// forUpdateTS is that of a pessimistic transaction, and locked what it has locked, by
+	// mutation; 0 and nil for an optimistic one.
+	forUpdateTS uint64
+	locked      []*heldLock
+	// ownPrimary: the primary is not the one the locks name.
+	ownPrimary bool
+	muts       []kvpb.Mutation // in key order; read-only
+	keys       [][]byte        // of muts
+	size       int
+	primary    int           // index of the primary in muts; -1 = only checks, nothing is written
+	ttl        time.Duration // that a lock has when it is written
+	age        time.Duration // of the transaction, to which ttl is added: locks are timed from its start
 
 	// commitTS is 0 until the commit was decided.
 	commitTS uint64
@@ -114,21 +152,81 @@ func newCommitter(t *Txn, startTS uint64) *committer {
 		s: t.store, startTS: startTS, auto: t.auto, primary: -1,
 		muts: make([]kvpb.Mutation, 0, n), keys: make([][]byte, 0, n), size: t.buf.size,
 	}
-	for e := range t.buf.all() {
-		op, ok := e.op()
-		if !ok {
-			continue
+	if t.locks != nil {
+		c.addLocked(t)
+	} else {
+		for e := range t.buf.all() {
+			if op, ok := e.op(); ok {
+				c.add(op, e)
+			}
 		}
-		if c.primary < 0 && op != kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS {
-			c.primary = len(c.muts)
-		}
-		c.muts = append(c.muts, kvpb.Mutation{})
-		m := &c.muts[len(c.muts)-1]
-		m.Op, m.Key, m.Value = op, e.key, e.value
-		c.keys = append(c.keys, e.key)
 	}
-	c.ttl = max(c.s.lockTTL, ttlFor(c.size))
+	c.ttl, c.age = max(c.s.lockTTL, ttlFor(c.size)), time.Since(t.began)
 	return c
+}
+
+func (c *committer) add(op kvpb.MutationOp, e *entry) {
+	if c.primary < 0 && op != kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS {
+		c.primary = len(c.muts)
+	}
+	c.muts = append(c.muts, kvpb.Mutation{})
+	m := &c.muts[len(c.muts)-1]
+	m.Op, m.Key, m.Value = op, e.key, e.value
+	c.keys = append(c.keys, e.key)
+}
+
+// addLocked makes the mutations of a pessimistic transaction. Every key it has locked for
+// itself is one, so that who did not see the lock conflicts with what the transaction relied
+// on. Shared locks leave no record.
+//
+// The primary stays the one the locks name. If that is a shared lock, or none, the commit has a
+// primary of its own, which is written before other locks name it.
+func (c *committer) addLocked(t *Txn) {
+	l := t.locks
+	c.forUpdateTS = max(l.forUpdateTS, c.startTS)
+	only := make([]*entry, 0, len(l.held)) // locked and not in the buffer
+	for k, h := range l.held {
+		if !h.shared && t.buf.get([]byte(k)) == nil {
+			only = append(only, &entry{key: []byte(k), entryState: entryState{locked: true}})
+		}
+	}
+	slices.SortFunc(only, func(a, b *entry) int { return bytes.Compare(a.key, b.key) })
+	found := false
+	add := func(e *entry) {
+		op, ok := e.op()
+		h := l.held[string(e.key)]
+		if h != nil && e.mustNotExist && h.known && !h.exists { // checked under the lock
+			op = kvpb.MutationOp_MUTATION_OP_PUT
+			if e.deleted {
+				op = kvpb.MutationOp_MUTATION_OP_LOCK
+			}
+		}
+		if h != nil && !h.shared && !ok {
+			op, ok = kvpb.MutationOp_MUTATION_OP_LOCK, true
+		}
+		if !ok {
+			return
+		}
+		c.add(op, e)
+		c.locked = append(c.locked, h)
+		if bytes.Equal(e.key, l.primary) {
+			c.primary, found = len(c.muts)-1, true
+		}
+		if h != nil && !h.shared {
+			c.muts[len(c.muts)-1].PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK
+		}
+	}
+	for e := range t.buf.all() {
+		for len(only) > 0 && bytes.Compare(only[0].key, e.key) < 0 {
+			add(only[0])
+			only = only[1:]
+		}
+		add(e)
+	}
+	for _, e := range only {
+		add(e)
+	}
+	c.ownPrimary = !found
 }
 
 // op is the mutation an entry becomes; ok is false when it is none.
@@ -198,7 +296,7 @@ func (c *committer) drawMinCommit(ctx context.Context) (err error) {
 	switch {
 	case c.minCommit != 0:
 	case c.auto:
-		c.minCommit = c.startTS
+		c.minCommit = max(c.startTS, c.forUpdateTS)
 	default:
 		c.minCommit, err = c.s.CurrentTS(ctx)
 	}
@@ -296,10 +394,14 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 	p.Context = &call.ctx
 	p.Mutations = call.muts[:0]
 	p.StartTs = c.startTS
-	p.LockTtlMs = uint64(c.ttl / time.Millisecond)
+	p.LockTtlMs = uint64((c.age + c.ttl) / time.Millisecond)
 	p.TxnSize = uint64(len(c.keys))
-	p.MinCommitTs = c.startTS + 1
+	p.MinCommitTs = max(c.startTS, c.forUpdateTS) + 1
+	p.ForUpdateTs = c.forUpdateTS
 	p.IsRetry = c.maybe || c.stray
+	if c.locked != nil {
+		c.expectLocks(p, b)
+	}
 	if len(b.index) > len(call.muts) {
 		p.Mutations = make([]*kvpb.Mutation, 0, len(b.index))
 	}
@@ -317,6 +419,20 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 	return &call.req
 }
 
+// expectLocks names the locks that have to be exactly the ones the client was told of.
+func (c *committer) expectLocks(p *kvpb.PrewriteRequest, b batch) {
+	for i, m := range b.index {
+		h := c.locked[m]
+		if h == nil || !h.strict {
+			continue
+		}
+		if p.ExpectedForUpdateTs == nil {
+			p.ExpectedForUpdateTs = make([]uint64, len(b.index))
+		}
+		p.ExpectedForUpdateTs[i] = h.ts
+	}
+}
+
 // prewriteErrors settles locks met by a prewrite so that it can be sent again,
 // or returns what stopped it.
 // holding is as in settleForWrite.
@@ -329,7 +445,7 @@ func (c *committer) prewriteErrors(ctx context.Context, w *LockWait, holding uin
 		}
 		locks = append(locks, lock)
 	}
-	return c.s.resolver.settleForWrite(ctx, w, c.startTS, holding, locks)
+	return c.s.resolver.settleForWrite(ctx, w, c.startTS, holding, holding != 0 || c.auto, locks)
 }
 
 // keyError is the package's keyError with what only the transaction knows.
@@ -356,7 +472,7 @@ func (c *committer) prewriteAll(ctx context.Context) ([]batch, error) {
 	if err != nil {
 		return nil, c.neverSent(err)
 	}
-	if len(batches) > primaryFirst {
+	if len(batches) > primaryFirst || c.ownPrimary {
 		if err := c.prewrite(ctx, batches[0], c.maybe); err != nil {
 			return batches, c.neverSent(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/cairndb/cairn/kvnode/kvclient"
@@ -160,69 +159,5 @@ func (c *committer) keepAlive() (stop func()) {
 	if c.primary < 0 {
 		return func() {}
 	}
-	ctx, cancel := context.WithCancel(c.s.life)
-	h := &heartbeat{c: c, ctx: ctx}
-	h.arm()
-	return func() {
-		cancel()
-		h.stop()
-	}
-}
-
-// heartbeat is a timer that sends and arms itself again.
-type heartbeat struct {
-	c   *committer
-	ctx context.Context // ends with the commit
-
-	mu      sync.Mutex
-	stopped bool        // protected by mu
-	timer   *time.Timer // protected by mu
-	beat    sync.WaitGroup
-}
-
-func (h *heartbeat) arm() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.stopped {
-		return
-	}
-	h.beat.Add(1)
-	h.timer = time.AfterFunc(h.c.ttl/2, func() {
-		defer h.beat.Done()
-		if h.send() {
-			h.arm()
-		}
-	})
-}
-
-// send reports whether the next beat makes sense.
-func (h *heartbeat) send() bool {
-	c := h.c
-	now, err := c.s.CurrentTS(h.ctx)
-	if err != nil {
-		return h.ctx.Err() == nil
-	}
-	age := max(0, int64(now>>18)-int64(c.startTS>>18))
-	resp, err := c.s.sendKey(h.ctx, c.keys[c.primary], &kvpb.Request{Cmd: &kvpb.Request_TxnHeartBeat{
-		TxnHeartBeat: &kvpb.TxnHeartBeatRequest{
-			Primary: c.keys[c.primary], StartTs: c.startTS,
-			AdviseTtlMs: uint64(age) + uint64(c.ttl/time.Millisecond),
-		}}})
-	if err != nil {
-		return h.ctx.Err() == nil
-	}
-	// No primary yet: it is being written. Anything else: somebody rolled us back,
-	// which the commit will find out.
-	ke := resp.GetTxnHeartBeat().GetError()
-	return ke == nil || ke.GetTxnNotFound() != nil
-}
-
-func (h *heartbeat) stop() {
-	h.mu.Lock()
-	h.stopped = true
-	if h.timer.Stop() {
-		h.beat.Done()
-	}
-	h.mu.Unlock()
-	h.beat.Wait()
+	return c.s.startHeartbeat(c.keys[c.primary], c.startTS, c.ttl, c.ttl/2).stop
 }

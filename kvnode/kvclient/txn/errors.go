@@ -53,6 +53,27 @@ func (e *LockTimeoutError) Error() string {
 	return fmt.Sprintf("txn: timeout waiting for the lock of transaction %d on key %x", e.StartTS, e.Key)
 }
 
+// LockNowaitError: another transaction holds a lock that was asked for without waiting.
+type LockNowaitError struct {
+	Key     []byte
+	StartTS uint64 // of the transaction that holds the lock
+}
+
+func (e *LockNowaitError) Error() string {
+	return fmt.Sprintf("txn: transaction %d holds the lock on key %x", e.StartTS, e.Key)
+}
+
+// DeadlockError: waiting for a lock would never end. Nothing is released by it: the
+// caller rolls the transaction back, or others wait until they time out.
+type DeadlockError struct {
+	Key   []byte
+	Chain []*kvpb.WaitForEntry // who waits for whom
+}
+
+func (e *DeadlockError) Error() string {
+	return fmt.Sprintf("txn: deadlock on key %x among %d transactions", e.Key, len(e.Chain))
+}
+
 // TooLargeError: an entry or the whole transaction exceeds its limit, in bytes.
 type TooLargeError struct {
 	Entry bool // true: one key and value; false: the transaction

@@ -27,6 +27,8 @@ type fakeKV struct {
 	faults *rand.Rand // nil = none; protected by mu
 	// before, if set, sees every request and may change the world. Set before use.
 	before func(req *kvpb.Request)
+	// answer, if set, answers a request instead of the executor unless it returns nil.
+	answer func(req *kvpb.Request) *kvpb.Response
 	sent   atomic.Int64
 	lost   atomic.Int64
 	asyncs atomic.Int64 // prewrites that locked with async commit
@@ -127,6 +129,11 @@ func (f *fakeKV) Send(ctx context.Context, r kvclient.Region, req *kvpb.Request)
 		f.before(req)
 	}
 	address(r, req)
+	if f.answer != nil {
+		if resp := f.answer(req); resp != nil {
+			return resp, nil
+		}
+	}
 	for {
 		resp := f.ex.Execute(ctx, req)
 		f.count(req, resp)
@@ -192,6 +199,10 @@ func address(r kvclient.Region, req *kvpb.Request) {
 		fill(&c.CheckSecondaryLocks.Context)
 	case *kvpb.Request_ResolveLock:
 		fill(&c.ResolveLock.Context)
+	case *kvpb.Request_PessimisticLock:
+		fill(&c.PessimisticLock.Context)
+	case *kvpb.Request_PessimisticRollback:
+		fill(&c.PessimisticRollback.Context)
 	case *kvpb.Request_TxnHeartBeat:
 		fill(&c.TxnHeartBeat.Context)
 	case *kvpb.Request_ScanLock:
@@ -221,6 +232,10 @@ func regionError(resp *kvpb.Response) *kvpb.RegionError {
 		return c.CheckSecondaryLocks.GetRegionError()
 	case *kvpb.Response_ResolveLock:
 		return c.ResolveLock.GetRegionError()
+	case *kvpb.Response_PessimisticLock:
+		return c.PessimisticLock.GetRegionError()
+	case *kvpb.Response_PessimisticRollback:
+		return c.PessimisticRollback.GetRegionError()
 	case *kvpb.Response_TxnHeartBeat:
 		return c.TxnHeartBeat.GetRegionError()
 	case *kvpb.Response_ScanLock:

@@ -15,6 +15,8 @@ type metrics struct {
 	resolved  prometheus.Counter
 	undeterm  prometheus.Counter
 	tsoWait   prometheus.Histogram
+
+	lockTimeouts, lockConflicts prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -51,6 +53,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		undeterm: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_sql_txn_undetermined_total",
 			Help: "Commits whose result is unknown.",
+		}),
+		lockTimeouts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_sql_txn_lock_timeouts_total",
+			Help: "Waits for a lock that lasted too long.",
+		}),
+		lockConflicts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_sql_txn_lock_conflicts_total",
+			Help: "Locks refused because the key had changed since the statement read it.",
 		}),
 		tsoWait: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "cairn_sql_txn_tso_wait_seconds",

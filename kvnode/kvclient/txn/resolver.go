@@ -150,6 +150,8 @@ func (r *resolver) askPrimary(ctx context.Context, lock *kvpb.LockInfo, caller, 
 			RollbackIfNotExist: timeLeft(lock, now) <= 0,
 			ForceSyncCommit:    sync,
 			VerifyIsPrimary:    true,
+
+			ResolvingPessimisticLock: unwritten(lock),
 		}}})
 	if err != nil {
 		return txnStatus{}, nil, err
@@ -158,6 +160,10 @@ func (r *resolver) askPrimary(ctx context.Context, lock *kvpb.LockInfo, caller, 
 	if ke := got.GetError(); ke != nil {
 		if ke.GetTxnNotFound() != nil {
 			return txnStatus{alive: true, left: max(0, timeLeft(lock, now))}, nil, nil
+		}
+		if mismatch := ke.GetPrimaryMismatch(); mismatch != nil && unwritten(lock) {
+			// It was taken for a primary that the transaction gave up. Its owner has forgotten it.
+			return txnStatus{}, nil, nil
 		}
 		return txnStatus{}, nil, keyError(ke, caller)
 	}
@@ -168,8 +174,56 @@ func (r *resolver) askPrimary(ctx context.Context, lock *kvpb.LockInfo, caller, 
 			left:   max(0, timeLeft(primary, now)),
 		}, primary, nil
 	}
+	switch got.GetAction() {
+	case kvpb.TxnAction_TXN_ACTION_LOCK_NOT_EXIST_DO_NOTHING:
+		// The primary may still be on its way, or is another one by now: this lock counts until its time is over.
+		if left := timeLeft(lock, now); left > 0 {
+			return txnStatus{alive: true, left: left}, nil, nil
+		}
+		return txnStatus{}, nil, nil
+	case kvpb.TxnAction_TXN_ACTION_TTL_EXPIRE_PESSIMISTIC_ROLLBACK:
+		return txnStatus{}, nil, nil // the lock went without a record: nothing to remember
+	}
 	r.remember(lock.GetStartTs(), got.GetCommitTs())
 	return txnStatus{commitTS: got.GetCommitTs()}, nil, nil
+}
+
+// unwritten says that lock is one of a transaction that has not written the key yet.
+func unwritten(lock *kvpb.LockInfo) bool {
+	return lock.GetType() == kvpb.LockType_LOCK_TYPE_PESSIMISTIC || lock.GetType() == kvpb.LockType_LOCK_TYPE_SHARED
+}
+
+// ownersOf replaces shared locks by the parts their holders have of them.
+func ownersOf(locks []*kvpb.LockInfo) []*kvpb.LockInfo {
+	shared := func(l *kvpb.LockInfo) bool { return len(l.GetHolders()) > 0 }
+	if !slices.ContainsFunc(locks, shared) {
+		return locks
+	}
+	var out []*kvpb.LockInfo
+	for _, l := range locks {
+		if shared(l) {
+			out = append(out, l.GetHolders()...)
+		} else {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// dropUnwritten removes a lock whose owner is gone or has decided without it.
+func (r *resolver) dropUnwritten(ctx context.Context, lock *kvpb.LockInfo) error {
+	resp, err := r.s.sendKey(ctx, lock.GetKey(), &kvpb.Request{Cmd: &kvpb.Request_PessimisticRollback{
+		PessimisticRollback: &kvpb.PessimisticRollbackRequest{
+			StartTs: lock.GetStartTs(), ForUpdateTs: max(lock.GetForUpdateTs(), lock.GetStartTs()), Keys: [][]byte{lock.GetKey()},
+		}}})
+	if err != nil {
+		return err
+	}
+	if errs := resp.GetPessimisticRollback().GetErrors(); len(errs) > 0 {
+		return keyError(errs[0], lock.GetStartTs())
+	}
+	r.s.metrics.resolved.Inc()
+	return nil
 }
 
 func (r *resolver) remember(startTS, commitTS uint64) {
@@ -196,6 +250,9 @@ func timeLeft(lock *kvpb.LockInfo, now uint64) time.Duration {
 
 // settle commits or rolls back the lock as st, which is not alive, says.
 func (r *resolver) settle(ctx context.Context, lock *kvpb.LockInfo, st txnStatus) error {
+	if unwritten(lock) {
+		return r.dropUnwritten(ctx, lock)
+	}
 	req := &kvpb.ResolveLockRequest{
 		Txns: []*kvpb.TxnStatus{{StartTs: lock.GetStartTs(), CommitTs: st.commitTS}},
 	}
@@ -278,11 +335,15 @@ func (r *resolver) forget(id string) {
 //
 // startTS is the writer's. Where the owner committed after it, the writer conflicts
 // whether the lock is gone or not.
-func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, holding uint64, locks []*kvpb.LockInfo) error {
+//
+// A lock that was taken by a statement lasts as long as its client thinks. With yield the
+// writer conflicts instead of waiting for it: one that is run again can wait where
+// deadlocks are found.
+func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, holding uint64, yield bool, locks []*kvpb.LockInfo) error {
 	var alive *kvpb.LockInfo
 	var wait time.Duration
 	var big []uint64 // transactions whose locks around here were settled all at once
-	for _, lock := range locks {
+	for _, lock := range ownersOf(locks) {
 		if slices.Contains(big, lock.GetStartTs()) {
 			continue
 		}
@@ -291,16 +352,16 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, hol
 			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
 		}
 		if st.alive {
-			if lock.GetStartTs() < holding {
+			if lock.GetStartTs() < holding || yield && unwritten(lock) {
 				return &WriteConflictError{
-					StartTS: holding, ConflictStartTS: lock.GetStartTs(), Key: lock.GetKey(),
+					StartTS: startTS, ConflictStartTS: lock.GetStartTs(), Key: lock.GetKey(),
 					Reason: kvpb.ConflictReason_CONFLICT_REASON_OPTIMISTIC,
 				}
 			}
 			alive, wait = lock, max(wait, st.left)
 			continue
 		}
-		if st.commitTS > startTS {
+		if st.commitTS > startTS && !unwritten(lock) {
 			r.settleLater(lock, st)
 			return &WriteConflictError{
 				StartTS: startTS, ConflictStartTS: lock.GetStartTs(), ConflictCommitTS: st.commitTS, Key: lock.GetKey(),
@@ -310,7 +371,7 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, hol
 		if err := r.settle(ctx, lock, st); err != nil {
 			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
 		}
-		if lock.GetTxnSize() >= bigTxnKeys {
+		if lock.GetTxnSize() >= bigTxnKeys && !unwritten(lock) {
 			big = append(big, lock.GetStartTs())
 		}
 	}
@@ -344,6 +405,13 @@ func keyError(ke *kvpb.KeyError, startTS uint64) error {
 			StartTS: startTS, Key: k.TxnLockNotFound.GetKey(),
 			Reason: kvpb.ConflictReason_CONFLICT_REASON_SELF_ROLLED_BACK,
 		}
+	case *kvpb.KeyError_PessimisticLockNotFound:
+		return &WriteConflictError{
+			StartTS: startTS, Key: k.PessimisticLockNotFound.GetKey(),
+			Reason: kvpb.ConflictReason_CONFLICT_REASON_PESSIMISTIC_RETRY,
+		}
+	case *kvpb.KeyError_Deadlock:
+		return &DeadlockError{Key: k.Deadlock.GetLockKey(), Chain: k.Deadlock.GetWaitChain()}
 	case *kvpb.KeyError_Abort:
 		return &AbortedError{Reason: k.Abort}
 	default:

@@ -156,7 +156,10 @@ func (s *Store) Begin(ctx context.Context, o TxnOptions) (*Txn, error) {
 	if s.life.Err() != nil {
 		return nil, ErrClosed
 	}
-	t := &Txn{store: s, auto: o.Autocommit, startTS: o.StartTS}
+	t := &Txn{store: s, auto: o.Autocommit, startTS: o.StartTS, began: time.Now()}
+	if o.Pessimistic {
+		t.locks = &lockSet{s: s}
+	}
 	if o.StartTS == 0 {
 		t.start = s.pd.TSAsync(ctx)
 	}

@@ -3,6 +3,7 @@ package txn
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/cairndb/cairn/pd/pdclient"
 )
@@ -16,6 +17,9 @@ type TxnOptions struct {
 	// so its start timestamp is recent enough to stand for the moment of commit and
 	// a one-phase commit draws no second one.
 	Autocommit bool
+	// Pessimistic: the transaction locks keys before it commits (Lock, LockWritten), and
+	// may read at a timestamp later than its start (ReadAt).
+	Pessimistic bool
 }
 
 // Txn is a transaction of one client. It is not safe for concurrent use, except
@@ -28,6 +32,9 @@ type Txn struct {
 	buf    buffer
 	auto   bool
 	done   bool
+	began  time.Time
+	// locks is what a pessimistic transaction has locked; nil for an optimistic one.
+	locks *lockSet
 
 	start    pdclient.Future
 	startTS  uint64 // 0 until start was awaited
@@ -75,8 +82,21 @@ func (t *Txn) Delete(key []byte) error {
 	return t.write(key, entryState{deleted: true, mustNotExist: st.mustNotExist, locked: st.locked})
 }
 
+// SetDependent is Set of a key whose writers all hold the lock of another key, as the
+// entry of a row in an index: LockWritten passes over it.
+func (t *Txn) SetDependent(key, value []byte) error {
+	st := t.stateOf(key)
+	return t.write(key, entryState{value: value, put: true, mustNotExist: st.mustNotExist, locked: st.locked, dependent: true})
+}
+
+// DeleteDependent is Delete of such a key.
+func (t *Txn) DeleteDependent(key []byte) error {
+	st := t.stateOf(key)
+	return t.write(key, entryState{deleted: true, mustNotExist: st.mustNotExist, locked: st.locked, dependent: true})
+}
+
 // LockKey makes the commit conflict with other writers of key though nothing is
-// written to it.
+// written to it. A pessimistic transaction locks it with what the statement writes.
 func (t *Txn) LockKey(key []byte) {
 	st := t.stateOf(key)
 	if st.locked {
@@ -146,6 +166,12 @@ func (t *Txn) Get(ctx context.Context, key []byte) ([]byte, error) {
 			return nil, ErrNotFound
 		}
 	}
+	if value, exists, ok := t.lockedValue(key); ok {
+		if !exists {
+			return nil, ErrNotFound
+		}
+		return append([]byte{}, value...), nil
+	}
 	sn, err := t.snapshot()
 	if err != nil {
 		return nil, err
@@ -159,7 +185,7 @@ func (t *Txn) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.buf.len() == 0 {
+	if t.buf.len() == 0 && t.locks == nil {
 		return sn.BatchGet(ctx, keys)
 	}
 	values := make([][]byte, len(keys))
@@ -172,6 +198,12 @@ func (t *Txn) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
 			values[i] = append([]byte{}, e.value...)
 		case e != nil && e.deleted:
 		default:
+			if value, exists, ok := t.lockedValue(k); ok {
+				if exists {
+					values[i] = append([]byte{}, value...)
+				}
+				continue
+			}
 			ask, pos = append(ask, k), append(pos, i)
 		}
 	}
@@ -208,7 +240,8 @@ func (t *Txn) Scan(_ context.Context, start, end []byte, o ScanOptions) *Scanner
 // ReadAt lets the reads that follow see what was committed at or before ts, and
 // the transaction's own writes as ever; 0 is the start timestamp again. That is for
 // a statement with a snapshot of its own, as READ COMMITTED gives one to each. What
-// is written conflicts with other writers since the start timestamp all the same.
+// is written conflicts with other writers since the start timestamp all the same, but for
+// keys that are locked.
 // No reader or scanner of the transaction may run meanwhile.
 func (t *Txn) ReadAt(ts uint64) {
 	if ts != t.readTS {
@@ -233,6 +266,11 @@ func (t *Txn) snapshot() (*Snapshot, error) {
 	return t.snap, nil
 }
 
-// Rollback ends the transaction without effect. Nothing was sent before Commit,
-// so there is nothing to undo. After Commit or Rollback it does nothing.
-func (t *Txn) Rollback() { t.done = true }
+// Rollback ends the transaction without effect. What it has locked is released in the
+// background. After Commit or Rollback it does nothing.
+func (t *Txn) Rollback() {
+	if !t.done {
+		t.done = true
+		t.releaseAll()
+	}
+}

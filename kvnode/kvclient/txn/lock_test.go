@@ -1,0 +1,174 @@
+package txn
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// lockDesk answers lock requests from a script and remembers what was asked.
+type lockDesk struct {
+	script   []func(*kvpb.PessimisticLockRequest) *kvpb.PessimisticLockResponse
+	locked   []*kvpb.PessimisticLockRequest
+	released []*kvpb.PessimisticRollbackRequest
+	prewrite []*kvpb.PrewriteRequest
+}
+
+func (d *lockDesk) answer(req *kvpb.Request) *kvpb.Response {
+	switch c := req.Cmd.(type) {
+	case *kvpb.Request_PessimisticLock:
+		d.locked = append(d.locked, c.PessimisticLock)
+		do := grant
+		if len(d.script) > 0 {
+			do, d.script = d.script[0], d.script[1:]
+		}
+		return &kvpb.Response{Cmd: &kvpb.Response_PessimisticLock{PessimisticLock: do(c.PessimisticLock)}}
+	case *kvpb.Request_PessimisticRollback:
+		d.released = append(d.released, c.PessimisticRollback)
+		return &kvpb.Response{Cmd: &kvpb.Response_PessimisticRollback{PessimisticRollback: &kvpb.PessimisticRollbackResponse{}}}
+	case *kvpb.Request_Prewrite:
+		d.prewrite = append(d.prewrite, c.Prewrite)
+		return &kvpb.Response{Cmd: &kvpb.Response_Prewrite{Prewrite: &kvpb.PrewriteResponse{OnePcCommitTs: c.Prewrite.MinCommitTs + 1}}}
+	}
+	return nil
+}
+
+func grant(req *kvpb.PessimisticLockRequest) *kvpb.PessimisticLockResponse {
+	resp := &kvpb.PessimisticLockResponse{}
+	for _, k := range req.Keys {
+		resp.Results = append(resp.Results, &kvpb.KeyLockResult{Exists: req.ReturnValues, Value: append([]byte("v-"), k...)})
+	}
+	return resp
+}
+
+func refuse(ke *kvpb.KeyError) func(*kvpb.PessimisticLockRequest) *kvpb.PessimisticLockResponse {
+	return func(req *kvpb.PessimisticLockRequest) *kvpb.PessimisticLockResponse {
+		resp := &kvpb.PessimisticLockResponse{}
+		for range req.Keys {
+			resp.Results = append(resp.Results, &kvpb.KeyLockResult{Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_FAILED, Error: ke})
+			ke = nil // the others are not told
+		}
+		return resp
+	}
+}
+
+func newDesk(t *testing.T) (*Txn, *lockDesk) {
+	s, kv, _ := newTestStore(t)
+	d := &lockDesk{}
+	kv.answer = d.answer
+	tx, err := s.Begin(t.Context(), TxnOptions{Pessimistic: true})
+	require.NoError(t, err)
+	return tx, d
+}
+
+func TestAKeyIsLockedOnceAndItsValueIsKnown(t *testing.T) {
+	tx, d := newDesk(t)
+	for range 2 {
+		got, err := tx.Lock(t.Context(), [][]byte{[]byte("a")}, LockOptions{ReturnValues: true})
+		require.NoError(t, err)
+		require.Equal(t, []LockResult{{Locked: true, Exists: true, Value: []byte("v-a")}}, got)
+	}
+	value, err := tx.Get(t.Context(), []byte("a"))
+	require.NoError(t, err)
+	require.Equal(t, "v-a", string(value))
+	require.Len(t, d.locked, 1)
+	tx.Rollback()
+}
+
+func TestAStatementThatConflictsRunsAgainAtALaterTime(t *testing.T) {
+	tx, d := newDesk(t)
+	first := tx.ForUpdateTS()
+	require.Equal(t, tx.StartTS(), first)
+	st := tx.BeginStatement()
+	require.NoError(t, tx.Set([]byte("a"), nil))
+	d.script = append(d.script, refuse(&kvpb.KeyError{Kind: &kvpb.KeyError_Conflict{Conflict: &kvpb.WriteConflict{}}}))
+	var conflict *WriteConflictError
+	require.ErrorAs(t, tx.LockWritten(t.Context(), st, LockOptions{}), &conflict)
+	require.NoError(t, tx.Again(t.Context(), st))
+	require.False(t, tx.Dirty(), "its writes are taken back")
+	require.Greater(t, tx.ForUpdateTS(), first)
+
+	require.NoError(t, tx.Set([]byte("b"), nil))
+	require.NoError(t, tx.SetDependent([]byte("i"), nil))
+	require.NoError(t, tx.Insert([]byte("u"), nil))
+	require.NoError(t, tx.LockWritten(t.Context(), st, LockOptions{}))
+	tx.Keep(t.Context(), st)
+	got := d.locked[len(d.locked)-1]
+	require.Equal(t, [][]byte{[]byte("b"), []byte("u")}, got.Keys, "an index entry without a lock of its own is not locked")
+	require.Equal(t, []bool{false, true}, got.ShouldNotExist)
+	require.Equal(t, tx.ForUpdateTS(), got.ForUpdateTs)
+
+	_, err := tx.Commit(t.Context())
+	require.NoError(t, err)
+	p := d.prewrite[0]
+	require.Equal(t, got.ForUpdateTs, p.ForUpdateTs)
+	require.Equal(t, got.Primary, p.Primary)
+	var actions, ops []int32
+	for _, m := range p.Mutations {
+		actions, ops = append(actions, int32(m.PessimisticAction)), append(ops, int32(m.Op))
+	}
+	require.Equal(t, []int32{1, 0, 1}, actions)
+	require.Equal(t, []int32{0, 0, 0}, ops, "that u has no value was checked by its lock")
+}
+
+func TestAStatementThatFailsGivesItsLocksBack(t *testing.T) {
+	tx, d := newDesk(t)
+	st := tx.BeginStatement()
+	_, err := tx.Lock(t.Context(), [][]byte{[]byte("a")}, LockOptions{})
+	require.NoError(t, err)
+	tx.Keep(t.Context(), st)
+
+	st = tx.BeginStatement()
+	_, err = tx.Lock(t.Context(), [][]byte{[]byte("a"), []byte("b")}, LockOptions{})
+	require.NoError(t, err)
+	require.NoError(t, tx.Set([]byte("c"), nil))
+	tx.TakeBack(t.Context(), st)
+	require.False(t, tx.Dirty())
+	require.Len(t, d.released, 1)
+	require.Equal(t, [][]byte{[]byte("b")}, d.released[0].Keys, "a was locked before")
+
+	// What was only read is released, not committed.
+	_, err = tx.Commit(t.Context())
+	require.NoError(t, err)
+	tx.store.Close()
+	require.Empty(t, d.prewrite)
+	require.Len(t, d.released, 2)
+}
+
+func TestWhatWasLockedForReadingIsPartOfTheCommit(t *testing.T) {
+	tx, d := newDesk(t)
+	_, err := tx.Lock(t.Context(), [][]byte{[]byte("z")}, LockOptions{})
+	require.NoError(t, err)
+	_, err = tx.Lock(t.Context(), [][]byte{[]byte("s")}, LockOptions{Shared: true})
+	require.NoError(t, err)
+	st := tx.BeginStatement()
+	require.NoError(t, tx.Delete([]byte("a")))
+	require.NoError(t, tx.LockWritten(t.Context(), st, LockOptions{}))
+	tx.Keep(t.Context(), st)
+	_, err = tx.Commit(t.Context())
+	require.NoError(t, err)
+	p := d.prewrite[0]
+	require.Equal(t, "z", string(p.Primary), "the primary is the first key locked")
+	require.Len(t, p.Mutations, 2)
+	require.Equal(t, kvpb.MutationOp_MUTATION_OP_DELETE, p.Mutations[0].Op)
+	require.Equal(t, kvpb.MutationOp_MUTATION_OP_LOCK, p.Mutations[1].Op)
+	tx.store.Close()
+	require.Len(t, d.released, 1)
+	require.Equal(t, [][]byte{[]byte("s")}, d.released[0].Keys, "shared locks are given back")
+}
+
+func TestAFailedFirstLockLeavesNoPrimary(t *testing.T) {
+	tx, d := newDesk(t)
+	var dead *DeadlockError
+	d.script = append(d.script, refuse(&kvpb.KeyError{Kind: &kvpb.KeyError_Deadlock{Deadlock: &kvpb.Deadlock{LockKey: []byte("a")}}}))
+	_, err := tx.Lock(t.Context(), [][]byte{[]byte("a")}, LockOptions{})
+	require.ErrorAs(t, err, &dead)
+	require.Nil(t, tx.locks.primary)
+	_, err = tx.Lock(t.Context(), [][]byte{[]byte("b")}, LockOptions{})
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(tx.locks.primary, []byte("b")))
+	tx.Rollback()
+}
