@@ -37,16 +37,13 @@ var commandNames = [commandCount]string{
 var timed = [commandCount]bool{
 	cmdBatchGet: true, cmdScan: true, cmdPrewrite: true, cmdCommit: true, cmdBatchRollback: true,
 	cmdCheckTxnStatus: true, cmdCheckSecondaryLocks: true, cmdResolveLock: true, cmdScanLock: true,
-	cmdTxnHeartBeat: true, cmdDestroyRange: true,
+	cmdTxnHeartBeat: true, cmdDestroyRange: true, cmdPessimisticLock: true, cmdPessimisticRollback: true,
 }
 
 // unsupported says why this server does not execute a kind of command; empty = it does.
 func unsupported(c command) string {
-	switch c {
-	case cmdUnknown:
+	if c == cmdUnknown {
 		return "unknown command"
-	case cmdPessimisticLock, cmdPessimisticRollback:
-		return "pessimistic locks are not implemented by this server"
 	}
 	return ""
 }

@@ -18,6 +18,9 @@ import (
 // maxFrame is the number of responses packed into one frame at most.
 const maxFrame = 256
 
+// locksPerSlot is how many requests may wait for locks for each that is executed.
+const locksPerSlot = 16
+
 // maxFrameBytes ends a frame early, so that one big answer does not delay others.
 const maxFrameBytes = 1 << 20
 
@@ -38,6 +41,7 @@ func (v service) BatchCommands(stream grpc.BidiStreamingServer[kvpb.BatchRequest
 	st := &batchStream{
 		server: v.s, grpc: stream, ctx: ctx, cancel: cancel,
 		slots:  make(chan struct{}, v.s.opts.MaxConcurrent),
+		locks:  make(chan struct{}, locksPerSlot*v.s.opts.MaxConcurrent),
 		wakeup: make(chan struct{}, 1),
 	}
 	return st.serve()
@@ -61,6 +65,9 @@ type batchStream struct {
 	ctx    context.Context // of everything executed for this stream
 	cancel context.CancelFunc
 	slots  chan struct{} // bounds requests in execution
+	// locks bounds those that may wait for locks of others; if they took the slots,
+	// the commits that end the waits might not be read.
+	locks chan struct{}
 
 	running sync.WaitGroup // requests being executed
 
@@ -100,23 +107,27 @@ func (st *batchStream) receive() error {
 		}
 		st.server.metrics.batch.Observe(float64(len(frame.Ids)))
 		for i, id := range frame.Ids {
+			slots := st.slots
+			if commandOf(frame.Requests[i]) == cmdPessimisticLock {
+				slots = st.locks
+			}
 			select {
-			case st.slots <- struct{}{}:
+			case slots <- struct{}{}:
 			case <-st.ctx.Done():
 				return st.ctx.Err()
 			}
-			st.start(arrived, id, frame.Requests[i])
+			st.start(arrived, id, frame.Requests[i], slots)
 		}
 	}
 }
 
-// start executes a request on a worker; the caller holds a slot for it.
-func (st *batchStream) start(arrived time.Time, id uint64, req *kvpb.Request) {
+// start executes a request on a worker; the caller holds one of slots for it.
+func (st *batchStream) start(arrived time.Time, id uint64, req *kvpb.Request, slots chan struct{}) {
 	st.running.Add(1)
 	st.server.workers.run(func() {
 		defer st.running.Done()
 		resp := st.server.executeRemote(st.ctx, arrived, req)
-		<-st.slots
+		<-slots
 		st.reply(id, resp)
 	})
 }

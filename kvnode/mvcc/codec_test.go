@@ -18,11 +18,45 @@ func TestLockRoundTrip(t *testing.T) {
 		},
 		{Type: LockPessimistic, StartTS: 5, Primary: []byte("p"), UseAsyncCommit: true},
 		{Type: LockShared, StartTS: 5, Primary: []byte{}},
+		{Type: LockShared, Primary: []byte{}, Holders: []Lock{
+			{Type: LockShared, StartTS: 5, TTL: 3, Primary: []byte("p"), ForUpdateTS: 6},
+			{Type: LockShared, StartTS: 7, Primary: []byte("q"), MinCommitTS: 9},
+		}},
 	} {
 		got, err := ParseLock(l.AppendTo(nil))
 		require.NoError(t, err)
 		require.Equal(t, l, got)
 	}
+}
+
+// A shared lock is a set of holders by start timestamp.
+func TestSharedLock(t *testing.T) {
+	var none *Lock
+	require.Nil(t, none.Of(5))
+	l := none.With(Lock{StartTS: 7, Primary: []byte("b")}).With(Lock{StartTS: 5, Primary: []byte("a")})
+	require.Equal(t, uint64(5), l.Holders[0].StartTS)
+	require.Equal(t, uint64(7), l.Of(7).StartTS)
+	require.Nil(t, l.Of(0), "the record itself is nobody's")
+	require.True(t, l.Of(5).Pessimistic())
+	again := l.With(Lock{StartTS: 5, Primary: []byte("a"), TTL: 9})
+	require.Len(t, again.Holders, 2)
+	require.Zero(t, l.Of(5).TTL, "locks do not change")
+	info := again.Info([]byte("k"))
+	require.Equal(t, uint64(5), info.StartTs)
+	require.Len(t, info.Holders, 2)
+	require.Len(t, l.Without(5).Holders, 1)
+	require.Nil(t, l.Without(5).Without(7))
+}
+
+// A holder that holds for others, or a lock of another kind with holders, is no record.
+func TestHoldersDoNotNest(t *testing.T) {
+	inner := Lock{Type: LockShared, Holders: []Lock{{Type: LockShared, StartTS: 5}}}
+	nested := Lock{Type: LockShared, Holders: []Lock{inner}}
+	_, err := ParseLock(nested.AppendTo(nil))
+	require.ErrorIs(t, err, ErrCorrupt)
+	inner.Type = LockPut
+	_, err = ParseLock(inner.AppendTo(nil))
+	require.ErrorIs(t, err, ErrCorrupt)
 }
 
 func TestWriteRoundTrip(t *testing.T) {

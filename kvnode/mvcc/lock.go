@@ -1,8 +1,10 @@
 package mvcc
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/cairndb/cairn/proto/kvpb"
 )
@@ -16,7 +18,7 @@ const (
 	LockDelete      LockType = 'D'
 	LockLock        LockType = 'L' // changes nothing but conflicts with writers
 	LockPessimistic LockType = 'S' // taken before the value is known
-	LockShared      LockType = 'H'
+	LockShared      LockType = 'H' // the same, by several transactions; keeps writers out
 )
 
 // Lock is the record of a key being written. Its byte form:
@@ -33,6 +35,10 @@ const (
 //	        'a' async commit    uvarint count, then count times uvarint n, n bytes (secondaries)
 //	        'r' rollback_ts     uvarint count, then count times 8 bytes big endian
 //	        'c' locked with conflict, no payload
+//	        'h' holders         uvarint count, then count times uvarint n, n bytes (a record)
+//
+// A shared lock has nothing but its holders, each a record of type H without any, in
+// order of their start timestamps; its own head is zero.
 //
 // Fields with zero values are left out. Parsing stops at the first unknown tag,
 // so newer fields must be appended after the older ones.
@@ -58,7 +64,12 @@ type Lock struct {
 	// key whose record this lock's commit could overwrite (equal timestamps).
 	RollbackTS []uint64
 
+	// LockedWithConflict: a pessimistic lock taken at ForUpdateTS, the commit timestamp
+	// of a version newer than the statement had asked for.
 	LockedWithConflict bool
+
+	// Holders are the transactions that have a shared lock, see Of. Nil in each of them.
+	Holders []Lock
 }
 
 const (
@@ -69,6 +80,7 @@ const (
 	tagAsyncCommit  = 'a'
 	tagRollbackTS   = 'r'
 	tagWithConflict = 'c'
+	tagHolders      = 'h'
 )
 
 // AppendTo appends the record's byte form to dst.
@@ -104,12 +116,20 @@ func (l *Lock) AppendTo(dst []byte) []byte {
 	if l.LockedWithConflict {
 		dst = append(dst, tagWithConflict)
 	}
+	if len(l.Holders) > 0 {
+		dst = binary.AppendUvarint(append(dst, tagHolders), uint64(len(l.Holders)))
+		for i := range l.Holders {
+			dst = appendBytes(dst, l.Holders[i].AppendTo(nil))
+		}
+	}
 	return dst
 }
 
 // ParseLock decodes a lock record. The byte slices of the result alias b.
 // It fails with ErrCorrupt.
-func ParseLock(b []byte) (Lock, error) {
+func ParseLock(b []byte) (Lock, error) { return parseLock(b, false) }
+
+func parseLock(b []byte, holder bool) (Lock, error) {
 	r := recordReader{b: b}
 	l := Lock{Type: LockType(r.byte())}
 	switch l.Type {
@@ -138,6 +158,11 @@ fields:
 			l.RollbackTS = r.uint64s()
 		case tagWithConflict:
 			l.LockedWithConflict = true
+		case tagHolders:
+			var err error
+			if l.Holders, err = parseHolders(&r, l.Type == LockShared && !holder); err != nil {
+				return Lock{}, err
+			}
 		default:
 			break fields
 		}
@@ -148,8 +173,90 @@ fields:
 	return l, nil
 }
 
+func parseHolders(r *recordReader, allowed bool) ([]Lock, error) {
+	if !allowed {
+		return nil, fmt.Errorf("%w: a lock with holders that is not shared", ErrCorrupt)
+	}
+	records := r.byteSlices()
+	list := make([]Lock, 0, len(records))
+	for _, b := range records {
+		h, err := parseLock(b, true)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, h)
+	}
+	return list, nil
+}
+
+// Of returns what the transaction startTS has of the lock, nil if nothing: the lock
+// itself, or its part of a shared one. The receiver may be nil.
+func (l *Lock) Of(startTS uint64) *Lock {
+	if l == nil {
+		return nil
+	}
+	for i := range l.Holders {
+		if l.Holders[i].StartTS == startTS {
+			return &l.Holders[i]
+		}
+	}
+	if l.StartTS != startTS || len(l.Holders) > 0 {
+		return nil
+	}
+	return l
+}
+
+// With returns the shared lock l, nil for none, with the holder h in it.
+func (l *Lock) With(h Lock) *Lock {
+	h.Type = LockShared
+	out := &Lock{Type: LockShared}
+	if l != nil {
+		out.Holders = slices.Clone(l.Holders)
+	}
+	i, found := slices.BinarySearchFunc(out.Holders, h.StartTS, func(a Lock, ts uint64) int {
+		return cmp.Compare(a.StartTS, ts)
+	})
+	if found {
+		out.Holders[i] = h
+	} else {
+		out.Holders = slices.Insert(out.Holders, i, h)
+	}
+	return out
+}
+
+// Without returns the lock without what startTS has of it, nil if that is all.
+func (l *Lock) Without(startTS uint64) *Lock {
+	if len(l.Holders) < 2 {
+		return nil
+	}
+	return &Lock{Type: LockShared, Holders: slices.DeleteFunc(slices.Clone(l.Holders), func(h Lock) bool {
+		return h.StartTS == startTS
+	})}
+}
+
+// Owners calls fn for what each transaction has of the lock, until it returns false.
+// It returns what the last call did.
+func (l *Lock) Owners(fn func(own *Lock) bool) bool {
+	if len(l.Holders) == 0 {
+		return fn(l)
+	}
+	for i := range l.Holders {
+		if !fn(&l.Holders[i]) {
+			return false
+		}
+	}
+	return true
+}
+
 // Info describes the lock of key for an answer. The message owns its bytes.
 func (l *Lock) Info(key []byte) *kvpb.LockInfo {
+	if len(l.Holders) > 0 {
+		info := l.Holders[0].Info(key)
+		for i := range l.Holders {
+			info.Holders = append(info.Holders, l.Holders[i].Info(key))
+		}
+		return info
+	}
 	info := &kvpb.LockInfo{
 		Key:            append([]byte(nil), key...),
 		Primary:        append([]byte(nil), l.Primary...),

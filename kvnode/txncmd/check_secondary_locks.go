@@ -33,9 +33,8 @@ func (e *Executor) CheckSecondaryLocks(ctx context.Context, req *kvpb.CheckSecon
 
 // checkSecondary reports whether this key alone decides the transaction.
 func (v *view) checkSecondary(key []byte, startTS uint64, resp *kvpb.CheckSecondaryLocksResponse) (decided bool, err error) {
-	l := v.locks.Get(key)
-	own := l != nil && l.StartTS == startTS
-	if own && !l.Pessimistic() {
+	l := v.own(key, startTS)
+	if l != nil && !l.Pessimistic() {
 		resp.Locks = append(resp.Locks, l.Info(key))
 		return false, nil
 	}
@@ -43,8 +42,8 @@ func (v *view) checkSecondary(key []byte, startTS uint64, resp *kvpb.CheckSecond
 	if err != nil {
 		return false, err
 	}
-	if own {
-		v.w.DeleteLock(key)
+	if l != nil {
+		v.dropLock(key, startTS)
 	}
 	resp.Locks = nil
 	if rec.Fate == mvcc.FateCommitted {

@@ -30,26 +30,38 @@ func (e *Executor) CheckTxnStatus(ctx context.Context, req *kvpb.CheckTxnStatusR
 
 func (v *view) checkTxnStatus(req *kvpb.CheckTxnStatusRequest, resp *kvpb.CheckTxnStatusResponse) (*kvpb.KeyError, error) {
 	key := req.Primary
-	l := v.locks.Get(key)
-	if l == nil || l.StartTS != req.LockTs {
+	l := v.own(key, req.LockTs)
+	if l == nil {
 		return v.statusWithoutLock(req, resp)
 	}
 	if req.VerifyIsPrimary && !bytes.Equal(l.Primary, key) {
 		if !req.ResolvingPessimisticLock && l.Pessimistic() {
 			// Left by a request repeated too late; the real primary decided already.
-			v.w.DeleteLock(key)
+			v.dropLock(key, req.LockTs)
 			return v.statusWithoutLock(req, resp)
 		}
 		return &kvpb.KeyError{Kind: &kvpb.KeyError_PrimaryMismatch{
 			PrimaryMismatch: &kvpb.PrimaryMismatch{Lock: l.Info(key)},
 		}}, nil
 	}
+	if l.Pessimistic() && l.LockedWithConflict {
+		// A request repeated too late can have locked the key again, at a version that
+		// the transaction itself has written.
+		rec, err := v.rd.CommitRecord(key, req.LockTs)
+		if err != nil {
+			return nil, err
+		}
+		if rec.Fate != mvcc.FateUnknown {
+			v.dropLock(key, req.LockTs)
+			return v.statusWithoutLock(req, resp)
+		}
+	}
 	switch {
 	case l.UseAsyncCommit && !req.ForceSyncCommit:
 		// Its secondaries decide; never rolled back or pushed here.
 		resp.Lock = l.Info(key)
 	case l.Expired(req.CurrentTs) && l.Pessimistic() && req.ResolvingPessimisticLock:
-		v.w.DeleteLock(key)
+		v.dropLock(key, req.LockTs)
 		resp.Action = kvpb.TxnAction_TXN_ACTION_TTL_EXPIRE_PESSIMISTIC_ROLLBACK
 	case l.Expired(req.CurrentTs):
 		resp.Action = kvpb.TxnAction_TXN_ACTION_TTL_EXPIRE_ROLLBACK
@@ -69,7 +81,7 @@ func (v *view) push(req *kvpb.CheckTxnStatusRequest, resp *kvpb.CheckTxnStatusRe
 		if req.CurrentTs != mvcc.MaxTS {
 			pushed.MinCommitTS = max(pushed.MinCommitTS, req.CurrentTs)
 		}
-		v.w.PutLock(req.Primary, &pushed)
+		v.replaceOwn(req.Primary, &pushed)
 		l = &pushed
 	}
 	if l.MinCommitTS > caller || caller == mvcc.MaxTS {

@@ -38,14 +38,14 @@ func (e *Executor) Commit(ctx context.Context, req *kvpb.CommitRequest) *kvpb.Co
 
 // commit commits the lock of key. It returns the timestamp the key is committed at.
 func (v *view) commit(key []byte, startTS, commitTS uint64) (uint64, *kvpb.KeyError, error) {
-	l := v.locks.Get(key)
-	if l == nil || l.StartTS != startTS {
+	l := v.own(key, startTS)
+	if l == nil {
 		return v.commitMissing(key, startTS)
 	}
 	if l.Pessimistic() {
 		// Nothing was ever written under it; only the resolver of a transaction
 		// whose commit left this lock behind comes here.
-		v.w.DeleteLock(key)
+		v.dropLock(key, startTS)
 		return commitTS, nil, nil
 	}
 	if commitTS < l.MinCommitTS {
@@ -66,7 +66,7 @@ func (v *view) commit(key []byte, startTS, commitTS uint64) (uint64, *kvpb.KeyEr
 		rec.Type = mvcc.WriteLock
 	}
 	v.w.PutWrite(key, commitTS, &rec)
-	v.w.DeleteLock(key)
+	v.dropLock(key, startTS)
 	return commitTS, nil, nil
 }
 

@@ -40,6 +40,17 @@
 // the locks alone. CheckSecondaryLocks asks whether that moment has come, and sees
 // to it that it never does when a lock is missing.
 //
-// Lock order: latches before pending-table shards; no lock is held while
+// # Pessimistic locks
+//
+// PessimisticLock locks a key before its new value is known; readers ignore such a
+// lock. A request that meets a lock of others waits in the key's queue, holding no
+// latch, and is evaluated anew when its turn comes (wait.go). Prewrite takes the lock
+// over. A lock may be lost when its leader is: prewrite then makes sure that nobody
+// has written the key since the transaction began.
+//
+// A shared lock is one record with a holder per transaction. It can not be taken
+// over while there are others.
+//
+// Lock order: latches before pending-table and wait-table shards; no lock is held while
 // proposing except latches.
 package txncmd

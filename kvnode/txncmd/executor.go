@@ -19,6 +19,9 @@ type Options struct {
 	// before the first one-phase commit. Nil means no one-phase commits: such
 	// requests are answered with locks, as the protocol allows.
 	TS func(ctx context.Context) (uint64, error)
+	// Detector is told who waits for whom. Nil means that deadlocks end when somebody
+	// gives up waiting.
+	Detector Detector
 	// Logger receives corruption and invariant reports. Nil discards them.
 	Logger *slog.Logger
 	// Registerer receives the metrics. Nil means none.
@@ -33,8 +36,11 @@ type Executor struct {
 	log     *slog.Logger
 	metrics *metrics
 
+	detector Detector // nil for none
+
 	latches *latches
 	pending *pendingTable
+	waits   *waitTable
 	// maxTS is at or above every timestamp read at through this Executor.
 	maxTS  atomic.Uint64
 	synced syncedTerms
@@ -46,13 +52,15 @@ func New(o Options) *Executor {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Executor{
-		regions: o.Regions,
-		ts:      o.TS,
-		log:     o.Logger,
-		metrics: newMetrics(o.Registerer),
-		latches: newLatches(latchSlots),
-		pending: newPendingTable(),
-		synced:  syncedTerms{m: make(map[uint64]syncedTerm)},
+		regions:  o.Regions,
+		ts:       o.TS,
+		log:      o.Logger,
+		metrics:  newMetrics(o.Registerer),
+		detector: o.Detector,
+		latches:  newLatches(latchSlots),
+		waits:    newWaitTable(),
+		pending:  newPendingTable(),
+		synced:   syncedTerms{m: make(map[uint64]syncedTerm)},
 	}
 }
 
@@ -84,8 +92,10 @@ func (e *Executor) Execute(ctx context.Context, req *kvpb.Request) *kvpb.Respons
 		return &kvpb.Response{Cmd: &kvpb.Response_TxnHeartBeat{TxnHeartBeat: e.TxnHeartBeat(ctx, c.TxnHeartBeat)}}
 	case *kvpb.Request_DestroyRange:
 		return &kvpb.Response{Cmd: &kvpb.Response_DestroyRange{DestroyRange: e.DestroyRange(ctx, c.DestroyRange)}}
-	case *kvpb.Request_PessimisticLock, *kvpb.Request_PessimisticRollback:
-		return &kvpb.Response{Unsupported: "pessimistic locks are not supported by this version"}
+	case *kvpb.Request_PessimisticLock:
+		return &kvpb.Response{Cmd: &kvpb.Response_PessimisticLock{PessimisticLock: e.PessimisticLock(ctx, c.PessimisticLock)}}
+	case *kvpb.Request_PessimisticRollback:
+		return &kvpb.Response{Cmd: &kvpb.Response_PessimisticRollback{PessimisticRollback: e.PessimisticRollback(ctx, c.PessimisticRollback)}}
 	default:
 		return &kvpb.Response{Unsupported: "unknown command"}
 	}

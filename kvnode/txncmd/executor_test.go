@@ -213,9 +213,6 @@ func TestSplitDuringEvaluation(t *testing.T) {
 func TestUnsupportedCommands(t *testing.T) {
 	_, ex := openExecutor(t)
 	require.NotEmpty(t, ex.Execute(context.Background(), &kvpb.Request{}).Unsupported)
-	require.NotEmpty(t, ex.Execute(context.Background(), &kvpb.Request{
-		Cmd: &kvpb.Request_PessimisticLock{PessimisticLock: &kvpb.PessimisticLockRequest{}},
-	}).Unsupported)
 }
 
 // FuzzExecute: no request makes the executor panic.
@@ -227,6 +224,7 @@ func FuzzExecute(f *testing.F) {
 		{Cmd: &kvpb.Request_Prewrite{Prewrite: onePC(st, 10, put("a", "b"))}},
 		{Cmd: &kvpb.Request_Commit{Commit: &kvpb.CommitRequest{Context: regiontest.Context(st.Locate(nil)), StartTs: 10, CommitTs: 11, Keys: [][]byte{[]byte("a")}}}},
 		{Cmd: &kvpb.Request_CheckTxnStatus{CheckTxnStatus: &kvpb.CheckTxnStatusRequest{Context: regiontest.Context(st.Locate(nil)), Primary: []byte("a"), LockTs: 10}}},
+		{Cmd: &kvpb.Request_PessimisticLock{PessimisticLock: lockReq(st, 10, 11, "a", "b")}},
 		{Cmd: &kvpb.Request_ResolveLock{ResolveLock: &kvpb.ResolveLockRequest{Context: regiontest.Context(st.Locate(nil))}}},
 	} {
 		b, err := r.MarshalVT()

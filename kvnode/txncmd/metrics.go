@@ -18,6 +18,11 @@ type metrics struct {
 	pendWait  prometheus.Counter
 
 	async, asyncFallback prometheus.Counter
+
+	pessimisticLock         prometheus.Counter
+	lockWaits, deadlocks    prometheus.Counter
+	lockWait                prometheus.Histogram
+	locksLost, locksAmended prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -32,7 +37,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kv_txn_write_conflicts_total",
-			Help: "Prewrites refused because of a newer version.",
+			Help: "Prewrites and pessimistic locks refused because of a newer version.",
 		}),
 		locked: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kv_txn_locked_total",
@@ -54,14 +59,37 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "cairn_kv_txn_async_fallbacks_total",
 			Help: "Prewrites asked for async commit that locked for two phases.",
 		}),
+		lockWaits: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_lock_waits_total",
+			Help: "Requests that waited for a pessimistic lock.",
+		}),
+		deadlocks: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_lock_deadlocks_total",
+			Help: "Requests whose wait for a pessimistic lock would have closed a cycle.",
+		}),
+		lockWait: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "cairn_kv_lock_wait_seconds",
+			Help:    "How long a request waited for pessimistic locks; a client may ask again.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
+		}),
+		locksLost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_pessimistic_locks_lost_total",
+			Help: "Prewrites refused because their pessimistic lock was lost and the key was written.",
+		}),
+		locksAmended: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_pessimistic_locks_amended_total",
+			Help: "Keys prewritten although their pessimistic lock was lost.",
+		}),
 	}
+	m.pessimisticLock = m.commands.WithLabelValues("pessimistic_lock")
 	m.get = m.commands.WithLabelValues("get")
 	m.batchGet = m.commands.WithLabelValues("batch_get")
 	m.scan = m.commands.WithLabelValues("scan")
 	m.prewrite = m.commands.WithLabelValues("prewrite")
 	m.commit = m.commands.WithLabelValues("commit")
 	if reg != nil {
-		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait, m.async, m.asyncFallback)
+		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait, m.async, m.asyncFallback,
+			m.lockWaits, m.deadlocks, m.lockWait, m.locksLost, m.locksAmended)
 	}
 	return m
 }

@@ -59,10 +59,12 @@ func validPrewrite(req *kvpb.PrewriteRequest) *kvpb.KeyError {
 	switch {
 	case req.StartTs == 0 || req.StartTs == mvcc.MaxTS:
 		return abort("bad start timestamp %d", req.StartTs)
-	case req.ForUpdateTs != 0:
-		return abort("pessimistic transactions are not supported by this version")
+	case req.ForUpdateTs != 0 && req.ForUpdateTs < req.StartTs || req.ForUpdateTs == mvcc.MaxTS:
+		return abort("bad for-update timestamp %d of transaction %d", req.ForUpdateTs, req.StartTs)
 	case len(req.Primary) == 0:
 		return abort("no primary key")
+	case len(req.ExpectedForUpdateTs) != 0 && len(req.ExpectedForUpdateTs) != len(req.Mutations):
+		return abort("%d expected_for_update_ts for %d mutations", len(req.ExpectedForUpdateTs), len(req.Mutations))
 	}
 	return nil
 }
@@ -115,7 +117,7 @@ func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
 		v.e.metrics.locked.Inc()
 		return p.errs[0], nil
 	}
-	if p.onePC = p.onePC && len(p.own) == 0; p.onePC {
+	if p.onePC = p.onePC && !p.anyHeld(); p.onePC {
 		if p.commitTS = p.publish(); p.commitTS != 0 {
 			p.writeCommits()
 			return nil, nil
@@ -158,8 +160,12 @@ func (p *prewriter) chooseMinCommitTS() {
 	}
 }
 
-// raiseForChecks counts existence checks as the reads they are.
+// raiseForChecks counts existence checks as the reads they are. The commit timestamp
+// will lie above for_update_ts, which is therefore no wilder than others.
 func (p *prewriter) raiseForChecks() *kvpb.KeyError {
+	if p.req.ForUpdateTs != 0 {
+		return p.v.e.admitTS(p.req.ForUpdateTs)
+	}
 	for _, m := range p.req.Mutations {
 		if mustNotExist(m) {
 			return p.v.e.admitTS(p.req.StartTs)
@@ -193,51 +199,131 @@ func (p *prewriter) checkRange() error {
 // check decides whether mutation i may be written. The order of the checks is
 // part of the protocol: locks, newer versions, existence, assertion.
 func (p *prewriter) check(i int, m *kvpb.Mutation) (*kvpb.KeyError, error) {
-	key, startTS := m.GetKey(), p.req.StartTs
-	if l := p.v.locks.Get(key); l != nil {
-		if l.StartTS != startTS {
-			return p.unlessCommitted(key, lockedError(key, l))
-		}
-		if p.own == nil {
-			p.own = make(map[int]*mvcc.Lock)
-		}
-		p.own[i] = l
-		if !l.Pessimistic() {
-			return nil, nil // repeated
-		}
+	key := m.GetKey()
+	mustBeLocked := m.GetPessimisticAction() == kvpb.PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK
+	l := p.v.lock(key)
+	own := l.Of(p.req.StartTs)
+	switch {
+	case l != nil && own == nil && mustBeLocked:
+		return p.unlessCommitted(key, p.lockNotFound(key, kvpb.PessimisticLockNotFoundReason_PLNF_REASON_LOCK_TS_MISMATCH))
+	case l != nil && own == nil:
+		return p.unlessCommitted(key, lockedError(key, l))
+	case own == nil && mustBeLocked:
+		return p.amend(m)
+	case own == nil:
+		return p.checkVersion(m, false)
+	case len(l.Holders) > 1: // shared with others, who keep it from being written
+		return lockedError(key, l.Without(p.req.StartTs)), nil
+	}
+	if p.own == nil {
+		p.own = make(map[int]*mvcc.Lock)
+	}
+	p.own[i] = own
+	if !own.Pessimistic() {
+		return nil, nil // repeated
+	}
+	if len(p.req.ExpectedForUpdateTs) > 0 && p.req.ExpectedForUpdateTs[i] != 0 && p.req.ExpectedForUpdateTs[i] != own.ForUpdateTS {
+		// Lost, and taken again by a late repetition of the request, at a version the
+		// client has not seen.
+		return p.lockNotFound(key, kvpb.PessimisticLockNotFoundReason_PLNF_REASON_FOR_UPDATE_TS_MISMATCH), nil
+	}
+	return p.checkVersion(m, mustBeLocked)
+}
+
+// amend allows for a pessimistic lock that was lost, as those are that were not
+// replicated: nobody may have committed since the transaction began. The lock's
+// own for_update_ts is not known any more.
+func (p *prewriter) amend(m *kvpb.Mutation) (*kvpb.KeyError, error) {
+	key := m.GetKey()
+	commitTS, latest, found, err := p.v.rd.SeekWrite(key, mvcc.MaxTS)
+	if err != nil {
+		return nil, err
+	}
+	if found && commitTS >= p.req.StartTs {
+		p.v.e.metrics.locksLost.Inc()
+		return p.unlessCommitted(key, p.lockNotFound(key, kvpb.PessimisticLockNotFoundReason_PLNF_REASON_LOCK_MISSING_AMEND_FAIL))
+	}
+	p.v.e.metrics.locksAmended.Inc()
+	return p.checkValue(m, latest, found)
+}
+
+func (p *prewriter) lockNotFound(key []byte, reason kvpb.PessimisticLockNotFoundReason) *kvpb.KeyError {
+	return &kvpb.KeyError{Kind: &kvpb.KeyError_PessimisticLockNotFound{PessimisticLockNotFound: &kvpb.PessimisticLockNotFound{
+		StartTs: p.req.StartTs, Key: bytes.Clone(key), Reason: reason,
+	}}}
+}
+
+// checkVersion looks for conflicts and at the value. A key that is locked already
+// can have neither, and its value is looked at only if that was not done before.
+func (p *prewriter) checkVersion(m *kvpb.Mutation, locked bool) (*kvpb.KeyError, error) {
+	strict := p.req.AssertionLevel == kvpb.AssertionLevel_ASSERTION_LEVEL_STRICT && m.GetAssertion() != kvpb.Assertion_ASSERTION_NONE
+	if locked && !mustNotExist(m) && !strict {
+		return nil, nil
 	}
 	var latest mvcc.Write
 	var found bool
 	if !p.rangeEmpty {
 		var commitTS uint64
 		var err error
-		commitTS, latest, found, err = p.v.rd.SeekWrite(key, mvcc.MaxTS)
+		commitTS, latest, found, err = p.v.rd.SeekWrite(m.GetKey(), mvcc.MaxTS)
 		if err != nil {
 			return nil, err
 		}
-		if found {
-			if ke := p.conflict(key, commitTS, &latest); ke != nil {
-				return p.unlessCommitted(key, ke)
+		if found && !locked {
+			ke, err := p.conflict(m, commitTS, &latest)
+			if ke != nil {
+				return p.unlessCommitted(m.GetKey(), ke)
+			}
+			if err != nil {
+				return nil, err
 			}
 		}
 	}
 	return p.checkValue(m, latest, found)
 }
 
-// conflict reports a version newer than the transaction's snapshot, or that the
-// transaction was rolled back on this key.
-func (p *prewriter) conflict(key []byte, commitTS uint64, w *mvcc.Write) *kvpb.KeyError {
+// conflict reports a version newer than the mutation may have seen, or that the
+// transaction was rolled back on this key. w is the newest record.
+func (p *prewriter) conflict(m *kvpb.Mutation, commitTS uint64, w *mvcc.Write) (*kvpb.KeyError, error) {
 	reason := kvpb.ConflictReason_CONFLICT_REASON_OPTIMISTIC
 	switch {
 	case commitTS == p.req.StartTs && (w.Type == mvcc.WriteRollback || w.OverlappedRollback):
 		reason = kvpb.ConflictReason_CONFLICT_REASON_SELF_ROLLED_BACK
 	case commitTS <= p.req.StartTs:
-		return nil
+		return nil, nil
+	case m.GetPessimisticAction() == kvpb.PessimisticAction_PESSIMISTIC_ACTION_CONSTRAINT_CHECK:
+		reason = kvpb.ConflictReason_CONFLICT_REASON_LAZY_UNIQUENESS
+	case p.req.ForUpdateTs != 0:
+		return p.conflictForUpdate(m.GetKey(), commitTS, w)
 	}
 	return &kvpb.KeyError{Kind: &kvpb.KeyError_Conflict{Conflict: &kvpb.WriteConflict{
 		StartTs: p.req.StartTs, ConflictStartTs: w.StartTS, ConflictCommitTs: commitTS,
-		Key: bytes.Clone(key), Primary: bytes.Clone(p.req.Primary), Reason: reason,
-	}}}
+		Key: bytes.Clone(m.GetKey()), Primary: bytes.Clone(p.req.Primary), Reason: reason,
+	}}}, nil
+}
+
+// conflictForUpdate is conflict for a key that a pessimistic transaction did not lock:
+// it has seen what was committed up to for_update_ts. w must not be used afterwards.
+func (p *prewriter) conflictForUpdate(key []byte, commitTS uint64, w *mvcc.Write) (*kvpb.KeyError, error) {
+	found, err := true, error(nil)
+	newest := *w
+	for found && commitTS > p.req.ForUpdateTs {
+		if newest.Type != mvcc.WriteRollback {
+			return p.lockNotFound(key, kvpb.PessimisticLockNotFoundReason_PLNF_REASON_NON_LOCK_KEY_CONFLICT), nil
+		}
+		if commitTS, newest, found, err = p.v.rd.SeekWrite(key, commitTS-1); err != nil {
+			return nil, err
+		}
+	}
+	rec, err := p.v.rd.CommitRecord(key, p.req.StartTs)
+	if err != nil || rec.Fate == mvcc.FateUnknown {
+		return nil, err
+	}
+	// Rolled back, or committed: unlessCommitted finds out.
+	return &kvpb.KeyError{Kind: &kvpb.KeyError_Conflict{Conflict: &kvpb.WriteConflict{
+		StartTs: p.req.StartTs, ConflictStartTs: p.req.StartTs, ConflictCommitTs: p.req.StartTs, Key: bytes.Clone(key),
+		Primary: bytes.Clone(p.req.Primary), Reason: kvpb.ConflictReason_CONFLICT_REASON_SELF_ROLLED_BACK,
+	}}}, nil
 }
 
 // unlessCommitted returns ke, unless the transaction is found committed: then
@@ -328,13 +414,32 @@ func (p *prewriter) publish() uint64 {
 	}
 	// Published before max_ts is read: see the package comment.
 	p.v.publish(p.req.StartTs, keys)
-	ts := max(e.maxTS.Load(), p.req.StartTs, p.req.MinCommitTs) + 1
+	ts := max(e.maxTS.Load(), p.req.StartTs, p.req.ForUpdateTs, p.req.MinCommitTs, p.leastOfOwn()) + 1
 	if limit := p.req.MaxCommitTs; limit != 0 && ts > limit || ts == 0 {
 		p.v.withdraw()
 		return 0
 	}
 	p.v.pending.commitTS.Store(ts)
 	return ts
+}
+
+// leastOfOwn is the smallest commit timestamp that pessimistic locks taken over allow.
+func (p *prewriter) leastOfOwn() uint64 {
+	least := uint64(1)
+	for _, l := range p.own {
+		least = max(least, l.MinCommitTS)
+	}
+	return least - 1
+}
+
+// anyHeld reports that a mutation is locked for good.
+func (p *prewriter) anyHeld() bool {
+	for i := range p.own {
+		if p.held(i) {
+			return true
+		}
+	}
+	return false
 }
 
 // held reports that mutation i is locked for good: it is not written again.
@@ -345,7 +450,10 @@ func (p *prewriter) held(i int) bool {
 
 func (p *prewriter) writeCommits() {
 	w := &p.v.w
-	for _, m := range p.req.Mutations {
+	for i, m := range p.req.Mutations {
+		if p.own[i] != nil {
+			p.v.dropLock(m.GetKey(), p.req.StartTs)
+		}
 		rec := mvcc.Write{StartTS: p.req.StartTs}
 		switch m.GetOp() {
 		case kvpb.MutationOp_MUTATION_OP_PUT, kvpb.MutationOp_MUTATION_OP_INSERT:
@@ -372,7 +480,7 @@ func (p *prewriter) writeLocks() {
 	for i, m := range p.req.Mutations {
 		l := mvcc.Lock{
 			StartTS: p.req.StartTs, Primary: p.req.Primary, TTL: p.req.LockTtlMs,
-			TxnSize: p.req.TxnSize, MinCommitTS: p.req.MinCommitTs,
+			TxnSize: p.req.TxnSize, MinCommitTS: p.req.MinCommitTs, ForUpdateTS: p.req.ForUpdateTs,
 		}
 		if p.held(i) {
 			continue
@@ -401,6 +509,6 @@ func (p *prewriter) writeLocks() {
 		default: // a check writes nothing
 			continue
 		}
-		w.PutLock(m.GetKey(), &l)
+		p.v.putLock(m.GetKey(), &l)
 	}
 }

@@ -63,7 +63,7 @@ func locksOf(ctx context.Context, rg Region, txns map[uint64]uint64, start []byt
 	}
 	size := 0
 	rg.Locks().Range(start, rg.Meta().EndKey, func(key []byte, l *mvcc.Lock) bool {
-		if _, ok := txns[l.StartTS]; !ok {
+		if !ownedByAny(l, txns) {
 			return true
 		}
 		if len(keys) == resolveMaxLocks || size >= resolveMaxBytes {
@@ -77,14 +77,27 @@ func locksOf(ctx context.Context, rg Region, txns map[uint64]uint64, start []byt
 	return keys, resume, rg.CheckLease()
 }
 
+func ownedByAny(l *mvcc.Lock, txns map[uint64]uint64) bool {
+	return !l.Owners(func(own *mvcc.Lock) bool {
+		_, ok := txns[own.StartTS]
+		return !ok
+	})
+}
+
 // resolve settles the lock of key as txns says. If the key is not locked by one
 // of them, and was named by the client with the only transaction there is, it is
 // treated as if that had been asked directly; else somebody settled it before.
 func (v *view) resolve(key []byte, txns map[uint64]uint64, named bool) (*kvpb.KeyError, error) {
-	if l := v.locks.Get(key); l != nil {
-		if commitTS, ok := txns[l.StartTS]; ok {
-			return v.settle(key, l.StartTS, commitTS)
-		}
+	if l := v.lock(key); l != nil && ownedByAny(l, txns) {
+		var ke *kvpb.KeyError
+		var err error
+		l.Owners(func(own *mvcc.Lock) bool {
+			if commitTS, ok := txns[own.StartTS]; ok {
+				ke, err = v.settle(key, own.StartTS, commitTS)
+			}
+			return ke == nil && err == nil
+		})
+		return ke, err
 	}
 	if named && len(txns) == 1 {
 		for startTS, commitTS := range txns {

@@ -28,7 +28,7 @@ func (e *Executor) BatchRollback(ctx context.Context, req *kvpb.BatchRollbackReq
 // rollback rolls startTS back on key, whether its lock is there or not. If it is
 // committed the error says so.
 func (v *view) rollback(key []byte, startTS uint64) (*kvpb.KeyError, error) {
-	if l := v.locks.Get(key); l != nil && l.StartTS == startTS {
+	if l := v.own(key, startTS); l != nil {
 		return nil, v.rollbackLock(key, l)
 	}
 	rec, err := v.rd.CommitRecord(key, startTS)
@@ -50,7 +50,7 @@ func (v *view) rollbackLock(key []byte, l *mvcc.Lock) error {
 	if l.Type == mvcc.LockPut && !l.HasShortValue {
 		v.w.DeleteValue(key, l.StartTS)
 	}
-	v.w.DeleteLock(key)
+	v.dropLock(key, l.StartTS)
 	rec, err := v.rd.CommitRecord(key, l.StartTS)
 	if err != nil {
 		return err
@@ -98,11 +98,11 @@ func (v *view) collapseBefore(key []byte, startTS uint64) error {
 // markOnForeignLock notes the rollback in the lock of an async-commit transaction
 // that may still commit at this very timestamp and would overwrite the record.
 func (v *view) markOnForeignLock(key []byte, startTS uint64) {
-	l := v.locks.Get(key)
+	l := v.lock(key)
 	if l == nil || l.StartTS == startTS || !l.UseAsyncCommit || l.MinCommitTS > startTS {
 		return
 	}
 	marked := *l
 	marked.RollbackTS = append(slices.Clone(l.RollbackTS), startTS)
-	v.w.PutLock(key, &marked)
+	v.putLock(key, &marked)
 }

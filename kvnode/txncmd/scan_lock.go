@@ -41,10 +41,12 @@ func (e *Executor) ScanLock(ctx context.Context, req *kvpb.ScanLockRequest) *kvp
 		limit = defaultLockLimit
 	}
 	rg.Locks().Range(lo, hi, func(key []byte, l *mvcc.Lock) bool {
-		if l.StartTS <= req.MaxTs {
-			resp.Locks = append(resp.Locks, l.Info(key))
-		}
-		return len(resp.Locks) < limit
+		return l.Owners(func(own *mvcc.Lock) bool { // a shared lock as several
+			if own.StartTS <= req.MaxTs {
+				resp.Locks = append(resp.Locks, own.Info(key))
+			}
+			return true
+		}) && len(resp.Locks) < limit
 	})
 	if rerr := rg.CheckLease(); rerr != nil {
 		return &kvpb.ScanLockResponse{RegionError: rerr}

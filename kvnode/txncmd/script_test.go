@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -75,6 +76,7 @@ var scriptCommands = map[string]func(s *script, t *testing.T, d *datadriven.Test
 	"status": (*script).status, "secondary": (*script).secondary, "resolve": (*script).resolve,
 	"scan-lock": (*script).scanLock, "heartbeat": (*script).heartbeat, "dump": (*script).dump,
 	"lock": (*script).lock, "write": (*script).write, "max-ts": (*script).maxTS, "pd-ts": (*script).pdTS,
+	"acquire": (*script).acquire, "release": (*script).release,
 	"split": (*script).split, "new-term": (*script).newTerm, "put": (*script).put,
 }
 
@@ -183,7 +185,7 @@ var opNames = map[string]kvpb.MutationOp{
 	"check": kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS,
 }
 
-// mutations reads lines "op key [value] [exist|not_exist]".
+// mutations reads lines "op key [value] [exist|not_exist] [locked|lazy]".
 func mutations(t *testing.T, d *datadriven.TestData) []*kvpb.Mutation {
 	var list []*kvpb.Mutation
 	for _, line := range strings.Split(strings.TrimSpace(d.Input), "\n") {
@@ -195,6 +197,10 @@ func mutations(t *testing.T, d *datadriven.TestData) []*kvpb.Mutation {
 		m := &kvpb.Mutation{Op: op, Key: []byte(f[1])}
 		for _, w := range f[2:] {
 			switch w {
+			case "locked":
+				m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK
+			case "lazy":
+				m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_CONSTRAINT_CHECK
 			case "exist":
 				m.Assertion = kvpb.Assertion_ASSERTION_EXIST
 			case "not_exist":
@@ -214,7 +220,7 @@ func (s *script) prewrite(t *testing.T, d *datadriven.TestData) string {
 		TxnSize: 1, MinCommitTs: argTS(d, "min_commit"), MaxCommitTs: argTS(d, "max_commit"),
 		TryOnePc: d.HasArg("one_pc"), IsRetry: d.HasArg("retry"), UseAsyncCommit: d.HasArg("async"),
 		AssertionLevel: kvpb.AssertionLevel_ASSERTION_LEVEL_FAST, ForUpdateTs: argTS(d, "for_update"),
-		Secondaries: argKeys(d, "secondaries"),
+		Secondaries: argKeys(d, "secondaries"), ExpectedForUpdateTs: argTSs(d, "expected"),
 	}
 	req.Primary = req.Mutations[0].Key
 	if p := arg(d, "primary"); p != "" {
@@ -271,6 +277,7 @@ func (s *script) lock(t *testing.T, d *datadriven.TestData) string {
 		Type: mvcc.LockType(arg(d, "type")[0]), StartTS: argTS(d, "start"), TTL: 3000, Primary: key,
 		MinCommitTS: argTS(d, "min_commit"), UseAsyncCommit: d.HasArg("async"),
 		HasShortValue: d.HasArg("value"), ShortValue: []byte(arg(d, "value")),
+		ForUpdateTS: argTS(d, "for_update"), LockedWithConflict: d.HasArg("conflict"),
 	}
 	if p := arg(d, "primary"); p != "" {
 		l.Primary = []byte(p)
@@ -296,6 +303,70 @@ func (s *script) rollback(t *testing.T, d *datadriven.TestData) string {
 		Context: s.at(keys[0], d), StartTs: argTS(d, "start"), Keys: keys,
 	})
 	return outcome(resp.RegionError, resp.Error)
+}
+
+// acquire takes pessimistic locks; it waits only if told how long.
+func (s *script) acquire(t *testing.T, d *datadriven.TestData) string {
+	req := &kvpb.PessimisticLockRequest{
+		Keys: argKeys(d, "keys"), StartTs: argTS(d, "start"), ForUpdateTs: argTS(d, "for_update"), LockTtlMs: 3000,
+		Shared: d.HasArg("shared"), ReturnValues: d.HasArg("values"), CheckExistence: d.HasArg("exists"),
+		LockOnlyIfExists: d.HasArg("if_exists"), AllowLockWithConflict: d.HasArg("allow_conflict"),
+		MinCommitTs: argTS(d, "min_commit"), WaitMode: kvpb.LockWaitMode_LOCK_WAIT_MODE_NOWAIT,
+	}
+	if req.ForUpdateTs == 0 {
+		req.ForUpdateTs = req.StartTs
+	}
+	if d.HasArg("should_not_exist") {
+		req.ShouldNotExist = slices.Repeat([]bool{true}, len(req.Keys))
+	}
+	if d.HasArg("skip") {
+		req.WaitMode = kvpb.LockWaitMode_LOCK_WAIT_MODE_SKIP_LOCKED
+	}
+	if ms := arg(d, "wait"); ms != "" {
+		req.WaitMode, req.WaitTimeoutMs = kvpb.LockWaitMode_LOCK_WAIT_MODE_WAIT, uint32(parseTS(ms))
+	}
+	if ttl := arg(d, "ttl"); ttl != "" {
+		req.LockTtlMs = parseTS(ttl)
+	}
+	req.Primary = req.Keys[0]
+	if p := arg(d, "primary"); p != "" {
+		req.Primary = []byte(p)
+	}
+	req.Context = s.at(req.Keys[0], d)
+	resp := s.ex.PessimisticLock(context.Background(), req)
+	if resp.RegionError != nil {
+		return outcome(resp.RegionError)
+	}
+	return showLockResults(req.Keys, resp.Results)
+}
+
+func showLockResults(keys [][]byte, results []*kvpb.KeyLockResult) string {
+	var out strings.Builder
+	for i, r := range results {
+		fmt.Fprintf(&out, "%s %s", keys[i], strings.ToLower(strings.TrimPrefix(r.Status.String(), "KEY_LOCK_STATUS_")))
+		if r.LockedWithConflictTs != 0 {
+			fmt.Fprintf(&out, " at %s", showTS(r.LockedWithConflictTs))
+		}
+		switch {
+		case r.Value != nil:
+			fmt.Fprintf(&out, " value=%s", showValue(r.Value))
+		case r.Exists:
+			out.WriteString(" exists")
+		}
+		if r.Error != nil {
+			out.WriteString(" " + showKeyError(r.Error))
+		}
+		out.WriteString("\n")
+	}
+	return out.String()
+}
+
+func (s *script) release(t *testing.T, d *datadriven.TestData) string {
+	keys := argKeys(d, "keys")
+	resp := s.ex.PessimisticRollback(context.Background(), &kvpb.PessimisticRollbackRequest{
+		Context: s.at(keys[0], d), StartTs: argTS(d, "start"), ForUpdateTs: argTS(d, "for_update"), Keys: keys,
+	})
+	return outcome(resp.RegionError, resp.Errors...)
 }
 
 func (s *script) get(t *testing.T, d *datadriven.TestData) string {
@@ -475,7 +546,11 @@ func showKeyError(ke *kvpb.KeyError) string {
 	switch k := ke.Kind.(type) {
 	case *kvpb.KeyError_Locked:
 		l := k.Locked
-		return fmt.Sprintf("locked: %s by %s primary=%s type=%s", l.Key, showTS(l.StartTs), l.Primary, strings.TrimPrefix(l.Type.String(), "LOCK_TYPE_"))
+		out := fmt.Sprintf("locked: %s by %s primary=%s type=%s", l.Key, showTS(l.StartTs), l.Primary, strings.TrimPrefix(l.Type.String(), "LOCK_TYPE_"))
+		for _, h := range l.Holders {
+			out += " holder=" + showTS(h.StartTs)
+		}
+		return out
 	case *kvpb.KeyError_Conflict:
 		c := k.Conflict
 		return fmt.Sprintf("conflict: %s start=%s newer start=%s commit=%s %s", c.Key, showTS(c.StartTs), showTS(c.ConflictStartTs),
@@ -491,6 +566,9 @@ func showKeyError(ke *kvpb.KeyError) string {
 	case *kvpb.KeyError_AssertionFailed:
 		a := k.AssertionFailed
 		return fmt.Sprintf("assertion failed: %s %s existing start=%s commit=%s", a.Key, strings.TrimPrefix(a.Assertion.String(), "ASSERTION_"), showTS(a.ExistingStartTs), showTS(a.ExistingCommitTs))
+	case *kvpb.KeyError_PessimisticLockNotFound:
+		n := k.PessimisticLockNotFound
+		return fmt.Sprintf("pessimistic lock not found: %s %s", n.Key, strings.TrimPrefix(n.Reason.String(), "PLNF_REASON_"))
 	case *kvpb.KeyError_PrimaryMismatch:
 		return fmt.Sprintf("primary mismatch: lock of %s names %s", k.PrimaryMismatch.Lock.Key, k.PrimaryMismatch.Lock.Primary)
 	case *kvpb.KeyError_Abort:
@@ -560,9 +638,22 @@ func each(t testing.TB, st *regiontest.Store, cf engine.CF, fn func(it *engine.I
 }
 
 func showLock(l *mvcc.Lock) string {
+	if len(l.Holders) > 0 {
+		out := "shared"
+		for i := range l.Holders {
+			out += " (" + showLock(&l.Holders[i]) + ")"
+		}
+		return out
+	}
 	out := fmt.Sprintf("%c start=%s primary=%s ttl=%d", l.Type, showTS(l.StartTS), l.Primary, l.TTL)
 	if l.MinCommitTS != 0 {
 		out += " min_commit=" + showTS(l.MinCommitTS)
+	}
+	if l.ForUpdateTS != 0 {
+		out += " for_update=" + showTS(l.ForUpdateTS)
+	}
+	if l.LockedWithConflict {
+		out += " with conflict"
 	}
 	if l.HasShortValue {
 		out += " value=" + showValue(l.ShortValue)

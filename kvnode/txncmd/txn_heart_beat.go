@@ -19,8 +19,8 @@ func (e *Executor) TxnHeartBeat(ctx context.Context, req *kvpb.TxnHeartBeatReque
 	resp := &kvpb.TxnHeartBeatResponse{}
 	key := req.Primary
 	ke, rerr := e.write(ctx, req.Context, oneKey(key), func(v *view) (*kvpb.KeyError, error) {
-		l := v.locks.Get(key)
-		if l == nil || l.StartTS != req.StartTs {
+		l := v.own(key, req.StartTs)
+		if l == nil {
 			return &kvpb.KeyError{Kind: &kvpb.KeyError_TxnNotFound{TxnNotFound: &kvpb.TxnNotFound{
 				StartTs: req.StartTs, Primary: bytes.Clone(key),
 			}}}, nil
@@ -46,6 +46,6 @@ func (v *view) prolong(key []byte, l *mvcc.Lock, ttl uint64, resp *kvpb.TxnHeart
 	}
 	longer := *l
 	longer.TTL = ttl
-	v.w.PutLock(key, &longer)
+	v.replaceOwn(key, &longer)
 	resp.LockTtlMs = ttl
 }

@@ -30,6 +30,11 @@ type view struct {
 	locks *mvcc.LockIndex
 	rd    mvcc.Reader
 	w     mvcc.Writer // the effects
+	// unlocked are the keys on which something was unlocked.
+	unlocked [][]byte
+	// changed holds shared locks as the effects have left them so far, nil if gone: one
+	// command may settle several holders. Nil when there is none.
+	changed map[string]*mvcc.Lock
 	// pending is the one-phase or async commit in flight, nil for none.
 	pending     *pendingTxn
 	pendingKeys [][]byte
@@ -54,14 +59,18 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 	if err != nil {
 		return nil, expired(err)
 	}
-	defer held.release()
-	return e.evaluate(ctx, rg, c.GetFromStore(), eval)
+	v := view{e: e, rg: rg, locks: rg.Locks()}
+	ke, rerr := v.run(ctx, c.GetFromStore(), eval)
+	held.release()
+	// Whatever became of the effects: somebody woken for nothing goes on waiting.
+	e.waits.wake(v.unlocked)
+	return ke, rerr
 }
 
-// evaluate runs eval and replicates its effects. The latches are held. from is as in
+// run runs eval and replicates its effects. The latches are held. from is as in
 // Region.CountRead.
-func (e *Executor) evaluate(ctx context.Context, rg Region, from uint64, eval evalFunc) (*kvpb.KeyError, *kvpb.RegionError) {
-	v := view{e: e, rg: rg, locks: rg.Locks()}
+func (v *view) run(ctx context.Context, from uint64, eval evalFunc) (*kvpb.KeyError, *kvpb.RegionError) {
+	e, rg := v.e, v.rg
 	rd, rerr, err := e.openReader(ctx, rg)
 	if rerr != nil {
 		return nil, rerr
@@ -72,7 +81,7 @@ func (e *Executor) evaluate(ctx context.Context, rg Region, from uint64, eval ev
 	v.rd = rd
 	v.w.Batch = rg.Engine().NewBatch()
 	defer v.withdraw()
-	ke, err := eval(&v)
+	ke, err := eval(v)
 	if closeErr := v.rd.Close(); err == nil {
 		err = closeErr
 	}
@@ -115,6 +124,54 @@ func (e *Executor) openReader(ctx context.Context, rg Region) (mvcc.Reader, *kvp
 		if try == leaseTries {
 			return mvcc.Reader{}, rerr, nil
 		}
+	}
+}
+
+// lock is the lock of key, nil for none.
+func (v *view) lock(key []byte) *mvcc.Lock {
+	if v.changed != nil {
+		if l, ok := v.changed[string(key)]; ok {
+			return l
+		}
+	}
+	return v.locks.Get(key)
+}
+
+// own is what the transaction startTS has of the lock of key, nil for nothing.
+func (v *view) own(key []byte, startTS uint64) *mvcc.Lock { return v.lock(key).Of(startTS) }
+
+// putLock writes l as the lock of key; l is the whole of it.
+func (v *view) putLock(key []byte, l *mvcc.Lock) {
+	v.w.PutLock(key, l)
+	v.change(key, l)
+}
+
+// replaceOwn puts own in the place of what its transaction has of the lock of key.
+func (v *view) replaceOwn(key []byte, own *mvcc.Lock) {
+	if cur := v.lock(key); cur != nil && cur.Type == mvcc.LockShared {
+		own = cur.With(*own)
+	}
+	v.putLock(key, own)
+}
+
+// dropLock removes what startTS has of the lock of key.
+func (v *view) dropLock(key []byte, startTS uint64) {
+	v.unlocked = append(v.unlocked, key)
+	left := v.lock(key).Without(startTS)
+	if left == nil {
+		v.w.DeleteLock(key)
+	} else {
+		v.w.PutLock(key, left)
+	}
+	v.change(key, left)
+}
+
+func (v *view) change(key []byte, l *mvcc.Lock) {
+	if old := v.lock(key); l != nil && l.Type == mvcc.LockShared || old != nil && old.Type == mvcc.LockShared {
+		if v.changed == nil {
+			v.changed = make(map[string]*mvcc.Lock)
+		}
+		v.changed[string(key)] = l
 	}
 }
 
