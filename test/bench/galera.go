@@ -100,6 +100,7 @@ func (t *target) startGaleraNode(ctx context.Context, dir string, ports []int, i
 	}()
 	addr := "127.0.0.1:" + strconv.Itoa(sqlPort)
 	t.addrs, t.pids = append(t.addrs, addr), append(t.pids, cmd.Process.Pid)
+	t.counters = append(t.counters, innodbFlushes(addr))
 	t.stops = append(t.stops, func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {

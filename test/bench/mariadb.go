@@ -71,6 +71,7 @@ func (t *target) startMariaDB(ctx context.Context, dir, data string) (time.Durat
 		close(exited)
 	}()
 	t.addrs, t.pids = []string{"127.0.0.1:" + strconv.Itoa(port)}, []int{cmd.Process.Pid}
+	t.counters = append(t.counters, innodbFlushes(t.addrs[0]))
 	t.stops = append(t.stops, func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {

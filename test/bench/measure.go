@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -88,15 +89,16 @@ func recreate(ctx context.Context, t *target, name string) error {
 }
 
 // printHead prints the names of the columns. µs/query is the CPU time of the
-// server, retried the statements that sysbench repeated after a conflict.
+// servers, retried the statements that sysbench repeated after a conflict, fsyncs/t
+// the flushes to disk of all servers per transaction.
 func printHead(targets []*target) {
 	fmt.Printf("\n%-30s", "")
 	for _, t := range targets {
-		fmt.Printf(" | %-53s", t.name)
+		fmt.Printf(" | %-62s", t.name)
 	}
 	fmt.Printf("\n%-21s %-4s %3s", "workload", "mode", "thr")
 	for range targets {
-		fmt.Printf(" | %8s %9s %8s %8s %7s %8s", "tps", "qps", "p95 ms", "µs/query", "RSS MB", "retried")
+		fmt.Printf(" | %8s %9s %8s %8s %7s %8s %8s", "tps", "qps", "p95 ms", "µs/query", "RSS MB", "retried", "fsyncs/t")
 	}
 	if len(targets) == 2 {
 		fmt.Printf(" | %5s", "ratio")
@@ -110,10 +112,14 @@ func printRow(s step, targets []*target, results map[*target]result) {
 	for _, t := range targets {
 		r := results[t]
 		if r.err != nil {
-			fmt.Printf(" | %-53s", "failed")
+			fmt.Printf(" | %-62s", "failed")
 			continue
 		}
-		fmt.Printf(" | %8.0f %9.0f %8.2f %8.1f %7d %8d", r.tps, r.qps, r.p95, float64(r.cpuPerQuery.Nanoseconds())/1e3, r.rss>>20, r.ignored)
+		fsyncs := "-"
+		if r.flushes >= 0 {
+			fsyncs = strconv.FormatFloat(r.flushes, 'f', 2, 64)
+		}
+		fmt.Printf(" | %8.0f %9.0f %8.2f %8.1f %7d %8d %8s", r.tps, r.qps, r.p95, float64(r.cpuPerQuery.Nanoseconds())/1e3, r.rss>>20, r.ignored, fsyncs)
 	}
 	if len(targets) == 2 && results[targets[1]].tps > 0 {
 		fmt.Printf(" | %5.2f", results[targets[0]].tps/results[targets[1]].tps)

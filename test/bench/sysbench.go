@@ -27,6 +27,8 @@ type result struct {
 	ignored     int     // conflicts that sysbench retried
 	reconnects  int
 	cpuPerQuery time.Duration
+	flushes     float64 // per transaction; negative = not known
+	txns        float64
 	rss         int64
 	err         error
 }
@@ -89,6 +91,7 @@ func complaint(out string) string {
 func (c config) run(ctx context.Context, t *target, s step) result {
 	peak := t.peakRSS()
 	before := t.usage()
+	flushed, known := t.flushes(ctx)
 	n := min(len(t.addrs), s.threads)
 	parts := make([]result, n)
 	var work sync.WaitGroup
@@ -102,7 +105,10 @@ func (c config) run(ctx context.Context, t *target, s step) result {
 	}
 	work.Wait()
 	sum := join(parts)
-	sum.rss = peak()
+	sum.rss, sum.flushes = peak(), -1
+	if now, ok := t.flushes(ctx); ok && known && sum.txns > 0 {
+		sum.flushes = (now - flushed) / sum.txns
+	}
 	if sum.queries > 0 {
 		sum.cpuPerQuery = time.Duration(float64(t.usage().CPU-before.CPU) / sum.queries)
 	}
@@ -115,6 +121,7 @@ func join(parts []result) (sum result) {
 		sum.tps += p.tps
 		sum.qps += p.qps
 		sum.queries += p.queries
+		sum.txns += p.txns
 		sum.p95 = max(sum.p95, p.p95)
 		sum.ignored += p.ignored
 		sum.reconnects += p.reconnects
@@ -134,7 +141,7 @@ func (c config) runPart(ctx context.Context, addr string, s step) result {
 }
 
 var (
-	reTPS        = regexp.MustCompile(`transactions:\s+\d+\s+\(([\d.]+) per sec`)
+	reTPS        = regexp.MustCompile(`transactions:\s+(\d+)\s+\(([\d.]+) per sec`)
 	reQueries    = regexp.MustCompile(`queries:\s+(\d+)\s+\(([\d.]+) per sec`)
 	reIgnored    = regexp.MustCompile(`ignored errors:\s+(\d+)`)
 	reReconnects = regexp.MustCompile(`reconnects:\s+(\d+)`)
@@ -153,7 +160,7 @@ func parse(out string) result {
 		return v
 	}
 	r := result{
-		tps: number(reTPS, 1), queries: number(reQueries, 1), qps: number(reQueries, 2), p95: number(reP95, 1),
+		txns: number(reTPS, 1), tps: number(reTPS, 2), queries: number(reQueries, 1), qps: number(reQueries, 2), p95: number(reP95, 1),
 		ignored: int(number(reIgnored, 1)), reconnects: int(number(reReconnects, 1)),
 	}
 	if r.queries == 0 && r.tps == 0 {

@@ -23,7 +23,7 @@ Latency (ms):
 `
 
 func TestParse(t *testing.T) {
-	want := result{tps: 99.5, qps: 1990.1, queries: 200, p95: 12.5, ignored: 3}
+	want := result{txns: 10, tps: 99.5, qps: 1990.1, queries: 200, p95: 12.5, ignored: 3}
 	if got := parse(sample); got != want {
 		t.Fatalf("want %+v, got %+v", want, got)
 	}

@@ -25,6 +25,8 @@ type target struct {
 	started time.Duration // to the first answered query; 0 = not started here
 	restart func() (time.Duration, error)
 	idleRSS int64
+	// counters tell how often each process has flushed to disk.
+	counters []func(context.Context) (float64, error)
 }
 
 // stop ends the processes, last started first.
@@ -32,7 +34,7 @@ func (t *target) stop() {
 	for i := len(t.stops) - 1; i >= 0; i-- {
 		t.stops[i]()
 	}
-	t.stops = nil
+	t.stops, t.counters = nil, nil
 }
 
 // usage is the sum over the processes. Processes that are not ours have none.
@@ -127,9 +129,20 @@ func startCairn(ctx context.Context, c config, dir string) (*target, error) {
 
 // launch starts one process of t.
 func (t *target) launch(ctx context.Context, o server.Options) (*server.Server, error) {
+	stores := o.Verb == "" || o.Verb == "kv"
+	if stores && o.Status == "" {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		o.Status = "127.0.0.1:" + strconv.Itoa(port)
+	}
 	s, err := server.Launch(ctx, o)
 	if err != nil {
 		return nil, err
+	}
+	if stores {
+		t.counters = append(t.counters, cairnFlushes(s))
 	}
 	t.pids = append(t.pids, s.PID)
 	t.stops = append(t.stops, func() {
