@@ -46,7 +46,7 @@ var floors = map[string][][]string{
 		{"vexec"},
 	},
 	"kvnode/": {
-		{"engine", "raftlog", "kvclient", "rafttransport"},
+		{"engine", "raftlog", "kvclient", "rafttransport", "deadlock"},
 		{"mvcc"},
 		{"txncmd", "replica", "cop", "gc"},
 		{"store", "kvrpc"},

@@ -376,6 +376,149 @@ func (x *HashRegionResponse) GetRegionError() *kvpb.RegionError {
 	return nil
 }
 
+type DeadlocksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadlocksRequest) Reset() {
+	*x = DeadlocksRequest{}
+	mi := &file_replpb_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadlocksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadlocksRequest) ProtoMessage() {}
+
+func (x *DeadlocksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadlocksRequest.ProtoReflect.Descriptor instead.
+func (*DeadlocksRequest) Descriptor() ([]byte, []int) {
+	return file_replpb_admin_proto_rawDescGZIP(), []int{6}
+}
+
+type DeadlocksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StoreId       uint64                 `protobuf:"varint,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	Deadlocks     []*DeadlockRecord      `protobuf:"bytes,2,rep,name=deadlocks,proto3" json:"deadlocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadlocksResponse) Reset() {
+	*x = DeadlocksResponse{}
+	mi := &file_replpb_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadlocksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadlocksResponse) ProtoMessage() {}
+
+func (x *DeadlocksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadlocksResponse.ProtoReflect.Descriptor instead.
+func (*DeadlocksResponse) Descriptor() ([]byte, []int) {
+	return file_replpb_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DeadlocksResponse) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+func (x *DeadlocksResponse) GetDeadlocks() []*DeadlockRecord {
+	if x != nil {
+		return x.Deadlocks
+	}
+	return nil
+}
+
+// DeadlockRecord is a deadlock. The first of its chain is the transaction that was
+// told, and rolled back.
+type DeadlockRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was found, in microseconds since 1970; different for all of a store.
+	FoundUnixUs   int64          `protobuf:"varint,1,opt,name=found_unix_us,json=foundUnixUs,proto3" json:"found_unix_us,omitempty"`
+	Deadlock      *kvpb.Deadlock `protobuf:"bytes,2,opt,name=deadlock,proto3" json:"deadlock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadlockRecord) Reset() {
+	*x = DeadlockRecord{}
+	mi := &file_replpb_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadlockRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadlockRecord) ProtoMessage() {}
+
+func (x *DeadlockRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadlockRecord.ProtoReflect.Descriptor instead.
+func (*DeadlockRecord) Descriptor() ([]byte, []int) {
+	return file_replpb_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeadlockRecord) GetFoundUnixUs() int64 {
+	if x != nil {
+		return x.FoundUnixUs
+	}
+	return 0
+}
+
+func (x *DeadlockRecord) GetDeadlock() *kvpb.Deadlock {
+	if x != nil {
+		return x.Deadlock
+	}
+	return nil
+}
+
 var File_replpb_admin_proto protoreflect.FileDescriptor
 
 const file_replpb_admin_proto_rawDesc = "" +
@@ -404,12 +547,20 @@ const file_replpb_admin_proto_rawDesc = "" +
 	"\x11HashRegionRequest\x12\x1b\n" +
 	"\tregion_id\x18\x01 \x01(\x04R\bregionId\"Q\n" +
 	"\x12HashRegionResponse\x12;\n" +
-	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError2\xac\x01\n" +
+	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\"\x12\n" +
+	"\x10DeadlocksRequest\"k\n" +
+	"\x11DeadlocksResponse\x12\x19\n" +
+	"\bstore_id\x18\x01 \x01(\x04R\astoreId\x12;\n" +
+	"\tdeadlocks\x18\x02 \x03(\v2\x1d.cairn.repl.v1.DeadlockRecordR\tdeadlocks\"g\n" +
+	"\x0eDeadlockRecord\x12\"\n" +
+	"\rfound_unix_us\x18\x01 \x01(\x03R\vfoundUnixUs\x121\n" +
+	"\bdeadlock\x18\x02 \x01(\v2\x15.cairn.kv.v1.DeadlockR\bdeadlock2\xfc\x01\n" +
 	"\n" +
 	"StoreAdmin\x12K\n" +
 	"\bReplicas\x12\x1e.cairn.repl.v1.ReplicasRequest\x1a\x1f.cairn.repl.v1.ReplicasResponse\x12Q\n" +
 	"\n" +
-	"HashRegion\x12 .cairn.repl.v1.HashRegionRequest\x1a!.cairn.repl.v1.HashRegionResponseB'Z%github.com/cairndb/cairn/proto/replpbb\x06proto3"
+	"HashRegion\x12 .cairn.repl.v1.HashRegionRequest\x1a!.cairn.repl.v1.HashRegionResponse\x12N\n" +
+	"\tDeadlocks\x12\x1f.cairn.repl.v1.DeadlocksRequest\x1a .cairn.repl.v1.DeadlocksResponseB'Z%github.com/cairndb/cairn/proto/replpbb\x06proto3"
 
 var (
 	file_replpb_admin_proto_rawDescOnce sync.Once
@@ -423,7 +574,7 @@ func file_replpb_admin_proto_rawDescGZIP() []byte {
 	return file_replpb_admin_proto_rawDescData
 }
 
-var file_replpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_replpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_replpb_admin_proto_goTypes = []any{
 	(*ReplicasRequest)(nil),    // 0: cairn.repl.v1.ReplicasRequest
 	(*ReplicasResponse)(nil),   // 1: cairn.repl.v1.ReplicasResponse
@@ -431,26 +582,34 @@ var file_replpb_admin_proto_goTypes = []any{
 	(*ReplicaHash)(nil),        // 3: cairn.repl.v1.ReplicaHash
 	(*HashRegionRequest)(nil),  // 4: cairn.repl.v1.HashRegionRequest
 	(*HashRegionResponse)(nil), // 5: cairn.repl.v1.HashRegionResponse
-	(*RegionState)(nil),        // 6: cairn.repl.v1.RegionState
-	(*kvpb.Peer)(nil),          // 7: cairn.kv.v1.Peer
-	(*kvpb.RegionError)(nil),   // 8: cairn.kv.v1.RegionError
+	(*DeadlocksRequest)(nil),   // 6: cairn.repl.v1.DeadlocksRequest
+	(*DeadlocksResponse)(nil),  // 7: cairn.repl.v1.DeadlocksResponse
+	(*DeadlockRecord)(nil),     // 8: cairn.repl.v1.DeadlockRecord
+	(*RegionState)(nil),        // 9: cairn.repl.v1.RegionState
+	(*kvpb.Peer)(nil),          // 10: cairn.kv.v1.Peer
+	(*kvpb.RegionError)(nil),   // 11: cairn.kv.v1.RegionError
+	(*kvpb.Deadlock)(nil),      // 12: cairn.kv.v1.Deadlock
 }
 var file_replpb_admin_proto_depIdxs = []int32{
-	2, // 0: cairn.repl.v1.ReplicasResponse.replicas:type_name -> cairn.repl.v1.ReplicaInfo
-	6, // 1: cairn.repl.v1.ReplicaInfo.state:type_name -> cairn.repl.v1.RegionState
-	7, // 2: cairn.repl.v1.ReplicaInfo.peer:type_name -> cairn.kv.v1.Peer
-	7, // 3: cairn.repl.v1.ReplicaInfo.leader:type_name -> cairn.kv.v1.Peer
-	3, // 4: cairn.repl.v1.ReplicaInfo.hash:type_name -> cairn.repl.v1.ReplicaHash
-	8, // 5: cairn.repl.v1.HashRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	0, // 6: cairn.repl.v1.StoreAdmin.Replicas:input_type -> cairn.repl.v1.ReplicasRequest
-	4, // 7: cairn.repl.v1.StoreAdmin.HashRegion:input_type -> cairn.repl.v1.HashRegionRequest
-	1, // 8: cairn.repl.v1.StoreAdmin.Replicas:output_type -> cairn.repl.v1.ReplicasResponse
-	5, // 9: cairn.repl.v1.StoreAdmin.HashRegion:output_type -> cairn.repl.v1.HashRegionResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	2,  // 0: cairn.repl.v1.ReplicasResponse.replicas:type_name -> cairn.repl.v1.ReplicaInfo
+	9,  // 1: cairn.repl.v1.ReplicaInfo.state:type_name -> cairn.repl.v1.RegionState
+	10, // 2: cairn.repl.v1.ReplicaInfo.peer:type_name -> cairn.kv.v1.Peer
+	10, // 3: cairn.repl.v1.ReplicaInfo.leader:type_name -> cairn.kv.v1.Peer
+	3,  // 4: cairn.repl.v1.ReplicaInfo.hash:type_name -> cairn.repl.v1.ReplicaHash
+	11, // 5: cairn.repl.v1.HashRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	8,  // 6: cairn.repl.v1.DeadlocksResponse.deadlocks:type_name -> cairn.repl.v1.DeadlockRecord
+	12, // 7: cairn.repl.v1.DeadlockRecord.deadlock:type_name -> cairn.kv.v1.Deadlock
+	0,  // 8: cairn.repl.v1.StoreAdmin.Replicas:input_type -> cairn.repl.v1.ReplicasRequest
+	4,  // 9: cairn.repl.v1.StoreAdmin.HashRegion:input_type -> cairn.repl.v1.HashRegionRequest
+	6,  // 10: cairn.repl.v1.StoreAdmin.Deadlocks:input_type -> cairn.repl.v1.DeadlocksRequest
+	1,  // 11: cairn.repl.v1.StoreAdmin.Replicas:output_type -> cairn.repl.v1.ReplicasResponse
+	5,  // 12: cairn.repl.v1.StoreAdmin.HashRegion:output_type -> cairn.repl.v1.HashRegionResponse
+	7,  // 13: cairn.repl.v1.StoreAdmin.Deadlocks:output_type -> cairn.repl.v1.DeadlocksResponse
+	11, // [11:14] is the sub-list for method output_type
+	8,  // [8:11] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_replpb_admin_proto_init() }
@@ -465,7 +624,7 @@ func file_replpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replpb_admin_proto_rawDesc), len(file_replpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

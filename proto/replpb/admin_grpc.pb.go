@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	StoreAdmin_Replicas_FullMethodName   = "/cairn.repl.v1.StoreAdmin/Replicas"
 	StoreAdmin_HashRegion_FullMethodName = "/cairn.repl.v1.StoreAdmin/HashRegion"
+	StoreAdmin_Deadlocks_FullMethodName  = "/cairn.repl.v1.StoreAdmin/Deadlocks"
 )
 
 // StoreAdminClient is the client API for StoreAdmin service.
@@ -34,6 +35,8 @@ type StoreAdminClient interface {
 	// HashRegion, asked of the region's leader, makes all replicas hash their data at
 	// one log index; Replicas shows the hashes once they are there.
 	HashRegion(ctx context.Context, in *HashRegionRequest, opts ...grpc.CallOption) (*HashRegionResponse, error)
+	// Deadlocks lists the last deadlocks that ended a wait on this store, oldest first.
+	Deadlocks(ctx context.Context, in *DeadlocksRequest, opts ...grpc.CallOption) (*DeadlocksResponse, error)
 }
 
 type storeAdminClient struct {
@@ -64,6 +67,16 @@ func (c *storeAdminClient) HashRegion(ctx context.Context, in *HashRegionRequest
 	return out, nil
 }
 
+func (c *storeAdminClient) Deadlocks(ctx context.Context, in *DeadlocksRequest, opts ...grpc.CallOption) (*DeadlocksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeadlocksResponse)
+	err := c.cc.Invoke(ctx, StoreAdmin_Deadlocks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StoreAdminServer is the server API for StoreAdmin service.
 // All implementations must embed UnimplementedStoreAdminServer
 // for forward compatibility.
@@ -73,6 +86,8 @@ type StoreAdminServer interface {
 	// HashRegion, asked of the region's leader, makes all replicas hash their data at
 	// one log index; Replicas shows the hashes once they are there.
 	HashRegion(context.Context, *HashRegionRequest) (*HashRegionResponse, error)
+	// Deadlocks lists the last deadlocks that ended a wait on this store, oldest first.
+	Deadlocks(context.Context, *DeadlocksRequest) (*DeadlocksResponse, error)
 	mustEmbedUnimplementedStoreAdminServer()
 }
 
@@ -88,6 +103,9 @@ func (UnimplementedStoreAdminServer) Replicas(context.Context, *ReplicasRequest)
 }
 func (UnimplementedStoreAdminServer) HashRegion(context.Context, *HashRegionRequest) (*HashRegionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method HashRegion not implemented")
+}
+func (UnimplementedStoreAdminServer) Deadlocks(context.Context, *DeadlocksRequest) (*DeadlocksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Deadlocks not implemented")
 }
 func (UnimplementedStoreAdminServer) mustEmbedUnimplementedStoreAdminServer() {}
 func (UnimplementedStoreAdminServer) testEmbeddedByValue()                    {}
@@ -146,6 +164,24 @@ func _StoreAdmin_HashRegion_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StoreAdmin_Deadlocks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeadlocksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StoreAdminServer).Deadlocks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StoreAdmin_Deadlocks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StoreAdminServer).Deadlocks(ctx, req.(*DeadlocksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // StoreAdmin_ServiceDesc is the grpc.ServiceDesc for StoreAdmin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -160,6 +196,10 @@ var StoreAdmin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "HashRegion",
 			Handler:    _StoreAdmin_HashRegion_Handler,
+		},
+		{
+			MethodName: "Deadlocks",
+			Handler:    _StoreAdmin_Deadlocks_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
