@@ -33,7 +33,10 @@ func (h host) Send(msgs []rafttransport.Message) {
 
 func (h host) SetAwake(r *replica.Replica, awake bool) { h.s.ticker.setAwake(r, awake) }
 
-func (h host) Changed(r *replica.Replica) { h.s.report.changed(r) }
+func (h host) Changed(r *replica.Replica) {
+	h.s.report.changed(r)
+	h.s.firstMayBe(r)
+}
 
 func (h host) Background(fn func(ctx context.Context)) { h.s.wg.Go(func() { fn(h.s.ctx) }) }
 
@@ -187,6 +190,9 @@ func (s *Store) forget(r *replica.Replica) {
 		s.byStart.Delete(start)
 	}
 	s.regions.CompareAndDelete(r.ID(), r)
+	if start == "" {
+		s.first.tell()
+	}
 	if waiting := s.waiting[r]; waiting != nil {
 		close(waiting)
 		delete(s.waiting, r)
@@ -213,7 +219,11 @@ func (s *Store) moved(r *replica.Replica, before *kvpb.Region) {
 	if have, ok := s.byStart.Get(string(before.GetStartKey())); ok && have == r {
 		s.byStart.Delete(string(before.GetStartKey()))
 	}
-	s.byStart.Set(string(r.View().Meta().GetStartKey()), r)
+	start := string(r.View().Meta().GetStartKey())
+	s.byStart.Set(start, r)
+	if start == "" || len(before.GetStartKey()) == 0 {
+		s.first.tell()
+	}
 }
 
 // Absorb implements replica.Host.

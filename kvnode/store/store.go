@@ -225,6 +225,8 @@ type Store struct {
 	lost       map[uint64]time.Duration           // stores that nothing is heard of, and when they were heard last
 	waiting    map[*replica.Replica]chan struct{} // closed when a replica that is being destroyed is gone
 
+	first firstWatch // of who leads the first region
+
 	sizes atomic.Pointer[regionSizes] // when regions are split
 
 	ctx      context.Context // ends with Close
@@ -414,6 +416,9 @@ func (s *Store) openReplica(o replica.Options) (*replica.Replica, error) {
 	s.mu.Lock()
 	if region := o.State.GetRegion(); len(region.GetPeers()) > 0 {
 		s.byStart.Set(string(region.GetStartKey()), r)
+		if len(region.GetStartKey()) == 0 {
+			s.first.tell()
+		}
 	}
 	s.regions.Store(r.ID(), r)
 	s.mu.Unlock()

@@ -238,6 +238,21 @@ func TestSplitKeysAreChecked(t *testing.T) {
 	require.Len(t, s.replicas(), 2)
 }
 
+func TestWhoLeadsTheFirstRegionIsTold(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), newFakePD(7))
+	defer func() { require.NoError(t, s.Close()) }()
+	leader, changed := s.FirstRegion()
+	require.Equal(t, s.ID(), leader)
+	for _, key := range []string{"m", "c"} {
+		resp := s.SplitRegion(t.Context(), &kvpb.SplitRegionRequest{Context: contextFor(s, ""), SplitKeys: [][]byte{[]byte(key)}})
+		require.Nil(t, resp.GetRegionError())
+		for leader = 0; leader != s.ID(); {
+			<-changed
+			leader, changed = s.FirstRegion()
+		}
+	}
+}
+
 func TestPDHearsOfSplits(t *testing.T) {
 	pd := newFakePD(7)
 	s := openStore(t, vfs.NewMem(), pd)

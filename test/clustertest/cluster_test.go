@@ -66,6 +66,7 @@ type process struct {
 	pd       *pdConn
 	disk     *disk
 	crashed  atomic.Bool // what it says from now on is not heard
+	first    firstLeader
 
 	use    sync.RWMutex // held to look into the store
 	closed bool         // protected by use
@@ -87,6 +88,7 @@ func (p *process) close() error {
 	p.closed = true
 	p.use.Unlock()
 	close(p.disk.ended)
+	<-p.first.ended
 	return errors.Join(p.endpoint.Close(), p.store.Close())
 }
 
@@ -139,6 +141,8 @@ func (n *node) open() {
 	}
 	c.processes.Store(n.id, p)
 	p.endpoint.Start(clusterID, n.id, s)
+	p.first.ended = make(chan struct{})
+	go c.followFirst(p)
 	n.run.Store(p)
 }
 

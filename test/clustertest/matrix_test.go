@@ -99,6 +99,7 @@ func play(t *testing.T, seed uint64, sc schedule, total *counts) {
 	c.log.Info("SETTLE")
 	c.settle()
 	c.checkCopies()
+	c.checkFirst()
 	c.checkHistory(h)
 	c.sum(h, total)
 }
