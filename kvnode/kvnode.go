@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/rpc"
+	"github.com/cairndb/cairn/kvnode/deadlock"
 	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/kvnode/kvrpc"
 	"github.com/cairndb/cairn/kvnode/rafttransport"
@@ -72,6 +73,7 @@ type Options struct {
 type Node struct {
 	store    *store.Store
 	raft     *rafttransport.Network // nil when only this process is served
+	deadlock *deadlock.Detector
 	server   *kvrpc.Server
 	listener net.Listener // nil when only this process is served
 	grpc     *grpc.Server
@@ -131,9 +133,13 @@ func New(o Options) (_ *Node, err error) {
 	if n.store, err = store.Open(ctx, so); err != nil {
 		return nil, err
 	}
+	if n.deadlock, err = n.newDetector(o); err != nil {
+		return nil, err
+	}
+	operator := admin{Store: n.store, deadlocks: n.deadlock}
 	n.server = kvrpc.New(kvrpc.Options{
 		Exec:  txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Logger: o.Logger, Registerer: o.Registerer}),
-		Split: n.store.SplitRegion, Admin: n.store, Logger: o.Logger, Registerer: o.Registerer,
+		Split: n.store.SplitRegion, Admin: operator, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	services := o.Server
 	if n.listener != nil {
@@ -142,11 +148,29 @@ func New(o Options) (_ *Node, err error) {
 	}
 	if services != nil {
 		n.server.Register(services)
-		kvrpc.RegisterAdmin(services, n.store)
+		kvrpc.RegisterAdmin(services, operator)
+		n.deadlock.Register(services)
 		n.raft.Register(services)
 		n.raft.Start(o.PD.ClusterID(), n.store.ID(), n.store)
 	}
+	n.deadlock.Start()
 	return n, nil
+}
+
+// newDetector makes the store's part in finding deadlocks.
+func (n *Node) newDetector(o Options) (*deadlock.Detector, error) {
+	do := deadlock.Options{
+		Cluster: o.PD.ClusterID(), Store: n.store.ID(), First: n.store.FirstRegion,
+		TLS: o.PeerTLS, Logger: o.Logger.With("store", n.store.ID()), Registerer: o.Registerer,
+	}
+	if n.raft != nil {
+		do.Resolve = n.resolve(o.PD)
+		do.Ask = func(ctx context.Context) (uint64, error) {
+			_, leader, err := o.PD.GetRegion(ctx, nil)
+			return leader.GetStoreId(), err
+		}
+	}
+	return deadlock.New(do)
 }
 
 // resolve finds the address of another store.
@@ -207,6 +231,9 @@ func (n *Node) Close() error {
 		}
 		if n.server != nil {
 			err = errors.Join(err, n.server.Close())
+		}
+		if n.deadlock != nil {
+			err = errors.Join(err, n.deadlock.Close())
 		}
 		if n.raft != nil {
 			err = errors.Join(err, n.raft.Close())

@@ -8,11 +8,12 @@ import (
 	"github.com/cairndb/cairn/proto/replpb"
 )
 
-// Admin answers operators' questions about one store (store.Store). HashRegion's
+// Admin answers operators' questions about one store. HashRegion's
 // context bounds how long it may take.
 type Admin interface {
 	Replicas(req *replpb.ReplicasRequest) *replpb.ReplicasResponse
 	HashRegion(ctx context.Context, req *replpb.HashRegionRequest) *replpb.HashRegionResponse
+	Deadlocks() *replpb.DeadlocksResponse
 }
 
 // RegisterAdmin adds the administration of a store to a gRPC server.
@@ -28,6 +29,9 @@ func (s *Server) HashRegion(ctx context.Context, req *replpb.HashRegionRequest) 
 	return s.opts.Admin.HashRegion(ctx, req)
 }
 
+// Deadlocks: see Replicas.
+func (s *Server) Deadlocks() *replpb.DeadlocksResponse { return s.opts.Admin.Deadlocks() }
+
 type admin struct {
 	replpb.UnimplementedStoreAdminServer
 	a Admin
@@ -39,4 +43,8 @@ func (s admin) Replicas(_ context.Context, req *replpb.ReplicasRequest) (*replpb
 
 func (s admin) HashRegion(ctx context.Context, req *replpb.HashRegionRequest) (*replpb.HashRegionResponse, error) {
 	return s.a.HashRegion(ctx, req), nil
+}
+
+func (s admin) Deadlocks(context.Context, *replpb.DeadlocksRequest) (*replpb.DeadlocksResponse, error) {
+	return s.a.Deadlocks(), nil
 }
