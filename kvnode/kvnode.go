@@ -138,7 +138,7 @@ func New(o Options) (_ *Node, err error) {
 	}
 	operator := admin{Store: n.store, deadlocks: n.deadlock}
 	n.server = kvrpc.New(kvrpc.Options{
-		Exec:  txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Logger: o.Logger, Registerer: o.Registerer}),
+		Exec:  txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Detector: n.deadlock, Logger: o.Logger, Registerer: o.Registerer}),
 		Split: n.store.SplitRegion, Admin: operator, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	services := o.Server
