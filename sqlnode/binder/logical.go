@@ -19,9 +19,9 @@ type Scan struct {
 	Table   *catalog.Table
 	Alias   string
 	First   ColID
-	RowID   ColID // -1 when the table has none
-	Lock    plan.LockMode
-	Virtual bool // computed by the node (information_schema)
+	RowID   ColID         // -1 when the table has none
+	Lock    plan.LockMode // of a table that a statement changes
+	Virtual bool          // computed by the node (information_schema)
 	Hints   IndexHints
 }
 
@@ -88,6 +88,31 @@ type Sort struct {
 	Items []SortItem
 }
 
+// Lock locks the rows of tables that its input's rows are made of.
+type Lock struct {
+	Child  Rel
+	Tables []LockedTable
+	Wait   plan.LockWait
+}
+
+// LockedTable is one of the tables of a Lock.
+type LockedTable struct {
+	Scan *Scan
+	Mode plan.LockMode
+}
+
+// Handle is the columns that identify a row of the scan's table.
+func (s *Scan) Handle() []ColID {
+	if s.RowID >= 0 {
+		return []ColID{s.RowID}
+	}
+	ids := make([]ColID, len(s.Table.PK.Columns))
+	for i, c := range s.Table.PK.Columns {
+		ids[i] = s.First + c.Offset
+	}
+	return ids
+}
+
 // Limit skips and cuts. Count and Offset are constants, parameters or nil.
 type Limit struct {
 	Child         Rel
@@ -117,6 +142,7 @@ func (*Project) rel()   {}
 func (*Aggregate) rel() {}
 func (*Distinct) rel()  {}
 func (*Sort) rel()      {}
+func (*Lock) rel()      {}
 func (*Limit) rel()     {}
 func (*Union) rel()     {}
 func (*Values) rel()    {}

@@ -71,6 +71,9 @@ type selectState struct {
 	order []SortItem
 	marks []*Join // joins of subqueries in the select list, HAVING and ORDER BY
 	corr  *correlation
+
+	locked []LockedTable // of a locking clause, until they are
+	wait   plan.LockWait
 }
 
 // bindSelect binds one query block.
@@ -87,10 +90,8 @@ func (b *binder) bindSelect(n *ast.SelectStmt, parent *scope) (*Query, error) {
 		return b.bindValues(n, parent)
 	}
 	s := &selectState{b: b, n: n, block: &block{agg: &Aggregate{}}}
-	lock, err := b.lockMode(n.LockInfo)
-	if err != nil {
-		return nil, err
-	}
+	lock, wait := b.lockMode(n.LockInfo)
+	s.wait = wait
 	if err := s.bindInput(parent, lock); err != nil {
 		return nil, err
 	}
@@ -107,6 +108,9 @@ func (b *binder) bindSelect(n *ast.SelectStmt, parent *scope) (*Query, error) {
 	if err := s.bindOrderBy(); err != nil {
 		return nil, err
 	}
+	if s.corr != nil && len(s.locked) > 0 {
+		return nil, notSupported("a locking clause in a correlated subquery")
+	}
 	if having, err = s.aggregate(having); err != nil {
 		return nil, err
 	}
@@ -119,33 +123,42 @@ func (b *binder) bindSelect(n *ast.SelectStmt, parent *scope) (*Query, error) {
 	return s.finish()
 }
 
-func (b *binder) lockMode(l *ast.SelectLockInfo) (plan.LockMode, error) {
+// lockMode is what a locking clause asks for.
+func (b *binder) lockMode(l *ast.SelectLockInfo) (mode plan.LockMode, wait plan.LockWait) {
 	if l == nil {
-		return plan.LockNone, nil
+		return plan.LockNone, wait
 	}
-	mode := plan.LockNone
 	switch l.LockType {
-	case ast.SelectLockNone:
-		return plan.LockNone, nil
-	case ast.SelectLockForUpdate, ast.SelectLockForUpdateNoWait, ast.SelectLockForUpdateWaitN:
+	case ast.SelectLockForUpdate:
 		mode = plan.LockUpdate
-	case ast.SelectLockForShare, ast.SelectLockForShareNoWait:
+	case ast.SelectLockForUpdateNoWait:
+		mode, wait.NoWait = plan.LockUpdate, true
+	case ast.SelectLockForUpdateSkipLocked:
+		mode, wait.Skip = plan.LockUpdate, true
+	case ast.SelectLockForUpdateWaitN:
+		mode = plan.LockUpdate
+		wait.Seconds, wait.NoWait = l.WaitSec, l.WaitSec == 0
+	case ast.SelectLockForShare:
 		mode = plan.LockShare
+	case ast.SelectLockForShareNoWait:
+		mode, wait.NoWait = plan.LockShare, true
+	case ast.SelectLockForShareSkipLocked:
+		mode, wait.Skip = plan.LockShare, true
 	default:
-		return mode, notSupported("SKIP LOCKED")
+		return plan.LockNone, wait
 	}
 	b.stmt.ForUpdate = true
-	return mode, nil
+	return mode, wait
 }
 
 func (s *selectState) bindInput(parent *scope, lock plan.LockMode) error {
-	f, err := s.b.bindFrom(s.n.From, parent, lock)
+	f, err := s.b.bindFrom(s.n.From, parent, plan.LockNone)
 	if err != nil {
 		return err
 	}
 	s.rel, s.scope, s.block.scope = f.rel, f.scope, f.scope
-	if l := s.n.LockInfo; l != nil && len(l.Tables) > 0 {
-		if err := lockOnly(s.scope, l.Tables); err != nil {
+	if lock != plan.LockNone {
+		if s.locked, err = lockedTables(s.scope, lock, s.n.LockInfo.Tables); err != nil {
 			return err
 		}
 	}
@@ -172,10 +185,10 @@ func (s *selectState) bindInput(parent *scope, lock plan.LockMode) error {
 	return nil
 }
 
-// lockOnly keeps the lock on the tables of FOR UPDATE OF.
-func lockOnly(sc *scope, tables []*ast.TableName) error {
+// lockedTables are the stored tables of a query, or those that FOR UPDATE OF names.
+func lockedTables(sc *scope, mode plan.LockMode, names []*ast.TableName) (out []LockedTable, err error) {
 	wanted := map[*source]bool{}
-	for _, t := range tables {
+	for _, t := range names {
 		found := false
 		for _, src := range sc.sources {
 			if src.name == t.Name.O && src.scan != nil {
@@ -183,15 +196,24 @@ func lockOnly(sc *scope, tables []*ast.TableName) error {
 			}
 		}
 		if !found {
-			return sqlerr.Newf(sqlerr.ErrUnresolvedTableLock, "Unresolved table name `"+t.Name.O+"` in locking clause.")
+			return nil, sqlerr.Newf(sqlerr.ErrUnresolvedTableLock, "Unresolved table name `"+t.Name.O+"` in locking clause.")
 		}
 	}
 	for _, src := range sc.sources {
-		if src.scan != nil && !wanted[src] {
-			src.scan.Lock = plan.LockNone
+		if src.scan != nil && !src.scan.Virtual && (len(names) == 0 || wanted[src]) {
+			out = append(out, LockedTable{src.scan, mode})
 		}
 	}
-	return nil
+	return out, nil
+}
+
+// lock locks the rows of the input. A query whose rows are not made of single rows of its tables locks all it reads; others lock what they
+// return.
+func (s *selectState) lock() {
+	if len(s.locked) > 0 {
+		s.rel = &Lock{Child: s.rel, Tables: s.locked, Wait: s.wait}
+		s.locked = nil
+	}
 }
 
 // exprs makes the context of a clause.
@@ -406,6 +428,7 @@ func (s *selectState) aggregate(having []expr.Expr) ([]expr.Expr, error) {
 	}
 	k := s.block
 	k.collectFacts(s.rel)
+	s.lock()
 	k.agg.Child, k.agg.Scalar = s.rel, !k.hasGroupBy
 	s.rel = k.agg
 	for i := range s.items {
@@ -473,11 +496,13 @@ func (s *selectState) finish() (*Query, error) {
 		s.rel = p
 	}
 	if s.n.Distinct {
+		s.lock()
 		s.distinct(q)
 	}
 	if err := s.sort(q, p); err != nil {
 		return nil, err
 	}
+	s.lock()
 	var err error
 	s.rel, err = s.b.bindLimit(s.rel, s.n.Limit)
 	q.Rel = s.rel

@@ -35,6 +35,10 @@ func (p pairs) Delete(key []byte) error {
 	return nil
 }
 
+func (p pairs) SetDependent(key, value []byte) error { return p.Set(key, value) }
+
+func (p pairs) DeleteDependent(key []byte) error { return p.Delete(key) }
+
 func (p pairs) HasWritesIn(_, _ []byte) bool { return false }
 
 // sortedRange returns the pairs of [start, end) in key order.

@@ -66,8 +66,9 @@ func (p *batchPointGet) Next(ctx context.Context, b *chunk.Batch) error {
 func (p *batchPointGet) read(ctx context.Context, batch [][]byte, b *chunk.Batch) error {
 	lock := p.c.locks(&p.node.Reader)
 	if lock {
-		for _, k := range batch {
-			p.c.Txn.LockKey(k)
+		var err error
+		if batch, err = p.c.lockRead(ctx, &p.node.Reader, batch); err != nil || len(batch) == 0 {
+			return err
 		}
 	}
 	values, err := p.c.Reader.BatchGet(ctx, batch)
@@ -95,8 +96,10 @@ func (p *batchPointGet) read(ctx context.Context, batch [][]byte, b *chunk.Batch
 			return err
 		}
 		rowKeys = append(rowKeys, keys.Row(p.node.Table.ID, handle))
-		if lock {
-			p.c.Txn.LockKey(rowKeys[len(rowKeys)-1])
+	}
+	if lock && len(rowKeys) > 0 {
+		if rowKeys, err = p.c.lockRead(ctx, &p.node.Reader, rowKeys); err != nil {
+			return err
 		}
 	}
 	return readRows(ctx, p.c, &p.node.Reader, p.node.Index, p.dec, rowKeys, b)

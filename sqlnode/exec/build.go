@@ -59,9 +59,6 @@ func buildUnary(c *Context, n plan.Node) (Operator, error) {
 	switch n := n.(type) {
 	case *plan.Filter:
 		preds, err := programs(n.Conds)
-		if err == nil && filterBelow(c, input, preds) {
-			return input, nil
-		}
 		return vexec.NewFilter(c.Env, input, preds), err
 	case *plan.Project:
 		outs, err := outputs(c.Env, n.Exprs)
@@ -73,6 +70,8 @@ func buildUnary(c *Context, n plan.Node) (Operator, error) {
 		return newTopN(c, n, input)
 	case *plan.Limit:
 		return newLimit(c, n, input)
+	case *plan.LockRows:
+		return newLockRows(c, n, input)
 	case *plan.HashAgg:
 		return newAgg(c, input, n.Groups, n.Aggs, n.NoGroups, n.Types(), false)
 	case *plan.StreamAgg:

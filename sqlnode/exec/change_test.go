@@ -155,19 +155,22 @@ func lookup(tbl *catalog.Table, index string) *plan.IndexLookup {
 	return &plan.IndexLookup{Reader: reader(tbl), Index: tbl.Index(index), KeepOrder: true}
 }
 
+// lockAll locks the rows of tbl, whose primary key is the first column of n.
+func lockAll(tbl *catalog.Table, mode plan.LockMode, n plan.Node) *plan.LockRows {
+	return &plan.LockRows{Base: base(n.Types()...), Child: n, Tables: []plan.LockedTable{{Table: tbl, Mode: mode, Handle: []int{0}}}}
+}
+
 // TestLockedRowsConflict: a transaction that read a row with a lock does not commit when another one changed that row; rows
 // that did not satisfy the conditions are not locked.
 func TestLockedRowsConflict(t *testing.T) {
 	lockingReads := map[string]func(t *testing.T, tbl *catalog.Table) plan.Node{
 		"scan": func(t *testing.T, tbl *catalog.Table) plan.Node {
-			locked := fullScan(tbl)
-			locked.Lock = plan.LockUpdate
-			return &plan.Filter{Base: base(locked.Types()...), Child: locked, Conds: []plan.Scalar{call(t, "=", col(0, intType), one(3))}}
+			read := fullScan(tbl)
+			return lockAll(tbl, plan.LockUpdate, &plan.Filter{Base: base(read.Types()...), Child: read, Conds: []plan.Scalar{call(t, "=", col(0, intType), one(3))}})
 		},
 		"index lookup": func(t *testing.T, tbl *catalog.Table) plan.Node {
-			locked := lookup(tbl, "u")
-			locked.Lock = plan.LockShare
-			return &plan.Filter{Base: base(locked.Types()...), Child: locked, Conds: []plan.Scalar{call(t, "=", col(0, intType), one(3))}}
+			read := lookup(tbl, "u")
+			return lockAll(tbl, plan.LockShare, &plan.Filter{Base: base(read.Types()...), Child: read, Conds: []plan.Scalar{call(t, "=", col(0, intType), one(3))}})
 		},
 		"point get": func(_ *testing.T, tbl *catalog.Table) plan.Node {
 			r := reader(tbl)
@@ -176,7 +179,6 @@ func TestLockedRowsConflict(t *testing.T) {
 		},
 		"index join": func(t *testing.T, tbl *catalog.Table) plan.Node {
 			r := reader(tbl)
-			r.Lock = plan.LockUpdate
 			outer := &plan.Values{Base: base(intType), Tuples: [][]plan.Scalar{{konst(30)}, {konst(31)}}}
 			join := &plan.IndexJoin{
 				Base: base(append([]types.Type{intType}, r.Types()...)...), Type: plan.JoinInner, Outer: outer, Inner: r,
@@ -186,7 +188,7 @@ func TestLockedRowsConflict(t *testing.T) {
 			for i, typ := range r.Types() {
 				outs = append(outs, scalar(t, col(i+1, typ)))
 			}
-			return &plan.Project{Base: base(r.Types()...), Child: join, Exprs: outs}
+			return lockAll(tbl, plan.LockUpdate, &plan.Project{Base: base(r.Types()...), Child: join, Exprs: outs})
 		},
 	}
 	for name, read := range lockingReads {

@@ -16,6 +16,7 @@ package exec
 
 import (
 	"context"
+	"time"
 
 	"github.com/cairndb/cairn/internal/chunk"
 	"github.com/cairndb/cairn/internal/expr"
@@ -53,6 +54,15 @@ type Context struct {
 	NoAutoValueOnZero bool
 	// AutoIncrement and AutoOffset are auto_increment_increment and auto_increment_offset; 0 means 1.
 	AutoIncrement, AutoOffset int64
+
+	// LockTimeout is how long a pessimistic transaction waits for locks, LockInfo what is shown of the statement to those
+	// who look at waits.
+	LockTimeout time.Duration
+	LockInfo    []byte
+	// LockIfExists: keys without a row are not locked by those who look for it.
+	LockIfExists bool
+	// PointLock is the plan's: what is read is locked as it is read, in whatever version it has.
+	PointLock bool
 
 	// Info is filled by the statement.
 	Info Info

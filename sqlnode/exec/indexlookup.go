@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/cairndb/cairn/internal/chunk"
-	"github.com/cairndb/cairn/internal/expr"
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/sqlnode/catalog"
@@ -21,10 +20,9 @@ const (
 
 // indexLookup reads index entries in ranges and fetches the rows they point to, many at a time and in index order.
 type indexLookup struct {
-	c     *Context
-	node  *plan.IndexLookup
-	dec   *distscan.RowDecoder
-	conds []*expr.Program // of a locking read
+	c    *Context
+	node *plan.IndexLookup
+	dec  *distscan.RowDecoder
 
 	scan    *distscan.Scan
 	batch   int // entries of the next lookup
@@ -60,7 +58,6 @@ func (l *indexLookup) Close() error {
 
 // Next implements Operator.
 func (l *indexLookup) Next(ctx context.Context, b *chunk.Batch) error {
-	lock := l.c.locks(&l.node.Reader)
 	for {
 		b.Reset()
 		l.rowKeys = l.rowKeys[:0]
@@ -71,11 +68,6 @@ func (l *indexLookup) Next(ctx context.Context, b *chunk.Batch) error {
 		l.batch = min(l.batch*lookupGrowth, chunk.MaxRows)
 		if err := readRows(ctx, l.c, &l.node.Reader, l.node.Index, l.dec, l.rowKeys, b); err != nil {
 			return err
-		}
-		if lock {
-			if err := lockRows(l.c, l.conds, b, l.rowKeys); err != nil {
-				return err
-			}
 		}
 		if b.NumRows() > 0 {
 			return context.Cause(ctx)

@@ -22,7 +22,7 @@ func (op *insert) write(ctx context.Context, rows []newRow) error {
 	switch {
 	case n.Ignore || n.Replace || len(n.OnDup) > 0:
 		return op.writeResolving(ctx, rows)
-	case !op.c.Explicit:
+	case !op.c.checksNow():
 		return op.writeEach(ctx, rows, table.CheckAtCommit)
 	case len(rows) == 1:
 		return op.writeEach(ctx, rows, table.CheckNow)
@@ -80,6 +80,9 @@ func (op *insert) writeOne(ctx context.Context, view *keyView, row *newRow) erro
 		}
 		if dup == nil {
 			return op.writeEach(ctx, []newRow{*row}, table.CheckDone)
+		}
+		if op.c.Txn.Pessimistic() {
+			op.c.Txn.LockKey(keys.Row(op.node.Table.ID, dup.Handle))
 		}
 		switch {
 		case op.node.Replace:

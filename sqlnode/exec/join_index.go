@@ -28,8 +28,6 @@ type indexJoin struct {
 	in       *chunk.Batch           // outer rows
 	inner    *chunk.Batch
 	innerIDs []int32 // number of the key that found each row of inner
-	lock     bool
-	lockKeys [][]byte // row key of each row of inner, when rows are locked
 
 	distinct vexec.KeyTable // keys of the batch
 	ends     [][]byte       // end of the range of each distinct key, when keys are not unique
@@ -56,7 +54,6 @@ func newIndexJoin(c *Context, n *plan.IndexJoin, outer vexec.Operator) (Operator
 		c: c, node: n, outer: outer, conds: conds, account: vexec.NewAccount(c.Tracker),
 		joiner: newJoiner(c.Env, n.Type, outer.Types(), n.Inner.Types(), true, other),
 		rows:   c.RowDecoder(&n.Inner),
-		lock:   c.locks(&n.Inner),
 	}
 	if n.Index != nil && !n.Index.Primary && j.covered() {
 		j.entries = distscan.NewEntryDecoder(n.Inner.Table, n.Index, n.Inner.Cols, n.Inner.RowID, c.Env.Loc)
@@ -269,7 +266,7 @@ func (j *indexJoin) readRanges(ctx context.Context) error {
 // begin starts collecting inner rows.
 func (j *indexJoin) begin() {
 	j.inner.Reset()
-	j.innerIDs, j.lockKeys = j.innerIDs[:0], j.lockKeys[:0]
+	j.innerIDs = j.innerIDs[:0]
 	j.rowKeys, j.rowIDs = j.rowKeys[:0], j.rowIDs[:0]
 }
 
@@ -293,29 +290,10 @@ func (j *indexJoin) add(dec distscan.Decoder, key, value []byte, id int32) error
 		return err
 	}
 	j.innerIDs = append(j.innerIDs, id)
-	if j.lock {
-		rowKey, err := j.rowKey(dec, key, value)
-		if err != nil {
-			return err
-		}
-		j.lockKeys = append(j.lockKeys, rowKey)
-	}
 	if j.inner.Full() {
 		return j.flush()
 	}
 	return nil
-}
-
-// rowKey returns the key of the row that a pair holds, or points to.
-func (j *indexJoin) rowKey(dec distscan.Decoder, key, value []byte) ([]byte, error) {
-	if dec == distscan.Decoder(j.rows) {
-		return append([]byte(nil), key...), nil
-	}
-	handle, err := table.EntryHandle(j.node.Inner.Table, j.node.Index, key, value)
-	if err != nil {
-		return nil, err
-	}
-	return keys.Row(j.node.Inner.Table.ID, handle), nil
 }
 
 // finish fetches the rows of the collected entries and stores what is left of inner.
@@ -346,9 +324,6 @@ func (j *indexJoin) flush() error {
 	}
 	for i := range j.inner.NumRows() {
 		row := j.inner.Row(i)
-		if j.lock {
-			j.c.Txn.LockKey(j.lockKeys[row])
-		}
 		n := int32(j.build.Append(j.inner, row))
 		j.next = append(j.next, noRow)
 		id := j.innerIDs[row]
@@ -360,6 +335,6 @@ func (j *indexJoin) flush() error {
 		j.tail[id] = n
 	}
 	j.inner.Reset()
-	j.innerIDs, j.lockKeys = j.innerIDs[:0], j.lockKeys[:0]
+	j.innerIDs = j.innerIDs[:0]
 	return j.account.Resize(j.build.Bytes() + int64(len(j.rowKeys))*64)
 }

@@ -26,7 +26,9 @@ func GetPoint(ctx context.Context, c *Context, n *plan.PointGet) (handle, record
 	}
 	locks := c.locks(&n.Reader)
 	if locks {
-		c.Txn.LockKey(key)
+		if locked, err := c.lockRead(ctx, &n.Reader, [][]byte{key}); err != nil || len(locked) == 0 {
+			return nil, nil, false, err
+		}
 	}
 	if n.Index == nil || n.Index.Primary {
 		record, err = c.Reader.Get(ctx, key)
@@ -41,6 +43,15 @@ func GetPoint(ctx context.Context, c *Context, n *plan.PointGet) (handle, record
 			return nil, nil, false, err
 		}
 		rowKey := keys.Row(n.Table.ID, handle)
+		if locks {
+			locked, err := c.lockRead(ctx, &n.Reader, [][]byte{rowKey})
+			if err == nil && len(locked) == 0 { // skipped: so is its entry
+				c.Txn.ReleaseKeys(ctx, [][]byte{key})
+			}
+			if err != nil || len(locked) == 0 {
+				return nil, nil, false, err
+			}
+		}
 		record, err = c.Reader.Get(ctx, rowKey)
 		if err != nil && !errors.Is(err, txn.ErrNotFound) {
 			return nil, nil, false, err
@@ -53,9 +64,6 @@ func GetPoint(ctx context.Context, c *Context, n *plan.PointGet) (handle, record
 			}
 		}
 		if consistent {
-			if locks {
-				c.Txn.LockKey(rowKey)
-			}
 			return handle, record, true, nil
 		}
 		if !newest(c.Reader) {
@@ -107,12 +115,6 @@ func rowHasEntry(n *plan.PointGet, key, handle, record []byte) (bool, error) {
 // missingRow is a broken invariant of stored data.
 func missingRow(t *catalog.Table, ix *catalog.Index, handle []byte) error {
 	return fmt.Errorf("exec: index %s of table %s.%s has an entry for row %x, which does not exist", ix.Name, t.DB, t.Name, handle)
-}
-
-// locks reports whether rows read by r are to be locked. Shared locks are exclusive ones: the commit of one of two
-// transactions that share a row fails, which is safe.
-func (c *Context) locks(r *plan.Reader) bool {
-	return r.Lock != plan.LockNone && c.Txn != nil && !c.writing
 }
 
 // pointGet reads at most one row.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/cairndb/cairn/internal/chunk"
+	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/internal/vexec"
@@ -160,10 +161,13 @@ func (op *update) updateRow(ctx context.Context, t *target, sets []plan.Assignme
 	if err != nil {
 		return err
 	}
+	if !changed && op.c.Txn.Pessimistic() { // it counts as changed to those who want to
+		op.c.Txn.LockKey(keys.Row(t.Table.ID, t.writer.Handle(t.row, rowID)))
+	}
 	if changed {
 		op.assign.touchOnUpdate(t.Table, sets, updated)
 		check := table.CheckAtCommit
-		if op.c.Explicit || op.node.Ignore {
+		if op.c.checksNow() || op.node.Ignore {
 			check = table.CheckNow
 		}
 		err = op.c.update(ctx, t.writer, &op.assign, t.row, updated, rowID, check, op.node.Ignore)
@@ -179,6 +183,10 @@ func (op *update) updateRow(ctx context.Context, t *target, sets []plan.Assignme
 	}
 	return nil
 }
+
+// checksNow says that duplicate keys are looked for as rows are written: the transaction goes on after the error, and its
+// statement does not lock the keys.
+func (c *Context) checksNow() bool { return c.Explicit && !c.Txn.Pessimistic() }
 
 // update writes a changed row. Under IGNORE a duplicate key leaves the row as it is, gives a warning and errSkipped.
 func (c *Context) update(ctx context.Context, w *table.Writer, a *assigner, old, updated []types.Value, rowID int64, check table.Check, ignore bool) error {

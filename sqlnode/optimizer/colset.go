@@ -64,6 +64,8 @@ func (s *colset) collect(rel binder.Rel) {
 		s.addAll(r.Cols)
 	case *binder.Sort:
 		s.collect(r.Child)
+	case *binder.Lock:
+		s.collect(r.Child)
 	case *binder.Limit:
 		s.collect(r.Child)
 	case *binder.Union:

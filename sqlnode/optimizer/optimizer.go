@@ -60,6 +60,7 @@ func Optimize(ctx *binder.Context, s *binder.Statement) (*plan.Statement, error)
 	if err != nil {
 		return nil, err
 	}
+	out.PointLock = len(out.Subqueries) == 0 && isPointLock(out.Root)
 	return out, nil
 }
 
@@ -98,6 +99,32 @@ func (o *optimizer) explain(out *plan.Statement, e *binder.Explain) error {
 	x := &plan.Explain{Base: plan.NewBase(cols, 1), Target: target, Analyze: e.Analyze, Brief: e.Brief}
 	out.Root, out.Output, out.SlotCount = x, x.Out, target.SlotCount
 	return nil
+}
+
+// isPointLock says that a statement reads rows only by their keys, and locks them as it does.
+func isPointLock(n plan.Node) bool {
+	for {
+		switch x := n.(type) {
+		case *plan.PointGet:
+			return x.Lock != plan.LockNone
+		case *plan.BatchPointGet:
+			return x.Lock != plan.LockNone
+		case *plan.Filter:
+			n = x.Child
+		case *plan.Project:
+			n = x.Child
+		case *plan.Limit:
+			n = x.Child
+		case *plan.Update:
+			n = x.Source
+		case *plan.Delete:
+			n = x.Source
+		case *plan.Insert:
+			return x.Source == nil && !x.Replace && !x.Ignore && len(x.OnDup) == 0
+		default:
+			return false
+		}
+	}
 }
 
 // query plans a query and puts its columns in order.

@@ -144,5 +144,8 @@ func hint(n plan.Node, total plan.Scalar) {
 		s.LimitHint = total
 	case *plan.Project:
 		hint(s.Child, total)
+	case *plan.LockRows:
+		s.Limit = total
+		hint(s.Child, total)
 	}
 }

@@ -97,6 +97,8 @@ func (o *optimizer) physical(rel binder.Rel, req request) (*built, error) {
 		return o.distinct(r)
 	case *binder.Sort:
 		return o.sort(r, req, nil)
+	case *binder.Lock:
+		return o.lock(r, req)
 	case *binder.Limit:
 		return o.limit(r, req)
 	case *binder.Union:

@@ -24,6 +24,8 @@ func (o *optimizer) push(rel binder.Rel, conds []expr.Expr) binder.Rel {
 		return &binder.Distinct{Child: o.push(r.Child, conds), Cols: r.Cols}
 	case *binder.Sort:
 		return &binder.Sort{Child: o.push(r.Child, conds), Items: r.Items}
+	case *binder.Lock:
+		return filtered(&binder.Lock{Child: o.push(r.Child, nil), Tables: r.Tables, Wait: r.Wait}, conds)
 	case *binder.Limit:
 		return filtered(&binder.Limit{Child: o.push(r.Child, nil), Count: r.Count, Offset: r.Offset}, conds)
 	case *binder.Union:

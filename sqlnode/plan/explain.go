@@ -92,9 +92,9 @@ func (r *Reader) access(ix *catalog.Index) string {
 func (r *Reader) lockText() string {
 	switch r.Lock {
 	case LockUpdate:
-		return ", lock"
+		return ", lock" + r.Wait.text()
 	case LockShare:
-		return ", shared lock"
+		return ", shared lock" + r.Wait.text()
 	}
 	return ""
 }

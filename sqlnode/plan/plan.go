@@ -158,6 +158,8 @@ type Statement struct {
 	// PointRead says that Root is a single PointGet by the primary key (perhaps under a Filter or Project): one key is read, so an autocommit
 	// read may use the newest version without a timestamp.
 	PointRead bool
+	// PointLock says that all that Root reads are rows named by their keys, and each is locked as it is read: there is no snapshot to agree with.
+	PointLock bool
 	// UsesTables says that the statement reads or writes stored tables (it starts a transaction when autocommit is off).
 	UsesTables bool
 	// OwnLimit says that the statement has a LIMIT, which takes precedence over sql_select_limit.

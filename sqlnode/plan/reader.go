@@ -4,16 +4,6 @@ import (
 	"github.com/cairndb/cairn/sqlnode/catalog"
 )
 
-// LockMode is the row lock a reader takes.
-type LockMode uint8
-
-// Lock modes.
-const (
-	LockNone   LockMode = iota
-	LockShare           // FOR SHARE, LOCK IN SHARE MODE
-	LockUpdate          // FOR UPDATE; also the readers under UPDATE and DELETE
-)
-
 // Reader is the part shared by the nodes that read one stored table. Output: the columns Cols, then the hidden row id when RowID.
 type Reader struct {
 	Base
@@ -21,7 +11,10 @@ type Reader struct {
 	Alias string // name the statement uses for the table
 	Cols  []int  // offsets into Table.Columns, in output order
 	RowID bool   // append the hidden row id (BIGINT) as the last column; only for tables with HandleRowID
-	Lock  LockMode
+	// Lock is the lock a PointGet or BatchPointGet takes on its rows as it reads them, in one step. Other readers are under a LockRows, or their
+	// statement locks what it writes.
+	Lock LockMode
+	Wait LockWait
 }
 
 // PointGet reads at most one row by equality on all columns of the primary key or of a unique index.

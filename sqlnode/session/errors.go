@@ -70,13 +70,19 @@ func (s *Session) sqlError(ctx context.Context, err error) error {
 	var conflict *txn.WriteConflictError
 	var aborted *txn.AbortedError
 	var locked *txn.LockTimeoutError
+	var held *txn.LockNowaitError
+	var dead *txn.DeadlockError
 	var large *txn.TooLargeError
 	switch {
 	case errors.As(err, &conflict), errors.As(err, &aborted):
 		s.engine.metrics.conflicts.Inc()
 		return sqlerr.New(sqlerr.ErrLockDeadlock)
+	case errors.As(err, &dead):
+		return sqlerr.New(sqlerr.ErrLockDeadlock)
 	case errors.As(err, &locked):
 		return sqlerr.New(sqlerr.ErrLockWaitTimeout)
+	case errors.As(err, &held):
+		return sqlerr.New(sqlerr.ErrLockAcquireFailAndNoWaitSet)
 	case errors.As(err, &large):
 		return sqlerr.Newf(sqlerr.ErrTransCacheFull, "%s", large.Error())
 	case errors.Is(err, catalog.ErrLeaseLost):
@@ -154,7 +160,8 @@ func retriable(err error) bool {
 	}
 	var conflict *txn.WriteConflictError
 	var aborted *txn.AbortedError
-	return errors.As(err, &conflict) || errors.As(err, &aborted)
+	var dead *txn.DeadlockError
+	return errors.As(err, &conflict) || errors.As(err, &aborted) || errors.As(err, &dead)
 }
 
 // fatal says whether an error inside a transaction ends the transaction.

@@ -181,6 +181,8 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 		return s.runInTransaction(ctx, c, st, w)
 	case writes:
 		return s.runAutocommit(ctx, c, st, w)
+	case st.ForUpdate && st.UsesTables && s.hot.pessimistic:
+		return s.readLocked(ctx, c, st, w)
 	}
 	return s.runRead(ctx, c, st, w)
 }
@@ -248,12 +250,15 @@ func (s *Session) runInTransaction(ctx context.Context, c *exec.Context, st *pla
 	if err != nil {
 		return err
 	}
+	c.Reader, c.Txn, c.Explicit = t, t, true
+	if t.Pessimistic() && locksRows(st) {
+		return s.lockInTransaction(ctx, c, st, first, w)
+	}
 	ts, err := s.statementTS(ctx, st, first)
 	if err != nil {
 		return err
 	}
 	t.ReadAt(ts)
-	c.Reader, c.Txn, c.Explicit = t, t, true
 	sp := t.Savepoint()
 	if err := s.produce(ctx, c, st, w); err != nil {
 		if fatal(err) {
@@ -280,7 +285,11 @@ func (s *Session) statementTS(ctx context.Context, _ *plan.Statement, first bool
 // it loses a write conflict: the client has seen nothing of it.
 func (s *Session) runAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
 	for attempt := 0; ; attempt++ {
-		err := s.tryAutocommit(ctx, c, st)
+		try := s.tryAutocommit
+		if attempt > 0 && s.hot.pessimistic {
+			try = s.tryLockedAutocommit
+		}
+		err := try(ctx, c, st)
 		if err == nil {
 			return s.finishWrite(c, st, w)
 		}
@@ -307,22 +316,28 @@ func (s *Session) tryAutocommit(ctx context.Context, c *exec.Context, st *plan.S
 		t.Rollback()
 		return err
 	}
-	err = s.commitTxn(ctx, t, c.Snapshot)
+	if err = s.commitTxn(ctx, t, c.Snapshot); s.duplicateAgain(c, st, err) {
+		return &txn.AbortedError{Reason: err.Error()}
+	}
+	return err
+}
+
+// duplicateAgain says that a statement that failed for a duplicate key is to be run again.
+func (s *Session) duplicateAgain(c *exec.Context, st *plan.Statement, err error) bool {
 	var dup *table.DupError
 	if !errors.As(err, &dup) {
-		return err
+		return false
 	}
 	if exec.ResolvesDuplicates(st.Root) {
-		// Somebody inserted the key after the statement had found it free: run again, it knows what to do about it.
-		return &txn.AbortedError{Reason: dup.Error()}
+		return true // somebody inserted the key after the statement had found it free: it knows what to do about it
 	}
 	if generatedTwice(c, dup) {
 		// A client of another node has inserted a number out of the range this node gives out. The next range begins
 		// after all of them.
 		s.engine.Counters.Forget(dup.Table.ID)
-		return &txn.AbortedError{Reason: dup.Error()}
+		return true
 	}
-	return err
+	return false
 }
 
 // generatedTwice says whether a duplicate is one of the AUTO_INCREMENT values
@@ -360,17 +375,21 @@ func (s *Session) produce(ctx context.Context, c *exec.Context, st *plan.Stateme
 	if err := w.Columns(st.Output); err != nil {
 		return err
 	}
-	limit := s.hot.selectLimit
-	if st.OwnLimit {
-		limit = math.MaxUint64
-	}
-	n, err := s.pull(ctx, c, st, limit, w.Rows)
+	n, err := s.pull(ctx, c, st, s.rowLimit(st), w.Rows)
 	if err != nil {
 		return err
 	}
 	s.info.RowCount = -1
 	s.info.FoundRows = n
 	return s.done(w, Done{})
+}
+
+// rowLimit is the number of rows a statement returns at most.
+func (s *Session) rowLimit(st *plan.Statement) uint64 {
+	if st.OwnLimit {
+		return math.MaxUint64
+	}
+	return s.hot.selectLimit
 }
 
 // pull runs a plan and passes its batches on, up to limit rows.

@@ -17,11 +17,12 @@ import (
 type transaction struct {
 	open bool
 	traits
-	txn      *txn.Txn
-	snapshot *catalog.Snapshot // schema pinned until the end
-	release  func()
-	past     *past // the moment it reads; nil = its start
-	points   []savepoint
+	pessimistic bool // keys are locked as statements write them, and as they are read for a change
+	txn         *txn.Txn
+	snapshot    *catalog.Snapshot // schema pinned until the end
+	release     func()
+	past        *past // the moment it reads; nil = its start
+	points      []savepoint
 
 	next nextTraits
 }
@@ -47,6 +48,7 @@ func (s *Session) openOn(snap *schemaRef, t traits) {
 	s.txn.open = true
 	t.readOnly = t.readOnly || snap.past != nil
 	s.txn.traits = t
+	s.txn.pessimistic = s.hot.pessimistic && snap.past == nil && t.isolation != serializable
 	s.txn.past = snap.past
 	s.txn.snapshot, s.txn.release = snap.Snapshot, snap.release
 	snap.release = nil
@@ -57,7 +59,7 @@ func (s *Session) openOn(snap *schemaRef, t traits) {
 // session's name and not in that of the first, whose context ends with it.
 func (s *Session) store() (*txn.Txn, error) {
 	if s.txn.txn == nil {
-		t, err := s.engine.Store.Begin(s.life, txn.TxnOptions{})
+		t, err := s.engine.Store.Begin(s.life, txn.TxnOptions{Pessimistic: s.txn.pessimistic})
 		if err != nil {
 			return nil, err
 		}
@@ -143,15 +145,15 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 	if n.AsOf != nil {
 		return s.beginPast(ctx, n.AsOf)
 	}
-	if strings.EqualFold(n.Mode, ast.Pessimistic) {
-		return unsupported("BEGIN PESSIMISTIC")
-	}
 	if err := s.commit(ctx); err != nil {
 		return err
 	}
 	t := s.takeTraits()
 	t.readOnly = accessMode(n, t.readOnly)
 	s.openTransaction(t)
+	if n.Mode != "" && s.txn.past == nil {
+		s.txn.pessimistic = strings.EqualFold(n.Mode, ast.Pessimistic)
+	}
 	if !strings.Contains(strings.ToUpper(n.OriginalText()), "CONSISTENT") {
 		return nil // the snapshot is that of the first read
 	}

@@ -32,6 +32,8 @@ type hotVars struct {
 	maxPacket, groupConcat, divIncr     int
 	waitTimeout, interactiveTimeout     time.Duration
 	maxExecution                        time.Duration
+	lockTimeout                         time.Duration // of a pessimistic transaction that waits for a row
+	pessimistic                         bool          // transactions lock rows before they commit
 	selectLimit                         uint64
 	autoIncrement, autoOffset           int64
 	fixedNow                            time.Time // SET timestamp; zero = the clock
@@ -57,7 +59,10 @@ func (s *Session) readHotVars() {
 		autocommit: vs.On("autocommit"),
 		traits:     traits{isolationOf(vs.Text("transaction_isolation")), vs.On("transaction_read_only")},
 		notes:      vs.On("sql_notes"),
-		maxPacket:  int(number(vs, "max_allowed_packet")),
+
+		pessimistic: vs.Text("cairn_txn_mode") == "pessimistic",
+		lockTimeout: time.Duration(number(vs, "innodb_lock_wait_timeout")) * time.Second,
+		maxPacket:   int(number(vs, "max_allowed_packet")),
 
 		groupConcat:        int(min(number(vs, "group_concat_max_len"), 1<<30)),
 		divIncr:            int(number(vs, "div_precision_increment")),
@@ -264,6 +269,7 @@ var paired = map[string]string{
 	"transaction_isolation": "tx_isolation", "tx_isolation": "transaction_isolation",
 	"transaction_read_only": "tx_read_only", "tx_read_only": "transaction_read_only",
 	"last_insert_id": "identity", "identity": "last_insert_id",
+	"cairn_txn_mode": "tidb_txn_mode", "tidb_txn_mode": "cairn_txn_mode",
 	"cairn_snapshot": "tidb_snapshot", "tidb_snapshot": "cairn_snapshot",
 }
 

@@ -11,6 +11,8 @@ var SQLModes = []string{
 	"TIME_TRUNCATE_FRACTIONAL",
 }
 
+var txnModes = []string{"pessimistic", "optimistic"}
+
 var isolationLevels = []string{"READ-UNCOMMITTED", "READ-COMMITTED", "REPEATABLE-READ", "SERIALIZABLE"}
 
 // DefaultSQLMode is that of MySQL 8.0.
@@ -40,7 +42,9 @@ func defined() []Var {
 		{Name: "wait_timeout", Scope: Both, Kind: Uint, Default: "28800", Min: 1, Max: 31536000, Live: true},
 		{Name: "interactive_timeout", Scope: Both, Kind: Uint, Default: "28800", Min: 1, Max: 31536000, Live: true},
 		{Name: "max_execution_time", Scope: Both, Kind: Uint, Default: "0", Max: 1<<32 - 1, Live: true},
-		{Name: "innodb_lock_wait_timeout", Scope: Both, Kind: Uint, Default: "50", Min: 1, Max: 1 << 30},
+		{Name: "innodb_lock_wait_timeout", Scope: Both, Kind: Uint, Default: "50", Min: 1, Max: 1 << 30, Live: true},
+		{Name: "cairn_txn_mode", Scope: Both, Kind: Enum, Default: "optimistic", Words: txnModes, Live: true},
+		{Name: "tidb_txn_mode", Scope: Both, Kind: Enum, Default: "optimistic", Words: txnModes, Live: true},
 		{Name: "lock_wait_timeout", Scope: Both, Kind: Uint, Default: "31536000", Min: 1, Max: 31536000},
 		{Name: "transaction_isolation", Scope: Both, Kind: Enum, Default: "REPEATABLE-READ", Words: isolationLevels, Live: true},
 		{Name: "tx_isolation", Scope: Both, Kind: Enum, Default: "REPEATABLE-READ", Words: isolationLevels, Live: true},

@@ -38,6 +38,10 @@ type Txn interface {
 	// Insert is Set of a key presumed absent, which is checked at commit.
 	Insert(key, value []byte) error
 	Delete(key []byte) error
+	// SetDependent and DeleteDependent are Set and Delete of an entry that no two rows can have: who changes it changes the
+	// row, and the row's lock is enough.
+	SetDependent(key, value []byte) error
+	DeleteDependent(key []byte) error
 	// HasWritesIn says whether the transaction itself put or deleted a key of [start, end).
 	HasWritesIn(start, end []byte) bool
 }

@@ -170,7 +170,7 @@ func (w *Writer) insertRow(ctx context.Context, tx Txn, row []types.Value, check
 // putEntry writes the entry w.key of a row with handle w.handle.
 func (w *Writer) putEntry(ctx context.Context, tx Txn, iw *indexWriter, row []types.Value, distinct bool, check Check) error {
 	if !distinct {
-		return tx.Set(w.key, nonUniqueValue)
+		return tx.SetDependent(w.key, nonUniqueValue)
 	}
 	exists, other, err := w.lookup(ctx, tx, w.key, check)
 	if err != nil {
@@ -262,6 +262,9 @@ func (w *Writer) deleteEntry(ctx context.Context, tx Txn, iw *indexWriter, key, 
 		case !bytes.Equal(owner, handle):
 			return nil
 		}
+	}
+	if !distinct {
+		return tx.DeleteDependent(key)
 	}
 	return tx.Delete(key)
 }

@@ -46,7 +46,7 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 	}
 	t.done = true
 	if t.buf.len() == 0 || t.locks != nil && !t.writes() {
-		t.releaseAll() // nobody can tell whether what was only read is released now or at the commit
+		t.releaseAll(true) // nobody can tell whether what was only read is released now or at the commit
 		return 0, nil
 	}
 	startTS, err := t.awaitStart()
@@ -89,7 +89,7 @@ func (t *Txn) endLocks(err error) {
 		l.stopBeat()
 		return
 	}
-	t.releaseAll()
+	t.releaseAll(false)
 }
 
 // committer takes the mutations of one transaction through the commit.

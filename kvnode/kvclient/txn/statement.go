@@ -121,8 +121,8 @@ func (l *lockSet) stopBeat() {
 	}
 }
 
-// releaseAll releases all locks in the background.
-func (t *Txn) releaseAll() {
+// releaseAll releases all locks: now, if nobody waits for the transaction's end alone, or in the background.
+func (t *Txn) releaseAll(now bool) {
 	l := t.locks
 	if l == nil {
 		return
@@ -136,6 +136,13 @@ func (t *Txn) releaseAll() {
 	l.stopBeat()
 	if len(keys) == 0 {
 		return
+	}
+	if now { // others may be told to try again by who ends this transaction
+		ctx, cancel := context.WithTimeout(l.s.life, time.Second)
+		defer cancel()
+		if l.s.releaseLocks(ctx, t.startTS, forUpdateTS, keys) == nil {
+			return
+		}
 	}
 	l.s.background(func(ctx context.Context) {
 		if err := l.s.releaseLocks(ctx, t.startTS, forUpdateTS, keys); err != nil {

@@ -266,11 +266,10 @@ func (t *Txn) snapshot() (*Snapshot, error) {
 	return t.snap, nil
 }
 
-// Rollback ends the transaction without effect. What it has locked is released in the
-// background. After Commit or Rollback it does nothing.
+// Rollback ends the transaction without effect and releases what it has locked. After Commit or Rollback it does nothing.
 func (t *Txn) Rollback() {
 	if !t.done {
 		t.done = true
-		t.releaseAll()
+		t.releaseAll(true)
 	}
 }

@@ -1,0 +1,245 @@
+package exec
+
+import (
+	"context"
+	"time"
+
+	"github.com/cairndb/cairn/internal/chunk"
+	"github.com/cairndb/cairn/internal/keys"
+	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
+	"github.com/cairndb/cairn/sqlnode/plan"
+	"github.com/cairndb/cairn/sqlnode/table"
+)
+
+// locks reports whether a reader by keys locks what it reads. A data change locks what it writes when it is done, but for
+// one that reads rows by their keys only: it locks them with the same request.
+func (c *Context) locks(r *plan.Reader) bool {
+	return r.Lock != plan.LockNone && c.Txn != nil && (!c.writing || c.PointLock && c.Txn.Pessimistic())
+}
+
+// lock locks keys in a pessimistic transaction. Reads after it see what is locked.
+func (c *Context) lock(ctx context.Context, keys [][]byte, mode plan.LockMode, wait plan.LockWait, o txn.LockOptions) ([]txn.LockResult, error) {
+	o.Timeout, o.Info, o.Shared = c.LockTimeout, c.LockInfo, mode == plan.LockShare
+	switch {
+	case wait.NoWait:
+		o.Mode = txn.NoWait
+	case wait.Skip:
+		o.Mode = txn.SkipLocked
+	case wait.Seconds > 0:
+		o.Timeout = time.Duration(min(wait.Seconds, 1<<30)) * time.Second
+	}
+	return c.Txn.Lock(ctx, keys, o)
+}
+
+// lockRead locks keys as a reader does that is about to read them, and returns those that are locked.
+func (c *Context) lockRead(ctx context.Context, r *plan.Reader, keys [][]byte) ([][]byte, error) {
+	if !c.Txn.Pessimistic() {
+		for _, k := range keys {
+			c.Txn.LockKey(k)
+		}
+		return keys, nil
+	}
+	got, err := c.lock(ctx, keys, r.Lock, r.Wait, txn.LockOptions{ReturnValues: true, IfExists: c.LockIfExists, AnyVersion: c.PointLock})
+	if err != nil {
+		return nil, err
+	}
+	if c.PointLock {
+		c.Txn.ReadAt(c.Txn.ForUpdateTS()) // they may have been locked at later versions
+	}
+	locked := make([][]byte, 0, len(keys))
+	for i := range got {
+		if got[i].Locked {
+			locked = append(locked, keys[i])
+		}
+	}
+	return locked, nil
+}
+
+// lockRows locks the stored rows that its input's rows are made of. It asks its input for no more than it has to, and
+// locks no more than are wanted: where rows are skipped, others are looking for what this one leaves.
+type lockRows struct {
+	c      *Context
+	node   *plan.LockRows
+	input  Operator
+	tables []lockedTable
+
+	in     *chunk.Batch
+	next   int // row of in
+	wanted int // rows still to lock at once; 0 = any number
+	limit  int
+	// kept are the keys of rows passed on, when rows that are not may have locks to be given back.
+	kept map[string]bool
+}
+
+// lockedTable makes the keys of the rows of one table.
+type lockedTable struct {
+	*plan.LockedTable
+	writer *table.Writer
+	row    []types.Value
+}
+
+func newLockRows(c *Context, n *plan.LockRows, input Operator) (Operator, error) {
+	if c.Txn == nil {
+		return input, nil // nobody waits for a lock that goes with the statement
+	}
+	limit, err := rowCount(c.Env, n.Limit, 0)
+	if err != nil {
+		return nil, err
+	}
+	op := &lockRows{c: c, node: n, input: input, limit: int(min(limit, chunk.MaxRows))}
+	for i := range n.Tables {
+		t := &n.Tables[i]
+		op.tables = append(op.tables, lockedTable{t, c.writer(t.Table), make([]types.Value, len(t.Table.Columns))})
+	}
+	return op, nil
+}
+
+// Types implements Operator.
+func (op *lockRows) Types() []types.Type { return op.node.Types() }
+
+// Open implements Operator.
+func (op *lockRows) Open(ctx context.Context) error {
+	op.in = op.c.memory().Pool.Get(op.input.Types(), 0)
+	op.next, op.wanted = 0, op.limit
+	if op.node.Wait.Skip && len(op.tables) > 1 {
+		op.kept = make(map[string]bool)
+	}
+	return op.input.Open(ctx)
+}
+
+// Close implements Operator.
+func (op *lockRows) Close() error {
+	op.c.memory().Pool.Put(op.input.Types(), op.in)
+	op.in, op.kept = nil, nil
+	return op.input.Close()
+}
+
+// Next implements Operator.
+func (op *lockRows) Next(ctx context.Context, b *chunk.Batch) error {
+	b.Reset()
+	for b.NumRows() == 0 {
+		if op.next >= op.in.NumRows() {
+			op.next = 0
+			if err := op.input.Next(ctx, op.in); err != nil {
+				return err
+			}
+			if op.in.NumRows() == 0 {
+				return nil
+			}
+		}
+		n := op.in.NumRows() - op.next
+		if op.wanted > 0 {
+			n = min(n, op.wanted)
+		}
+		if err := op.pass(ctx, b, op.next, op.next+n); err != nil {
+			return err
+		}
+		op.next += n
+		if op.limit > 0 {
+			if op.wanted -= b.NumRows(); op.wanted <= 0 {
+				op.wanted = op.limit
+			}
+		}
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pass locks rows [from, to) of the input and appends those that are locked to b.
+func (op *lockRows) pass(ctx context.Context, b *chunk.Batch, from, to int) error {
+	rowKeys := make([][][]byte, to-from) // by row and table; nil where there is no row of the table
+	for i := range rowKeys {
+		rowKeys[i] = make([][]byte, len(op.tables))
+		for k := range op.tables {
+			rowKeys[i][k] = op.tables[k].key(op.in, op.in.Row(from+i))
+		}
+	}
+	got := make(map[string]bool) // key: whether it is locked
+	for k := range op.tables {
+		if err := op.lockTable(ctx, k, rowKeys, got); err != nil {
+			return err
+		}
+	}
+	var unwanted [][]byte
+	for i, list := range rowKeys {
+		whole := true
+		for _, key := range list {
+			whole = whole && (key == nil || got[string(key)])
+		}
+		if whole {
+			b.AppendFrom(op.in, op.in.Row(from+i))
+		}
+		if op.kept == nil {
+			continue
+		}
+		for _, key := range list {
+			if whole {
+				op.kept[string(key)] = true
+			} else if key != nil && got[string(key)] {
+				unwanted = append(unwanted, key)
+			}
+		}
+	}
+	op.release(ctx, unwanted)
+	return nil
+}
+
+// lockTable locks the rows of table k.
+func (op *lockRows) lockTable(ctx context.Context, k int, rowKeys [][][]byte, got map[string]bool) error {
+	var ask [][]byte
+	for i := range rowKeys {
+		if key := rowKeys[i][k]; key != nil {
+			if _, dup := got[string(key)]; !dup {
+				got[string(key)] = !op.c.Txn.Pessimistic()
+				ask = append(ask, key)
+			}
+		}
+	}
+	if !op.c.Txn.Pessimistic() {
+		for _, key := range ask {
+			op.c.Txn.LockKey(key)
+		}
+		return nil
+	}
+	if len(ask) == 0 {
+		return nil
+	}
+	results, err := op.c.lock(ctx, ask, op.tables[k].Mode, op.node.Wait, txn.LockOptions{})
+	for i := range results {
+		got[string(ask[i])] = results[i].Locked
+	}
+	return err
+}
+
+// release gives back the locks of rows that were not passed on because another row they belong to was skipped.
+func (op *lockRows) release(ctx context.Context, unwanted [][]byte) {
+	drop := unwanted[:0]
+	for _, key := range unwanted {
+		if !op.kept[string(key)] {
+			drop = append(drop, key)
+		}
+	}
+	if len(drop) > 0 {
+		op.c.Txn.ReleaseKeys(ctx, drop)
+	}
+}
+
+// key is the key of the table's row in row r of b, nil when there is none.
+func (t *lockedTable) key(b *chunk.Batch, r int) []byte {
+	rowID := int64(0)
+	for i, pos := range t.Handle {
+		col := b.Cols[pos]
+		if col.IsNull(r) {
+			return nil
+		}
+		if t.Table.PK == nil {
+			rowID = col.Int(r)
+		} else {
+			t.row[t.Table.PK.Columns[i].Offset] = col.Value(r)
+		}
+	}
+	return keys.Row(t.Table.ID, t.writer.Handle(t.row, rowID))
+}
