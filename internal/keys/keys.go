@@ -3,6 +3,8 @@
 //	t | tableID | r | handle                    one row
 //	t | tableID | i | indexID | columns [| handle]   one index entry; the handle when the columns alone are not unique
 //	m | ...                                     the catalog and other metadata
+//	u | ...                                     pairs of programs that use transactions without SQL
+//	r | ...                                     raw pairs, without transactions
 //
 // Table and index ids are 8 bytes, memcomparable. An integer handle is 8 bytes, memcomparable; a handle of several
 // columns is their concatenated key encoding (types.AppendKey). The layout is drawn in docs/formats/keys.md.

@@ -42,6 +42,8 @@
 //   - A rollback leaves a record that keeps what is still under way from locking.
 //   - Whatever else settles locks does what is written in a primary, or bars it.
 //   - A range that is destroyed twice is as empty as after the first time.
+//   - A raw write is the exception, and not sent again: a late first attempt would undo what
+//     others wrote in between. Its result is ErrUndetermined then.
 //
 // So the first answer that comes is about all attempts and definite. A region that
 // changes its leader is no exception: the new one answers only after everything

@@ -27,6 +27,8 @@ const (
 	opScanLock
 	opTxnHeartBeat
 	opDestroyRange
+	opRawRead
+	opRawWrite
 	operationCount
 )
 
@@ -54,7 +56,13 @@ var operations = [operationCount]struct {
 	opScanLock:            {"scan_lock", 20 * time.Second, true},
 	opTxnHeartBeat:        {"txn_heart_beat", 20 * time.Second, false},
 	opDestroyRange:        {"destroy_range", 40 * time.Second, false},
+	opRawRead:             {"raw_read", 20 * time.Second, true},
+	opRawWrite:            {"raw_write", 20 * time.Second, false},
 }
+
+// once reports whether a request is not sent again when an attempt may have been executed,
+// or may be later: two executions are not as good as one, nor is a late one.
+func once(op operation) bool { return op == opRawWrite }
 
 // decides reports whether the request can commit a transaction.
 func decides(req *kvpb.Request) bool {
@@ -98,6 +106,12 @@ func open(req *kvpb.Request) (operation, *kvpb.Context) {
 		return opTxnHeartBeat, ensure(&c.TxnHeartBeat.Context)
 	case *kvpb.Request_DestroyRange:
 		return opDestroyRange, ensure(&c.DestroyRange.Context)
+	case *kvpb.Request_Raw:
+		switch c.Raw.GetOp().(type) {
+		case *kvpb.RawRequest_Get, *kvpb.RawRequest_Scan:
+			return opRawRead, ensure(&c.Raw.Context)
+		}
+		return opRawWrite, ensure(&c.Raw.Context)
 	}
 	return opUnknown, nil
 }
@@ -141,6 +155,8 @@ func regionErrorOf(op operation, resp *kvpb.Response) (e *kvpb.RegionError, ok b
 		return c.TxnHeartBeat.GetRegionError(), op == opTxnHeartBeat
 	case *kvpb.Response_DestroyRange:
 		return c.DestroyRange.GetRegionError(), op == opDestroyRange
+	case *kvpb.Response_Raw:
+		return c.Raw.GetRegionError(), op == opRawRead || op == opRawWrite
 	}
 	return nil, false
 }

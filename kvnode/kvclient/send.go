@@ -124,6 +124,9 @@ func (c *Client) address(ctx context.Context, kctx *kvpb.Context, e *entry, rt *
 	return left
 }
 
+// errLost ends a write that is sent only once.
+var errLost = errors.New("kv: the answer was lost")
+
 // errNotSent starts a sending without a first attempt.
 var errNotSent = errors.New("kv: not sent yet")
 
@@ -204,6 +207,9 @@ func (s *sending) react(re *kvpb.RegionError, err error) error {
 	if err != nil {
 		return err
 	}
+	if s.maybe && once(s.op) {
+		return errLost
+	}
 	return s.route()
 }
 
@@ -271,7 +277,7 @@ func (s *sending) failed(err error, req *kvpb.Request) error {
 	if !errors.Is(err, ErrRegionChanged) {
 		s.c.slow(s, err)
 	}
-	if !s.maybe || !decides(req) {
+	if !s.maybe || !decides(req) && !once(s.op) {
 		return err
 	}
 	if s.op == opCommit && errors.Is(err, ErrRegionChanged) {

@@ -21,6 +21,7 @@ const (
 	cmdScanLock
 	cmdTxnHeartBeat
 	cmdDestroyRange
+	cmdRaw
 	commandCount
 )
 
@@ -29,7 +30,7 @@ var commandNames = [commandCount]string{
 	"unknown", "get", "batch_get", "scan", "prewrite", "commit", "batch_rollback",
 	"pessimistic_lock", "pessimistic_rollback", "check_txn_status",
 	"check_secondary_locks", "resolve_lock", "scan_lock", "txn_heart_beat",
-	"destroy_range",
+	"destroy_range", "raw",
 }
 
 // timed marks the commands whose duration is measured. Point reads are not: two
@@ -37,7 +38,7 @@ var commandNames = [commandCount]string{
 var timed = [commandCount]bool{
 	cmdBatchGet: true, cmdScan: true, cmdPrewrite: true, cmdCommit: true, cmdBatchRollback: true,
 	cmdCheckTxnStatus: true, cmdCheckSecondaryLocks: true, cmdResolveLock: true, cmdScanLock: true,
-	cmdTxnHeartBeat: true, cmdDestroyRange: true, cmdPessimisticLock: true, cmdPessimisticRollback: true,
+	cmdTxnHeartBeat: true, cmdDestroyRange: true, cmdRaw: true, cmdPessimisticLock: true, cmdPessimisticRollback: true,
 }
 
 // unsupported says why this server does not execute a kind of command; empty = it does.
@@ -78,6 +79,8 @@ func commandOf(req *kvpb.Request) command {
 		return cmdTxnHeartBeat
 	case *kvpb.Request_DestroyRange:
 		return cmdDestroyRange
+	case *kvpb.Request_Raw:
+		return cmdRaw
 	}
 	return cmdUnknown
 }
@@ -113,6 +116,8 @@ func contextOf(req *kvpb.Request) *kvpb.Context {
 		return c.TxnHeartBeat.GetContext()
 	case *kvpb.Request_DestroyRange:
 		return c.DestroyRange.GetContext()
+	case *kvpb.Request_Raw:
+		return c.Raw.GetContext()
 	}
 	return nil
 }
@@ -148,6 +153,8 @@ func regionErrorResponse(c command, e *kvpb.RegionError) *kvpb.Response {
 		return &kvpb.Response{Cmd: &kvpb.Response_TxnHeartBeat{TxnHeartBeat: &kvpb.TxnHeartBeatResponse{RegionError: e}}}
 	case cmdDestroyRange:
 		return &kvpb.Response{Cmd: &kvpb.Response_DestroyRange{DestroyRange: &kvpb.DestroyRangeResponse{RegionError: e}}}
+	case cmdRaw:
+		return &kvpb.Response{Cmd: &kvpb.Response_Raw{Raw: &kvpb.RawResponse{RegionError: e}}}
 	}
 	return &kvpb.Response{Unsupported: "unknown command"}
 }

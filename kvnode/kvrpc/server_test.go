@@ -39,6 +39,7 @@ var requests = map[command]*kvpb.Request{
 	cmdPessimisticRollback: {Cmd: &kvpb.Request_PessimisticRollback{PessimisticRollback: &kvpb.PessimisticRollbackRequest{}}},
 	cmdCheckTxnStatus:      {Cmd: &kvpb.Request_CheckTxnStatus{CheckTxnStatus: &kvpb.CheckTxnStatusRequest{}}},
 	cmdCheckSecondaryLocks: {Cmd: &kvpb.Request_CheckSecondaryLocks{CheckSecondaryLocks: &kvpb.CheckSecondaryLocksRequest{}}},
+	cmdRaw:                 {Cmd: &kvpb.Request_Raw{Raw: &kvpb.RawRequest{}}},
 	cmdResolveLock:         {Cmd: &kvpb.Request_ResolveLock{ResolveLock: &kvpb.ResolveLockRequest{}}},
 	cmdScanLock:            {Cmd: &kvpb.Request_ScanLock{ScanLock: &kvpb.ScanLockRequest{}}},
 	cmdTxnHeartBeat:        {Cmd: &kvpb.Request_TxnHeartBeat{TxnHeartBeat: &kvpb.TxnHeartBeatRequest{}}},

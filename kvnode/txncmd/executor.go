@@ -96,6 +96,8 @@ func (e *Executor) Execute(ctx context.Context, req *kvpb.Request) *kvpb.Respons
 		return &kvpb.Response{Cmd: &kvpb.Response_PessimisticLock{PessimisticLock: e.PessimisticLock(ctx, c.PessimisticLock)}}
 	case *kvpb.Request_PessimisticRollback:
 		return &kvpb.Response{Cmd: &kvpb.Response_PessimisticRollback{PessimisticRollback: e.PessimisticRollback(ctx, c.PessimisticRollback)}}
+	case *kvpb.Request_Raw:
+		return &kvpb.Response{Cmd: &kvpb.Response_Raw{Raw: e.Raw(ctx, c.Raw)}}
 	default:
 		return &kvpb.Response{Unsupported: "unknown command"}
 	}

@@ -2957,6 +2957,548 @@ func (x *DestroyRangeResponse) GetRegionError() *RegionError {
 	return nil
 }
 
+// Raw keys and values: without transactions, versions and timestamps. They have a part of the
+// key space of their own; every key begins with its byte (internal/keys). One request is
+// about one region.
+type RawPair struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	TtlMs         uint64                 `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // 0 = for ever
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RawPair) Reset() {
+	*x = RawPair{}
+	mi := &file_kvpb_kv_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RawPair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RawPair) ProtoMessage() {}
+
+func (x *RawPair) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RawPair.ProtoReflect.Descriptor instead.
+func (*RawPair) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RawPair) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RawPair) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *RawPair) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+type RawPut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pairs         []*RawPair             `protobuf:"bytes,1,rep,name=pairs,proto3" json:"pairs,omitempty"` // keys unique; all or none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RawPut) Reset() {
+	*x = RawPut{}
+	mi := &file_kvpb_kv_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RawPut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RawPut) ProtoMessage() {}
+
+func (x *RawPut) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RawPut.ProtoReflect.Descriptor instead.
+func (*RawPut) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RawPut) GetPairs() []*RawPair {
+	if x != nil {
+		return x.Pairs
+	}
+	return nil
+}
+
+type RawDelete struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          [][]byte               `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"` // keys unique; all or none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RawDelete) Reset() {
+	*x = RawDelete{}
+	mi := &file_kvpb_kv_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RawDelete) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RawDelete) ProtoMessage() {}
+
+func (x *RawDelete) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RawDelete.ProtoReflect.Descriptor instead.
+func (*RawDelete) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *RawDelete) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// RawCompareAndSwap puts pair, or deletes its key, if the key has the value expected.
+type RawCompareAndSwap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pair          *RawPair               `protobuf:"bytes,1,opt,name=pair,proto3" json:"pair,omitempty"`
+	Delete        bool                   `protobuf:"varint,2,opt,name=delete,proto3" json:"delete,omitempty"`
+	ExpectAbsent  bool                   `protobuf:"varint,3,opt,name=expect_absent,json=expectAbsent,proto3" json:"expect_absent,omitempty"`
+	Expect        []byte                 `protobuf:"bytes,4,opt,name=expect,proto3" json:"expect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RawCompareAndSwap) Reset() {
+	*x = RawCompareAndSwap{}
+	mi := &file_kvpb_kv_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RawCompareAndSwap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RawCompareAndSwap) ProtoMessage() {}
+
+func (x *RawCompareAndSwap) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RawCompareAndSwap.ProtoReflect.Descriptor instead.
+func (*RawCompareAndSwap) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RawCompareAndSwap) GetPair() *RawPair {
+	if x != nil {
+		return x.Pair
+	}
+	return nil
+}
+
+func (x *RawCompareAndSwap) GetDelete() bool {
+	if x != nil {
+		return x.Delete
+	}
+	return false
+}
+
+func (x *RawCompareAndSwap) GetExpectAbsent() bool {
+	if x != nil {
+		return x.ExpectAbsent
+	}
+	return false
+}
+
+func (x *RawCompareAndSwap) GetExpect() []byte {
+	if x != nil {
+		return x.Expect
+	}
+	return nil
+}
+
+type RawScan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StartKey      []byte                 `protobuf:"bytes,1,opt,name=start_key,json=startKey,proto3" json:"start_key,omitempty"`     // inclusive
+	EndKey        []byte                 `protobuf:"bytes,2,opt,name=end_key,json=endKey,proto3" json:"end_key,omitempty"`           // exclusive
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`                          // pairs; 0 = no limit but the byte limit
+	ByteLimit     uint32                 `protobuf:"varint,4,opt,name=byte_limit,json=byteLimit,proto3" json:"byte_limit,omitempty"` // 0 = 1 MiB
+	KeyOnly       bool                   `protobuf:"varint,5,opt,name=key_only,json=keyOnly,proto3" json:"key_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RawScan) Reset() {
+	*x = RawScan{}
+	mi := &file_kvpb_kv_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RawScan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RawScan) ProtoMessage() {}
+
+func (x *RawScan) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RawScan.ProtoReflect.Descriptor instead.
+func (*RawScan) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RawScan) GetStartKey() []byte {
+	if x != nil {
+		return x.StartKey
+	}
+	return nil
+}
+
+func (x *RawScan) GetEndKey() []byte {
+	if x != nil {
+		return x.EndKey
+	}
+	return nil
+}
+
+func (x *RawScan) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *RawScan) GetByteLimit() uint32 {
+	if x != nil {
+		return x.ByteLimit
+	}
+	return 0
+}
+
+func (x *RawScan) GetKeyOnly() bool {
+	if x != nil {
+		return x.KeyOnly
+	}
+	return false
+}
+
+type RawRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Context *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	// Types that are valid to be assigned to Op:
+	//
+	//	*RawRequest_Get
+	//	*RawRequest_Scan
+	//	*RawRequest_Put
+	//	*RawRequest_Delete
+	//	*RawRequest_Cas
+	Op            isRawRequest_Op `protobuf_oneof:"op"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RawRequest) Reset() {
+	*x = RawRequest{}
+	mi := &file_kvpb_kv_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RawRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RawRequest) ProtoMessage() {}
+
+func (x *RawRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RawRequest.ProtoReflect.Descriptor instead.
+func (*RawRequest) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RawRequest) GetContext() *Context {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *RawRequest) GetOp() isRawRequest_Op {
+	if x != nil {
+		return x.Op
+	}
+	return nil
+}
+
+func (x *RawRequest) GetGet() []byte {
+	if x != nil {
+		if x, ok := x.Op.(*RawRequest_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *RawRequest) GetScan() *RawScan {
+	if x != nil {
+		if x, ok := x.Op.(*RawRequest_Scan); ok {
+			return x.Scan
+		}
+	}
+	return nil
+}
+
+func (x *RawRequest) GetPut() *RawPut {
+	if x != nil {
+		if x, ok := x.Op.(*RawRequest_Put); ok {
+			return x.Put
+		}
+	}
+	return nil
+}
+
+func (x *RawRequest) GetDelete() *RawDelete {
+	if x != nil {
+		if x, ok := x.Op.(*RawRequest_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *RawRequest) GetCas() *RawCompareAndSwap {
+	if x != nil {
+		if x, ok := x.Op.(*RawRequest_Cas); ok {
+			return x.Cas
+		}
+	}
+	return nil
+}
+
+type isRawRequest_Op interface {
+	isRawRequest_Op()
+}
+
+type RawRequest_Get struct {
+	Get []byte `protobuf:"bytes,2,opt,name=get,proto3,oneof"` // a key
+}
+
+type RawRequest_Scan struct {
+	Scan *RawScan `protobuf:"bytes,3,opt,name=scan,proto3,oneof"`
+}
+
+type RawRequest_Put struct {
+	Put *RawPut `protobuf:"bytes,4,opt,name=put,proto3,oneof"`
+}
+
+type RawRequest_Delete struct {
+	Delete *RawDelete `protobuf:"bytes,5,opt,name=delete,proto3,oneof"`
+}
+
+type RawRequest_Cas struct {
+	Cas *RawCompareAndSwap `protobuf:"bytes,6,opt,name=cas,proto3,oneof"`
+}
+
+func (*RawRequest_Get) isRawRequest_Op() {}
+
+func (*RawRequest_Scan) isRawRequest_Op() {}
+
+func (*RawRequest_Put) isRawRequest_Op() {}
+
+func (*RawRequest_Delete) isRawRequest_Op() {}
+
+func (*RawRequest_Cas) isRawRequest_Op() {}
+
+type RawResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RegionError   *RegionError           `protobuf:"bytes,1,opt,name=region_error,json=regionError,proto3" json:"region_error,omitempty"`
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`               // the request cannot be executed, now or later
+	Found         bool                   `protobuf:"varint,3,opt,name=found,proto3" json:"found,omitempty"`              // get; cas: whether the key had a value
+	Value         []byte                 `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`               // get; cas: what the key had
+	TtlMs         uint64                 `protobuf:"varint,5,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // get: time left; 0 = for ever
+	Swapped       bool                   `protobuf:"varint,6,opt,name=swapped,proto3" json:"swapped,omitempty"`          // cas
+	Pairs         *KvBlock               `protobuf:"bytes,7,opt,name=pairs,proto3" json:"pairs,omitempty"`               // scan
+	More          bool                   `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
+	ResumeKey     []byte                 `protobuf:"bytes,9,opt,name=resume_key,json=resumeKey,proto3" json:"resume_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RawResponse) Reset() {
+	*x = RawResponse{}
+	mi := &file_kvpb_kv_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RawResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RawResponse) ProtoMessage() {}
+
+func (x *RawResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RawResponse.ProtoReflect.Descriptor instead.
+func (*RawResponse) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RawResponse) GetRegionError() *RegionError {
+	if x != nil {
+		return x.RegionError
+	}
+	return nil
+}
+
+func (x *RawResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *RawResponse) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *RawResponse) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *RawResponse) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *RawResponse) GetSwapped() bool {
+	if x != nil {
+		return x.Swapped
+	}
+	return false
+}
+
+func (x *RawResponse) GetPairs() *KvBlock {
+	if x != nil {
+		return x.Pairs
+	}
+	return nil
+}
+
+func (x *RawResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *RawResponse) GetResumeKey() []byte {
+	if x != nil {
+		return x.ResumeKey
+	}
+	return nil
+}
+
 type KeyRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
@@ -2967,7 +3509,7 @@ type KeyRange struct {
 
 func (x *KeyRange) Reset() {
 	*x = KeyRange{}
-	mi := &file_kvpb_kv_proto_msgTypes[34]
+	mi := &file_kvpb_kv_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3521,7 @@ func (x *KeyRange) String() string {
 func (*KeyRange) ProtoMessage() {}
 
 func (x *KeyRange) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[34]
+	mi := &file_kvpb_kv_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3534,7 @@ func (x *KeyRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
 func (*KeyRange) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{34}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *KeyRange) GetStart() []byte {
@@ -3021,7 +3563,7 @@ type CoprocessorRequest struct {
 
 func (x *CoprocessorRequest) Reset() {
 	*x = CoprocessorRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[35]
+	mi := &file_kvpb_kv_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +3575,7 @@ func (x *CoprocessorRequest) String() string {
 func (*CoprocessorRequest) ProtoMessage() {}
 
 func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[35]
+	mi := &file_kvpb_kv_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3588,7 @@ func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorRequest.ProtoReflect.Descriptor instead.
 func (*CoprocessorRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{35}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CoprocessorRequest) GetContext() *Context {
@@ -3091,7 +3633,7 @@ type CoprocessorResponse struct {
 
 func (x *CoprocessorResponse) Reset() {
 	*x = CoprocessorResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[36]
+	mi := &file_kvpb_kv_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +3645,7 @@ func (x *CoprocessorResponse) String() string {
 func (*CoprocessorResponse) ProtoMessage() {}
 
 func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[36]
+	mi := &file_kvpb_kv_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +3658,7 @@ func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorResponse.ProtoReflect.Descriptor instead.
 func (*CoprocessorResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{36}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CoprocessorResponse) GetRegionError() *RegionError {
@@ -3166,7 +3708,7 @@ type SplitRegionRequest struct {
 
 func (x *SplitRegionRequest) Reset() {
 	*x = SplitRegionRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[37]
+	mi := &file_kvpb_kv_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3178,7 +3720,7 @@ func (x *SplitRegionRequest) String() string {
 func (*SplitRegionRequest) ProtoMessage() {}
 
 func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[37]
+	mi := &file_kvpb_kv_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3191,7 +3733,7 @@ func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionRequest.ProtoReflect.Descriptor instead.
 func (*SplitRegionRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{37}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SplitRegionRequest) GetContext() *Context {
@@ -3218,7 +3760,7 @@ type SplitRegionResponse struct {
 
 func (x *SplitRegionResponse) Reset() {
 	*x = SplitRegionResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[38]
+	mi := &file_kvpb_kv_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3772,7 @@ func (x *SplitRegionResponse) String() string {
 func (*SplitRegionResponse) ProtoMessage() {}
 
 func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[38]
+	mi := &file_kvpb_kv_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3785,7 @@ func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionResponse.ProtoReflect.Descriptor instead.
 func (*SplitRegionResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{38}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SplitRegionResponse) GetRegionError() *RegionError {
@@ -3278,6 +3820,7 @@ type Request struct {
 	//	*Request_ScanLock
 	//	*Request_TxnHeartBeat
 	//	*Request_DestroyRange
+	//	*Request_Raw
 	Cmd           isRequest_Cmd `protobuf_oneof:"cmd"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3285,7 +3828,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_kvpb_kv_proto_msgTypes[39]
+	mi := &file_kvpb_kv_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +3840,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[39]
+	mi := &file_kvpb_kv_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +3853,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{39}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Request) GetCmd() isRequest_Cmd {
@@ -3446,6 +3989,15 @@ func (x *Request) GetDestroyRange() *DestroyRangeRequest {
 	return nil
 }
 
+func (x *Request) GetRaw() *RawRequest {
+	if x != nil {
+		if x, ok := x.Cmd.(*Request_Raw); ok {
+			return x.Raw
+		}
+	}
+	return nil
+}
+
 type isRequest_Cmd interface {
 	isRequest_Cmd()
 }
@@ -3506,6 +4058,10 @@ type Request_DestroyRange struct {
 	DestroyRange *DestroyRangeRequest `protobuf:"bytes,14,opt,name=destroy_range,json=destroyRange,proto3,oneof"`
 }
 
+type Request_Raw struct {
+	Raw *RawRequest `protobuf:"bytes,20,opt,name=raw,proto3,oneof"`
+}
+
 func (*Request_Get) isRequest_Cmd() {}
 
 func (*Request_BatchGet) isRequest_Cmd() {}
@@ -3534,6 +4090,8 @@ func (*Request_TxnHeartBeat) isRequest_Cmd() {}
 
 func (*Request_DestroyRange) isRequest_Cmd() {}
 
+func (*Request_Raw) isRequest_Cmd() {}
+
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Cmd:
@@ -3552,6 +4110,7 @@ type Response struct {
 	//	*Response_ScanLock
 	//	*Response_TxnHeartBeat
 	//	*Response_DestroyRange
+	//	*Response_Raw
 	Cmd isResponse_Cmd `protobuf_oneof:"cmd"`
 	// Not empty: the command is known but this server does not execute it.
 	Unsupported   string `protobuf:"bytes,100,opt,name=unsupported,proto3" json:"unsupported,omitempty"`
@@ -3561,7 +4120,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_kvpb_kv_proto_msgTypes[40]
+	mi := &file_kvpb_kv_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +4132,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[40]
+	mi := &file_kvpb_kv_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +4145,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{40}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Response) GetCmd() isResponse_Cmd {
@@ -3722,6 +4281,15 @@ func (x *Response) GetDestroyRange() *DestroyRangeResponse {
 	return nil
 }
 
+func (x *Response) GetRaw() *RawResponse {
+	if x != nil {
+		if x, ok := x.Cmd.(*Response_Raw); ok {
+			return x.Raw
+		}
+	}
+	return nil
+}
+
 func (x *Response) GetUnsupported() string {
 	if x != nil {
 		return x.Unsupported
@@ -3789,6 +4357,10 @@ type Response_DestroyRange struct {
 	DestroyRange *DestroyRangeResponse `protobuf:"bytes,14,opt,name=destroy_range,json=destroyRange,proto3,oneof"`
 }
 
+type Response_Raw struct {
+	Raw *RawResponse `protobuf:"bytes,20,opt,name=raw,proto3,oneof"`
+}
+
 func (*Response_Get) isResponse_Cmd() {}
 
 func (*Response_BatchGet) isResponse_Cmd() {}
@@ -3817,6 +4389,8 @@ func (*Response_TxnHeartBeat) isResponse_Cmd() {}
 
 func (*Response_DestroyRange) isResponse_Cmd() {}
 
+func (*Response_Raw) isResponse_Cmd() {}
+
 type BatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ids           []uint64               `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
@@ -3827,7 +4401,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[41]
+	mi := &file_kvpb_kv_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3839,7 +4413,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[41]
+	mi := &file_kvpb_kv_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3852,7 +4426,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{41}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *BatchRequest) GetIds() []uint64 {
@@ -3879,7 +4453,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[42]
+	mi := &file_kvpb_kv_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3891,7 +4465,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[42]
+	mi := &file_kvpb_kv_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3904,7 +4478,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{42}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *BatchResponse) GetIds() []uint64 {
@@ -4131,7 +4705,47 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\tstart_key\x18\x02 \x01(\fR\bstartKey\x12\x17\n" +
 	"\aend_key\x18\x03 \x01(\fR\x06endKey\"S\n" +
 	"\x14DestroyRangeResponse\x12;\n" +
-	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\"2\n" +
+	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\"H\n" +
+	"\aRawPair\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x15\n" +
+	"\x06ttl_ms\x18\x03 \x01(\x04R\x05ttlMs\"4\n" +
+	"\x06RawPut\x12*\n" +
+	"\x05pairs\x18\x01 \x03(\v2\x14.cairn.kv.v1.RawPairR\x05pairs\"\x1f\n" +
+	"\tRawDelete\x12\x12\n" +
+	"\x04keys\x18\x01 \x03(\fR\x04keys\"\x92\x01\n" +
+	"\x11RawCompareAndSwap\x12(\n" +
+	"\x04pair\x18\x01 \x01(\v2\x14.cairn.kv.v1.RawPairR\x04pair\x12\x16\n" +
+	"\x06delete\x18\x02 \x01(\bR\x06delete\x12#\n" +
+	"\rexpect_absent\x18\x03 \x01(\bR\fexpectAbsent\x12\x16\n" +
+	"\x06expect\x18\x04 \x01(\fR\x06expect\"\x8f\x01\n" +
+	"\aRawScan\x12\x1b\n" +
+	"\tstart_key\x18\x01 \x01(\fR\bstartKey\x12\x17\n" +
+	"\aend_key\x18\x02 \x01(\fR\x06endKey\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x1d\n" +
+	"\n" +
+	"byte_limit\x18\x04 \x01(\rR\tbyteLimit\x12\x19\n" +
+	"\bkey_only\x18\x05 \x01(\bR\akeyOnly\"\x91\x02\n" +
+	"\n" +
+	"RawRequest\x12.\n" +
+	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x12\n" +
+	"\x03get\x18\x02 \x01(\fH\x00R\x03get\x12*\n" +
+	"\x04scan\x18\x03 \x01(\v2\x14.cairn.kv.v1.RawScanH\x00R\x04scan\x12'\n" +
+	"\x03put\x18\x04 \x01(\v2\x13.cairn.kv.v1.RawPutH\x00R\x03put\x120\n" +
+	"\x06delete\x18\x05 \x01(\v2\x16.cairn.kv.v1.RawDeleteH\x00R\x06delete\x122\n" +
+	"\x03cas\x18\x06 \x01(\v2\x1e.cairn.kv.v1.RawCompareAndSwapH\x00R\x03casB\x04\n" +
+	"\x02op\"\x9c\x02\n" +
+	"\vRawResponse\x12;\n" +
+	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12\x14\n" +
+	"\x05found\x18\x03 \x01(\bR\x05found\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\fR\x05value\x12\x15\n" +
+	"\x06ttl_ms\x18\x05 \x01(\x04R\x05ttlMs\x12\x18\n" +
+	"\aswapped\x18\x06 \x01(\bR\aswapped\x12*\n" +
+	"\x05pairs\x18\a \x01(\v2\x14.cairn.kv.v1.KvBlockR\x05pairs\x12\x12\n" +
+	"\x04more\x18\b \x01(\bR\x04more\x12\x1d\n" +
+	"\n" +
+	"resume_key\x18\t \x01(\fR\tresumeKey\"2\n" +
 	"\bKeyRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\"\xb4\x01\n" +
@@ -4152,7 +4766,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"split_keys\x18\x02 \x03(\fR\tsplitKeys\"\x81\x01\n" +
 	"\x13SplitRegionResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12-\n" +
-	"\aregions\x18\x02 \x03(\v2\x13.cairn.kv.v1.RegionR\aregions\"\xdd\a\n" +
+	"\aregions\x18\x02 \x03(\v2\x13.cairn.kv.v1.RegionR\aregions\"\x8a\b\n" +
 	"\aRequest\x12+\n" +
 	"\x03get\x18\x01 \x01(\v2\x17.cairn.kv.v1.GetRequestH\x00R\x03get\x12;\n" +
 	"\tbatch_get\x18\x02 \x01(\v2\x1c.cairn.kv.v1.BatchGetRequestH\x00R\bbatchGet\x12.\n" +
@@ -4168,8 +4782,9 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\fresolve_lock\x18\v \x01(\v2\x1f.cairn.kv.v1.ResolveLockRequestH\x00R\vresolveLock\x12;\n" +
 	"\tscan_lock\x18\f \x01(\v2\x1c.cairn.kv.v1.ScanLockRequestH\x00R\bscanLock\x12H\n" +
 	"\x0etxn_heart_beat\x18\r \x01(\v2 .cairn.kv.v1.TxnHeartBeatRequestH\x00R\ftxnHeartBeat\x12G\n" +
-	"\rdestroy_range\x18\x0e \x01(\v2 .cairn.kv.v1.DestroyRangeRequestH\x00R\fdestroyRangeB\x05\n" +
-	"\x03cmd\"\x8e\b\n" +
+	"\rdestroy_range\x18\x0e \x01(\v2 .cairn.kv.v1.DestroyRangeRequestH\x00R\fdestroyRange\x12+\n" +
+	"\x03raw\x18\x14 \x01(\v2\x17.cairn.kv.v1.RawRequestH\x00R\x03rawB\x05\n" +
+	"\x03cmd\"\xbc\b\n" +
 	"\bResponse\x12,\n" +
 	"\x03get\x18\x01 \x01(\v2\x18.cairn.kv.v1.GetResponseH\x00R\x03get\x12<\n" +
 	"\tbatch_get\x18\x02 \x01(\v2\x1d.cairn.kv.v1.BatchGetResponseH\x00R\bbatchGet\x12/\n" +
@@ -4185,7 +4800,8 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\fresolve_lock\x18\v \x01(\v2 .cairn.kv.v1.ResolveLockResponseH\x00R\vresolveLock\x12<\n" +
 	"\tscan_lock\x18\f \x01(\v2\x1d.cairn.kv.v1.ScanLockResponseH\x00R\bscanLock\x12I\n" +
 	"\x0etxn_heart_beat\x18\r \x01(\v2!.cairn.kv.v1.TxnHeartBeatResponseH\x00R\ftxnHeartBeat\x12H\n" +
-	"\rdestroy_range\x18\x0e \x01(\v2!.cairn.kv.v1.DestroyRangeResponseH\x00R\fdestroyRange\x12 \n" +
+	"\rdestroy_range\x18\x0e \x01(\v2!.cairn.kv.v1.DestroyRangeResponseH\x00R\fdestroyRange\x12,\n" +
+	"\x03raw\x18\x14 \x01(\v2\x18.cairn.kv.v1.RawResponseH\x00R\x03raw\x12 \n" +
 	"\vunsupported\x18d \x01(\tR\vunsupportedB\x05\n" +
 	"\x03cmd\"R\n" +
 	"\fBatchRequest\x12\x10\n" +
@@ -4248,7 +4864,7 @@ func file_kvpb_kv_proto_rawDescGZIP() []byte {
 }
 
 var file_kvpb_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_kvpb_kv_proto_goTypes = []any{
 	(Priority)(0),                       // 0: cairn.kv.v1.Priority
 	(MutationOp)(0),                     // 1: cairn.kv.v1.MutationOp
@@ -4291,134 +4907,152 @@ var file_kvpb_kv_proto_goTypes = []any{
 	(*TxnHeartBeatResponse)(nil),        // 38: cairn.kv.v1.TxnHeartBeatResponse
 	(*DestroyRangeRequest)(nil),         // 39: cairn.kv.v1.DestroyRangeRequest
 	(*DestroyRangeResponse)(nil),        // 40: cairn.kv.v1.DestroyRangeResponse
-	(*KeyRange)(nil),                    // 41: cairn.kv.v1.KeyRange
-	(*CoprocessorRequest)(nil),          // 42: cairn.kv.v1.CoprocessorRequest
-	(*CoprocessorResponse)(nil),         // 43: cairn.kv.v1.CoprocessorResponse
-	(*SplitRegionRequest)(nil),          // 44: cairn.kv.v1.SplitRegionRequest
-	(*SplitRegionResponse)(nil),         // 45: cairn.kv.v1.SplitRegionResponse
-	(*Request)(nil),                     // 46: cairn.kv.v1.Request
-	(*Response)(nil),                    // 47: cairn.kv.v1.Response
-	(*BatchRequest)(nil),                // 48: cairn.kv.v1.BatchRequest
-	(*BatchResponse)(nil),               // 49: cairn.kv.v1.BatchResponse
-	(*RegionEpoch)(nil),                 // 50: cairn.kv.v1.RegionEpoch
-	(*Peer)(nil),                        // 51: cairn.kv.v1.Peer
-	(*RegionError)(nil),                 // 52: cairn.kv.v1.RegionError
-	(*KeyError)(nil),                    // 53: cairn.kv.v1.KeyError
-	(Assertion)(0),                      // 54: cairn.kv.v1.Assertion
-	(*LockInfo)(nil),                    // 55: cairn.kv.v1.LockInfo
-	(*coppb.Plan)(nil),                  // 56: cairn.cop.v1.Plan
-	(*Region)(nil),                      // 57: cairn.kv.v1.Region
+	(*RawPair)(nil),                     // 41: cairn.kv.v1.RawPair
+	(*RawPut)(nil),                      // 42: cairn.kv.v1.RawPut
+	(*RawDelete)(nil),                   // 43: cairn.kv.v1.RawDelete
+	(*RawCompareAndSwap)(nil),           // 44: cairn.kv.v1.RawCompareAndSwap
+	(*RawScan)(nil),                     // 45: cairn.kv.v1.RawScan
+	(*RawRequest)(nil),                  // 46: cairn.kv.v1.RawRequest
+	(*RawResponse)(nil),                 // 47: cairn.kv.v1.RawResponse
+	(*KeyRange)(nil),                    // 48: cairn.kv.v1.KeyRange
+	(*CoprocessorRequest)(nil),          // 49: cairn.kv.v1.CoprocessorRequest
+	(*CoprocessorResponse)(nil),         // 50: cairn.kv.v1.CoprocessorResponse
+	(*SplitRegionRequest)(nil),          // 51: cairn.kv.v1.SplitRegionRequest
+	(*SplitRegionResponse)(nil),         // 52: cairn.kv.v1.SplitRegionResponse
+	(*Request)(nil),                     // 53: cairn.kv.v1.Request
+	(*Response)(nil),                    // 54: cairn.kv.v1.Response
+	(*BatchRequest)(nil),                // 55: cairn.kv.v1.BatchRequest
+	(*BatchResponse)(nil),               // 56: cairn.kv.v1.BatchResponse
+	(*RegionEpoch)(nil),                 // 57: cairn.kv.v1.RegionEpoch
+	(*Peer)(nil),                        // 58: cairn.kv.v1.Peer
+	(*RegionError)(nil),                 // 59: cairn.kv.v1.RegionError
+	(*KeyError)(nil),                    // 60: cairn.kv.v1.KeyError
+	(Assertion)(0),                      // 61: cairn.kv.v1.Assertion
+	(*LockInfo)(nil),                    // 62: cairn.kv.v1.LockInfo
+	(*coppb.Plan)(nil),                  // 63: cairn.cop.v1.Plan
+	(*Region)(nil),                      // 64: cairn.kv.v1.Region
 }
 var file_kvpb_kv_proto_depIdxs = []int32{
-	50,  // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	51,  // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
+	57,  // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	58,  // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
 	0,   // 2: cairn.kv.v1.Context.priority:type_name -> cairn.kv.v1.Priority
 	7,   // 3: cairn.kv.v1.GetRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 4: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 5: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
+	59,  // 4: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 5: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 6: cairn.kv.v1.BatchGetRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 7: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 8: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
+	59,  // 7: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 8: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
 	10,  // 9: cairn.kv.v1.BatchGetResponse.pairs:type_name -> cairn.kv.v1.KvBlock
 	7,   // 10: cairn.kv.v1.ScanRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 11: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 12: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
+	59,  // 11: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 12: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
 	10,  // 13: cairn.kv.v1.ScanResponse.pairs:type_name -> cairn.kv.v1.KvBlock
 	1,   // 14: cairn.kv.v1.Mutation.op:type_name -> cairn.kv.v1.MutationOp
-	54,  // 15: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
+	61,  // 15: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
 	2,   // 16: cairn.kv.v1.Mutation.pessimistic_action:type_name -> cairn.kv.v1.PessimisticAction
 	7,   // 17: cairn.kv.v1.PrewriteRequest.context:type_name -> cairn.kv.v1.Context
 	15,  // 18: cairn.kv.v1.PrewriteRequest.mutations:type_name -> cairn.kv.v1.Mutation
 	3,   // 19: cairn.kv.v1.PrewriteRequest.assertion_level:type_name -> cairn.kv.v1.AssertionLevel
-	52,  // 20: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 21: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
+	59,  // 20: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 21: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
 	7,   // 22: cairn.kv.v1.CommitRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 23: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 24: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
+	59,  // 23: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 24: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 25: cairn.kv.v1.BatchRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 26: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 27: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
+	59,  // 26: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 27: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 28: cairn.kv.v1.PessimisticLockRequest.context:type_name -> cairn.kv.v1.Context
 	4,   // 29: cairn.kv.v1.PessimisticLockRequest.wait_mode:type_name -> cairn.kv.v1.LockWaitMode
 	5,   // 30: cairn.kv.v1.KeyLockResult.status:type_name -> cairn.kv.v1.KeyLockStatus
-	53,  // 31: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
-	52,  // 32: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 31: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
+	59,  // 32: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
 	23,  // 33: cairn.kv.v1.PessimisticLockResponse.results:type_name -> cairn.kv.v1.KeyLockResult
 	7,   // 34: cairn.kv.v1.PessimisticRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 35: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 36: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
+	59,  // 35: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 36: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
 	7,   // 37: cairn.kv.v1.CheckTxnStatusRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 38: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 39: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
-	55,  // 40: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
+	59,  // 38: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 39: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 40: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
 	6,   // 41: cairn.kv.v1.CheckTxnStatusResponse.action:type_name -> cairn.kv.v1.TxnAction
 	7,   // 42: cairn.kv.v1.CheckSecondaryLocksRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 43: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 44: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
-	55,  // 45: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	59,  // 43: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 44: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 45: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
 	7,   // 46: cairn.kv.v1.ResolveLockRequest.context:type_name -> cairn.kv.v1.Context
 	32,  // 47: cairn.kv.v1.ResolveLockRequest.txns:type_name -> cairn.kv.v1.TxnStatus
-	52,  // 48: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 49: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	59,  // 48: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 49: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 50: cairn.kv.v1.ScanLockRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 51: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 52: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
-	55,  // 53: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	59,  // 51: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 52: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 53: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
 	7,   // 54: cairn.kv.v1.TxnHeartBeatRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 55: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 56: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
+	59,  // 55: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 56: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 57: cairn.kv.v1.DestroyRangeRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 58: cairn.kv.v1.DestroyRangeResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	7,   // 59: cairn.kv.v1.CoprocessorRequest.context:type_name -> cairn.kv.v1.Context
-	41,  // 60: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
-	56,  // 61: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
-	52,  // 62: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	53,  // 63: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
-	41,  // 64: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
-	7,   // 65: cairn.kv.v1.SplitRegionRequest.context:type_name -> cairn.kv.v1.Context
-	52,  // 66: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	57,  // 67: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
-	8,   // 68: cairn.kv.v1.Request.get:type_name -> cairn.kv.v1.GetRequest
-	11,  // 69: cairn.kv.v1.Request.batch_get:type_name -> cairn.kv.v1.BatchGetRequest
-	13,  // 70: cairn.kv.v1.Request.scan:type_name -> cairn.kv.v1.ScanRequest
-	16,  // 71: cairn.kv.v1.Request.prewrite:type_name -> cairn.kv.v1.PrewriteRequest
-	18,  // 72: cairn.kv.v1.Request.commit:type_name -> cairn.kv.v1.CommitRequest
-	20,  // 73: cairn.kv.v1.Request.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackRequest
-	22,  // 74: cairn.kv.v1.Request.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockRequest
-	25,  // 75: cairn.kv.v1.Request.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackRequest
-	27,  // 76: cairn.kv.v1.Request.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusRequest
-	29,  // 77: cairn.kv.v1.Request.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksRequest
-	33,  // 78: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
-	35,  // 79: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
-	37,  // 80: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
-	39,  // 81: cairn.kv.v1.Request.destroy_range:type_name -> cairn.kv.v1.DestroyRangeRequest
-	9,   // 82: cairn.kv.v1.Response.get:type_name -> cairn.kv.v1.GetResponse
-	12,  // 83: cairn.kv.v1.Response.batch_get:type_name -> cairn.kv.v1.BatchGetResponse
-	14,  // 84: cairn.kv.v1.Response.scan:type_name -> cairn.kv.v1.ScanResponse
-	17,  // 85: cairn.kv.v1.Response.prewrite:type_name -> cairn.kv.v1.PrewriteResponse
-	19,  // 86: cairn.kv.v1.Response.commit:type_name -> cairn.kv.v1.CommitResponse
-	21,  // 87: cairn.kv.v1.Response.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackResponse
-	24,  // 88: cairn.kv.v1.Response.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockResponse
-	26,  // 89: cairn.kv.v1.Response.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackResponse
-	28,  // 90: cairn.kv.v1.Response.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusResponse
-	30,  // 91: cairn.kv.v1.Response.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksResponse
-	34,  // 92: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
-	36,  // 93: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
-	38,  // 94: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
-	40,  // 95: cairn.kv.v1.Response.destroy_range:type_name -> cairn.kv.v1.DestroyRangeResponse
-	46,  // 96: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
-	47,  // 97: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
-	48,  // 98: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
-	42,  // 99: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
-	44,  // 100: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
-	49,  // 101: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
-	43,  // 102: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
-	45,  // 103: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
-	101, // [101:104] is the sub-list for method output_type
-	98,  // [98:101] is the sub-list for method input_type
-	98,  // [98:98] is the sub-list for extension type_name
-	98,  // [98:98] is the sub-list for extension extendee
-	0,   // [0:98] is the sub-list for field type_name
+	59,  // 58: cairn.kv.v1.DestroyRangeResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	41,  // 59: cairn.kv.v1.RawPut.pairs:type_name -> cairn.kv.v1.RawPair
+	41,  // 60: cairn.kv.v1.RawCompareAndSwap.pair:type_name -> cairn.kv.v1.RawPair
+	7,   // 61: cairn.kv.v1.RawRequest.context:type_name -> cairn.kv.v1.Context
+	45,  // 62: cairn.kv.v1.RawRequest.scan:type_name -> cairn.kv.v1.RawScan
+	42,  // 63: cairn.kv.v1.RawRequest.put:type_name -> cairn.kv.v1.RawPut
+	43,  // 64: cairn.kv.v1.RawRequest.delete:type_name -> cairn.kv.v1.RawDelete
+	44,  // 65: cairn.kv.v1.RawRequest.cas:type_name -> cairn.kv.v1.RawCompareAndSwap
+	59,  // 66: cairn.kv.v1.RawResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	10,  // 67: cairn.kv.v1.RawResponse.pairs:type_name -> cairn.kv.v1.KvBlock
+	7,   // 68: cairn.kv.v1.CoprocessorRequest.context:type_name -> cairn.kv.v1.Context
+	48,  // 69: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
+	63,  // 70: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
+	59,  // 71: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	60,  // 72: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
+	48,  // 73: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
+	7,   // 74: cairn.kv.v1.SplitRegionRequest.context:type_name -> cairn.kv.v1.Context
+	59,  // 75: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	64,  // 76: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
+	8,   // 77: cairn.kv.v1.Request.get:type_name -> cairn.kv.v1.GetRequest
+	11,  // 78: cairn.kv.v1.Request.batch_get:type_name -> cairn.kv.v1.BatchGetRequest
+	13,  // 79: cairn.kv.v1.Request.scan:type_name -> cairn.kv.v1.ScanRequest
+	16,  // 80: cairn.kv.v1.Request.prewrite:type_name -> cairn.kv.v1.PrewriteRequest
+	18,  // 81: cairn.kv.v1.Request.commit:type_name -> cairn.kv.v1.CommitRequest
+	20,  // 82: cairn.kv.v1.Request.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackRequest
+	22,  // 83: cairn.kv.v1.Request.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockRequest
+	25,  // 84: cairn.kv.v1.Request.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackRequest
+	27,  // 85: cairn.kv.v1.Request.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusRequest
+	29,  // 86: cairn.kv.v1.Request.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksRequest
+	33,  // 87: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
+	35,  // 88: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
+	37,  // 89: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
+	39,  // 90: cairn.kv.v1.Request.destroy_range:type_name -> cairn.kv.v1.DestroyRangeRequest
+	46,  // 91: cairn.kv.v1.Request.raw:type_name -> cairn.kv.v1.RawRequest
+	9,   // 92: cairn.kv.v1.Response.get:type_name -> cairn.kv.v1.GetResponse
+	12,  // 93: cairn.kv.v1.Response.batch_get:type_name -> cairn.kv.v1.BatchGetResponse
+	14,  // 94: cairn.kv.v1.Response.scan:type_name -> cairn.kv.v1.ScanResponse
+	17,  // 95: cairn.kv.v1.Response.prewrite:type_name -> cairn.kv.v1.PrewriteResponse
+	19,  // 96: cairn.kv.v1.Response.commit:type_name -> cairn.kv.v1.CommitResponse
+	21,  // 97: cairn.kv.v1.Response.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackResponse
+	24,  // 98: cairn.kv.v1.Response.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockResponse
+	26,  // 99: cairn.kv.v1.Response.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackResponse
+	28,  // 100: cairn.kv.v1.Response.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusResponse
+	30,  // 101: cairn.kv.v1.Response.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksResponse
+	34,  // 102: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
+	36,  // 103: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
+	38,  // 104: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
+	40,  // 105: cairn.kv.v1.Response.destroy_range:type_name -> cairn.kv.v1.DestroyRangeResponse
+	47,  // 106: cairn.kv.v1.Response.raw:type_name -> cairn.kv.v1.RawResponse
+	53,  // 107: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
+	54,  // 108: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
+	55,  // 109: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
+	49,  // 110: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
+	51,  // 111: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
+	56,  // 112: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
+	50,  // 113: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
+	52,  // 114: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
+	112, // [112:115] is the sub-list for method output_type
+	109, // [109:112] is the sub-list for method input_type
+	109, // [109:109] is the sub-list for extension type_name
+	109, // [109:109] is the sub-list for extension extendee
+	0,   // [0:109] is the sub-list for field type_name
 }
 
 func init() { file_kvpb_kv_proto_init() }
@@ -4429,6 +5063,13 @@ func file_kvpb_kv_proto_init() {
 	file_kvpb_region_proto_init()
 	file_kvpb_errors_proto_init()
 	file_kvpb_kv_proto_msgTypes[39].OneofWrappers = []any{
+		(*RawRequest_Get)(nil),
+		(*RawRequest_Scan)(nil),
+		(*RawRequest_Put)(nil),
+		(*RawRequest_Delete)(nil),
+		(*RawRequest_Cas)(nil),
+	}
+	file_kvpb_kv_proto_msgTypes[46].OneofWrappers = []any{
 		(*Request_Get)(nil),
 		(*Request_BatchGet)(nil),
 		(*Request_Scan)(nil),
@@ -4443,8 +5084,9 @@ func file_kvpb_kv_proto_init() {
 		(*Request_ScanLock)(nil),
 		(*Request_TxnHeartBeat)(nil),
 		(*Request_DestroyRange)(nil),
+		(*Request_Raw)(nil),
 	}
-	file_kvpb_kv_proto_msgTypes[40].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[47].OneofWrappers = []any{
 		(*Response_Get)(nil),
 		(*Response_BatchGet)(nil),
 		(*Response_Scan)(nil),
@@ -4459,6 +5101,7 @@ func file_kvpb_kv_proto_init() {
 		(*Response_ScanLock)(nil),
 		(*Response_TxnHeartBeat)(nil),
 		(*Response_DestroyRange)(nil),
+		(*Response_Raw)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4466,7 +5109,7 @@ func file_kvpb_kv_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvpb_kv_proto_rawDesc), len(file_kvpb_kv_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   43,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
