@@ -10,6 +10,7 @@ const (
 	ErrPDServerTimeout          = 9001
 	ErrServerIsBusy             = 9003
 	ErrRegionUnavailable        = 9005
+	ErrGCTooEarly               = 9006
 )
 
 // Numbers of our own, beyond those of TiDB.
@@ -27,6 +28,7 @@ var messagesCluster = []message{
 	{ErrPDServerTimeout, "HY000", "PD server timeout"},
 	{ErrServerIsBusy, "HY000", "KV server is busy"},
 	{ErrRegionUnavailable, "HY000", "Region is unavailable"},
+	{ErrGCTooEarly, "HY000", "GC life time is shorter than transaction duration, transaction starts at %s, GC safe point is %s"},
 	{ErrReplicasDiffer, "HY000", "replicas of table '%s' differ: %s"},
 	{ErrReplicasNotCompared, "HY000", "the replicas of table '%s' could not be compared: %s"},
 }

@@ -49,6 +49,17 @@ func (b *Batch) DeleteVersioned(cf CF, key []byte, ts uint64) {
 	mustFinish(op)
 }
 
+// DeleteVersions removes what there is from the version fromTS of the key from to
+// the version toTS, not 0, of the key to, both included: of from its older versions, of
+// to its newer ones, and all of the keys in between. It is one tombstone, for the one who
+// applies: AppendRepr refuses it.
+func (b *Batch) DeleteVersions(cf CF, from []byte, fromTS uint64, to []byte, toTS uint64) {
+	op := b.b.DeleteRangeDeferred(len(from)+2+suffixLen, len(to)+2+suffixLen)
+	AppendVersioned(op.Key[:0], cf, from, fromTS)
+	AppendVersioned(op.Value[:0], cf, to, toTS-1)
+	mustFinish(op)
+}
+
 // mustFinish ends a deferred operation. It can fail only for an indexed batch,
 // which this package never makes.
 func mustFinish(op *pebble.DeferredBatchOp) {
@@ -85,6 +96,9 @@ func (b *Batch) Close() error {
 // AppendRepr adds the operations of an encoded batch, copying them.
 func (b *Batch) AppendRepr(repr []byte) error {
 	return eachRaw(repr, func(kind Kind, key, value []byte) error {
+		if kind == KindDeleteVersions {
+			return fmt.Errorf("%w: a removal of a range", ErrBadBatch)
+		}
 		if kind == KindDelete {
 			op := b.b.DeleteDeferred(len(key))
 			copy(op.Key, key)
@@ -106,16 +120,18 @@ type Kind byte
 const (
 	KindSet Kind = iota + 1
 	KindDelete
+	KindDeleteVersions
 )
 
-// Op is one operation of a batch. UserKey and Value alias the batch.
+// Op is one operation of a batch. UserKey and Value alias the batch. Of DeleteVersions
+// it names where the range begins.
 type Op struct {
 	Kind      Kind
 	CF        CF
 	UserKey   []byte
 	TS        uint64
 	Versioned bool
-	Value     []byte // empty for KindDelete
+	Value     []byte // of KindSet
 }
 
 // Ops calls fn for every operation in order and stops at the first error.
@@ -128,6 +144,9 @@ func Ops(repr []byte, fn func(op Op) error) error {
 		cf, userKey, ts, versioned, err := DecodeKey(key)
 		if err != nil {
 			return err
+		}
+		if kind == KindDeleteVersions {
+			value = nil // the physical key where it ends
 		}
 		return fn(Op{Kind: kind, CF: cf, UserKey: userKey, TS: ts, Versioned: versioned, Value: value})
 	})
@@ -160,6 +179,11 @@ func eachRaw(repr []byte, fn func(kind Kind, key, value []byte) error) error {
 			err = fn(KindSet, key, value)
 		case pebble.InternalKeyKindDelete:
 			err = fn(KindDelete, key, nil)
+		case pebble.InternalKeyKindRangeDelete:
+			if value, rest, ok = cutString(rest); !ok {
+				return fmt.Errorf("%w: end of operation %d", ErrBadBatch, n)
+			}
+			err = fn(KindDeleteVersions, key, value)
 		default:
 			err = fmt.Errorf("%w: operation kind %d", ErrBadBatch, kind)
 		}

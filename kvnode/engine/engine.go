@@ -35,6 +35,9 @@ const (
 	// From 2 KiB on that saves a third of the bytes written and two fifths of the time of
 	// a sustained write; scans of values below 4 KiB, though, take twice as long (BenchmarkLargeValues).
 	separateBytes = 4 << 10
+	// rangeFlushDelay is how long a removal of a range may stay in a memtable: only from
+	// a table does it give space back.
+	rangeFlushDelay = 10 * time.Second
 )
 
 // Options of Open. The zero value of a field means its default.
@@ -146,6 +149,8 @@ func pebbleOptions(o Options, logger *PebbleLogger) *pebble.Options {
 			return 1, max(2, runtime.GOMAXPROCS(0)/4)
 		},
 	}
+	po.BlockPropertyCollectors = []func() pebble.BlockPropertyCollector{newVersionCollector}
+	po.FlushDelayDeleteRange = rangeFlushDelay
 	po.Experimental.ValueSeparationPolicy = separateFrom(separateBytes)
 	po.Experimental.L0CompactionConcurrency = 2
 	po.Experimental.CompactionDebtConcurrency = 1 << 30

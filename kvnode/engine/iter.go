@@ -19,6 +19,9 @@ type IterOptions struct {
 	// iterator sees versions of that one user key only: the next positioning
 	// call must be Next, SeekVersion or SeekGE.
 	PointPrefix bool
+	// MinTS and MaxTS, if not 0, let the iterator pass over blocks of CFWrite without any
+	// version in [MinTS, MaxTS]. It may still show others.
+	MinTS, MaxTS uint64
 }
 
 // Iter walks one key space of the database as it was when the iterator was
@@ -48,6 +51,9 @@ type Iter struct {
 func (d *DB) NewIter(o IterOptions) (*Iter, error) {
 	i := d.newIter(o.CF, o.PointPrefix)
 	i.bound(o.Lower, o.Upper)
+	if o.MaxTS != 0 {
+		i.opts.PointKeyFilters = []pebble.BlockPropertyFilter{versionsIn(o.MinTS, o.MaxTS)}
+	}
 	var err error
 	if o.CF == CFLocal {
 		i.it, err = d.p.NewIter(&i.opts)

@@ -256,6 +256,8 @@ func (r *Replica) applyAdmin(c command, cc *raftpb.ConfChangeV2, p *proposal, e 
 		return r.applyHash(p, e)
 	case *replpb.AdminCommand_DestroyRange:
 		return r.applyDestroy(cmd.GetDestroyRange(), p, e)
+	case *replpb.AdminCommand_CollectGarbage:
+		return r.applyGarbage(cmd.GetCollectGarbage(), p, e)
 	default:
 		return fmt.Errorf("%w: unknown admin command", ErrCorrupt)
 	}

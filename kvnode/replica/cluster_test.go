@@ -111,7 +111,7 @@ func (s *testStore) openReplicas() {
 }
 
 func (s *testStore) openReplica(child Child) *Replica {
-	return s.openState(&replpb.RegionState{Region: child.Region}, child.Locks, nil)
+	return s.openState(child.State, child.Locks, nil)
 }
 
 func (s *testStore) openState(state *replpb.RegionState, locks *mvcc.LockIndex, peer *kvpb.Peer) *Replica {
@@ -247,7 +247,7 @@ func (s *testStore) Remove(r *Replica) {
 
 func (s *testStore) Split(parent *Replica, _ *kvpb.Region, children []Child) {
 	for _, c := range children {
-		if s.replicas[c.Region.GetId()] == nil {
+		if s.replicas[c.Region().GetId()] == nil {
 			r := s.openReplica(c)
 			if parent.View().Leading() {
 				r.Campaign()

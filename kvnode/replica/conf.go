@@ -350,6 +350,8 @@ func (r *Replica) setState(state *replpb.RegionState) {
 		r.parts = nil
 	}
 	r.state, r.region = state, state.GetRegion()
+	r.safePoint.Store(state.GetGcSafePoint())
+	r.collected.Store(state.GetGcCollected())
 }
 
 // seePeers gives peers that are new time to report before they count as down.

@@ -49,10 +49,14 @@ func appendApplyState(dst []byte, index, term uint64) []byte {
 // Bootstrap adds to b what makes region exist here with an empty state. The
 // caller commits b durably before the region is opened.
 func Bootstrap(b *engine.Batch, region *kvpb.Region) error {
-	if err := setRegionState(b, &replpb.RegionState{Region: region}); err != nil {
+	return bootstrap(b, &replpb.RegionState{Region: region})
+}
+
+func bootstrap(b *engine.Batch, s *replpb.RegionState) error {
+	if err := setRegionState(b, s); err != nil {
 		return err
 	}
-	b.Set(engine.CFLocal, localKey(region.GetId(), kindApplied), appendApplyState(nil, initialIndex, initialTerm))
+	b.Set(engine.CFLocal, localKey(s.GetRegion().GetId(), kindApplied), appendApplyState(nil, initialIndex, initialTerm))
 	return nil
 }
 

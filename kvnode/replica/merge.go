@@ -273,7 +273,10 @@ type absorbed struct {
 	locks  *mvcc.LockIndex
 	peer   uint64
 	before []uint64 // regions merged into the source
-	err    error
+	// Of the source.
+	safePoint, collected uint64
+
+	err error
 }
 
 // applyCommitMerge begins to take over the source. The replica does nothing else
@@ -315,7 +318,8 @@ func (r *Replica) Absorb(target *Replica, c *replpb.CommitMerge) {
 		if err == nil {
 			r.end("the region was merged into its neighbour")
 		}
-		done(&absorbed{locks: r.locks, peer: r.peer.GetId(), before: r.state.GetAbsorbed(), err: err})
+		done(&absorbed{locks: r.locks, peer: r.peer.GetId(), before: r.state.GetAbsorbed(),
+			safePoint: r.state.GetGcSafePoint(), collected: r.state.GetGcCollected(), err: err})
 	}
 	if !r.do(try) {
 		done(&absorbed{err: errEnded})
@@ -389,6 +393,8 @@ func (r *Replica) finishMerge(a *absorbed) error {
 	r.ab.b, r.ab.index, r.ab.term = b, ab.e.GetIndex(), ab.e.GetTerm()
 	state := proto.CloneOf(r.state)
 	state.Region = ab.next
+	state.GcSafePoint = max(state.GetGcSafePoint(), a.safePoint)
+	state.GcCollected = min(state.GetGcCollected(), a.collected)
 	state.Absorbed = append(append(state.GetAbsorbed(), a.before...), source.GetId())
 	state.Absorbed = state.Absorbed[max(0, len(state.Absorbed)-maxAbsorbed):]
 	if err := errors.Join(setRegionState(b, state), setTombstone(b, source, a.peer)); err != nil {

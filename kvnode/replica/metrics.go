@@ -17,7 +17,9 @@ type Metrics struct {
 	merges         prometheus.Counter
 	changes        prometheus.Counter
 	destroyed      prometheus.Counter
-	snapshots      *prometheus.CounterVec
+	// Garbage collected by this store's replicas, followers too.
+	garbageSteps, garbageVersions prometheus.Counter
+	snapshots                     *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics. A nil registerer is allowed.
@@ -38,15 +40,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "cairn", Subsystem: "replica", Name: "proposals_rejected_total", Help: "Proposals that were not applied, by where they were stopped.",
 		}, []string{"at"}),
-		commit:         histogram("propose_seconds", "Time from a proposal until it was applied and answered.", latency),
-		apply:          histogram("apply_seconds", "Time to apply one group of committed entries.", latency),
-		appliedEntries: counter("applied_entries_total", "Entries applied."),
-		readIndexes:    counter("read_index_total", "Reads that had to ask the quorum."),
-		leaderChanges:  counter("leader_changes_total", "Times a replica became or ceased to be leader."),
-		splits:         counter("splits_total", "Splits applied."),
-		merges:         counter("merges_total", "Merges applied to their target."),
-		changes:        counter("membership_changes_total", "Changes of membership applied."),
-		destroyed:      counter("ranges_destroyed_total", "Ranges of dropped data removed."),
+		commit:          histogram("propose_seconds", "Time from a proposal until it was applied and answered.", latency),
+		apply:           histogram("apply_seconds", "Time to apply one group of committed entries.", latency),
+		appliedEntries:  counter("applied_entries_total", "Entries applied."),
+		readIndexes:     counter("read_index_total", "Reads that had to ask the quorum."),
+		leaderChanges:   counter("leader_changes_total", "Times a replica became or ceased to be leader."),
+		splits:          counter("splits_total", "Splits applied."),
+		merges:          counter("merges_total", "Merges applied to their target."),
+		changes:         counter("membership_changes_total", "Changes of membership applied."),
+		destroyed:       counter("ranges_destroyed_total", "Ranges of dropped data removed."),
+		garbageSteps:    counter("garbage_steps_total", "Steps of garbage collection applied."),
+		garbageVersions: counter("garbage_versions_total", "Versions of keys that garbage collection removed."),
 		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "cairn", Subsystem: "replica", Name: "snapshots_total", Help: "Snapshots that began to be sent, or were installed.",
 		}, []string{"what"}),
@@ -60,7 +64,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.proposals, m.proposalBytes, m.perMessage, m.rejected, m.commit, m.apply,
-		m.appliedEntries, m.readIndexes, m.leaderChanges, m.splits, m.merges, m.changes, m.destroyed, m.snapshots,
+		m.appliedEntries, m.readIndexes, m.leaderChanges, m.splits, m.merges, m.changes, m.destroyed, m.snapshots, m.garbageSteps, m.garbageVersions,
 	}
 }
 

@@ -97,9 +97,12 @@ type Host interface {
 
 // Child is a region that a split made, with its locks.
 type Child struct {
-	Region *kvpb.Region
-	Locks  *mvcc.LockIndex
+	State *replpb.RegionState
+	Locks *mvcc.LockIndex
 }
+
+// Region is the child's.
+func (c Child) Region() *kvpb.Region { return c.State.GetRegion() }
 
 // Options of Open. All fields are required unless said otherwise.
 type Options struct {
@@ -157,10 +160,12 @@ type Replica struct {
 
 	view    atomic.Pointer[View]
 	applied atomic.Uint64 // index; written during visits only
-	load    loadCounters
-	resting atomic.Bool   // = quiet
-	ready   chan struct{} // closed when this replica first serves as leader
-	ended   chan struct{} // closed when no visit will do anything any more
+	// safePoint and collected are those of state, for readers.
+	safePoint, collected atomic.Uint64
+	load                 loadCounters
+	resting              atomic.Bool   // = quiet
+	ready                chan struct{} // closed when this replica first serves as leader
+	ended                chan struct{} // closed when no visit will do anything any more
 
 	destroying atomic.Bool // it has ended, and Host.Remove is told
 
@@ -239,6 +244,8 @@ func Open(o Options) (*Replica, error) {
 		ready: make(chan struct{}),
 		ended: make(chan struct{}),
 	}
+	r.safePoint.Store(o.State.GetGcSafePoint())
+	r.collected.Store(o.State.GetGcCollected())
 	r.nextID.Store(rand.Uint64())
 	r.spare.New = newProposal
 	r.changed.Store(new(make(chan struct{})))

@@ -209,7 +209,7 @@ func TestAReplayedSplitDoesNotResetAChild(t *testing.T) {
 	b.Set(engine.CFLocal, localKey(100, kindApplied), appendApplyState(nil, initialIndex, initialTerm))
 	require.NoError(t, s.engine.Commit(b, true))
 	require.NoError(t, b.Close())
-	s.openReplica(Child{Region: child})
+	s.openReplica(Child{State: &replpb.RegionState{Region: child}})
 	require.Nil(t, c.await("split", c.async(func() *kvpb.RegionError { return v.ProposeSplit(context.Background(), splitAt("m")) })))
 	regions, _, err := LoadStates(s.engine)
 	require.NoError(t, err)

@@ -151,6 +151,10 @@ func (r *Replica) install(ctx context.Context, meta *replpb.SnapshotMeta, tables
 	region := meta.GetState().GetRegion()
 	state := proto.CloneOf(meta.GetState())
 	state.SnapshotIndex = meta.GetAppliedIndex()
+	// Before what was collected elsewhere is missing here; see View.SafePoint.
+	for at, to := r.safePoint.Load(), state.GetGcSafePoint(); at < to && !r.safePoint.CompareAndSwap(at, to); {
+		at = r.safePoint.Load()
+	}
 	b := r.o.Engine.NewBatch()
 	defer func() { _ = b.Close() }()
 	if err := setRegionState(b, state); err != nil {

@@ -75,7 +75,7 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 			return err
 		}
 		if fates[i] == childBegins {
-			if err := Bootstrap(b, c); err != nil {
+			if err := bootstrap(b, r.childState(c)); err != nil {
 				return err
 			}
 		}
@@ -98,7 +98,7 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 		right := locks.Split(c.GetEndKey())
 		switch fates[i] {
 		case childBegins:
-			out = append(out, Child{Region: c, Locks: locks})
+			out = append(out, Child{State: r.childState(c), Locks: locks})
 		case childGone:
 			if err := r.o.Engine.ClearRange(context.Background(), c.GetStartKey(), c.GetEndKey()); err != nil {
 				return err
@@ -116,6 +116,12 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 		p.done <- nil
 	}
 	return nil
+}
+
+// childState is the first state of a region that is cut off. What was collected of the
+// parent was collected of its parts.
+func (r *Replica) childState(child *kvpb.Region) *replpb.RegionState {
+	return &replpb.RegionState{Region: child, GcSafePoint: r.state.GetGcSafePoint(), GcCollected: r.state.GetGcCollected()}
 }
 
 // childFate is what becomes of a child of a split on this store.

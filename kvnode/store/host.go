@@ -84,7 +84,7 @@ func (h host) Split(parent *replica.Replica, before *kvpb.Region, children []rep
 	lead := parent.View().Leading()
 	var late []replica.Child
 	for _, c := range children {
-		if s.find(c.Region.GetId()) != nil {
+		if s.find(c.Region().GetId()) != nil {
 			late = append(late, c)
 			continue
 		}
@@ -108,7 +108,7 @@ func (h host) Split(parent *replica.Replica, before *kvpb.Region, children []rep
 // replaceWaiting opens a region that a split made in place of a replica that waits for
 // its first snapshot.
 func (s *Store) replaceWaiting(parent *replica.Replica, c replica.Child) {
-	waiting := s.find(c.Region.GetId())
+	waiting := s.find(c.Region().GetId())
 	if waiting != nil {
 		waiting.Abandon()
 		<-waiting.Ended()
@@ -136,7 +136,7 @@ func (s *Store) openChild(parent *replica.Replica, o replica.Options, c replica.
 	if s.ctx.Err() != nil {
 		return
 	}
-	o.State, o.Locks = &replpb.RegionState{Region: c.Region}, c.Locks
+	o.State, o.Locks = c.State, c.Locks
 	r, err := s.openReplica(o)
 	if err != nil {
 		host{s}.Fatal(parent, err)

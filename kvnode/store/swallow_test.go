@@ -206,7 +206,7 @@ func TestARegionOfASplitIsMadeOnce(t *testing.T) {
 		for i := range 24 {
 			c := testRegion(uint64(200+100*i), string(rune('a'+i)), string(rune('a'+i+1)), 25)
 			require.NoError(t, replica.Bootstrap(b, c))
-			children = append(children, replica.Child{Region: c})
+			children = append(children, replica.Child{State: &replpb.RegionState{Region: c}})
 		}
 		require.NoError(t, s.engine.Commit(b, false))
 		require.NoError(t, b.Close())
@@ -216,7 +216,7 @@ func TestARegionOfASplitIsMadeOnce(t *testing.T) {
 			wg.Go(func() {
 				for {
 					for _, c := range children[1:] {
-						s.Receive([]rafttransport.Message{heartbeatOf(c.Region)})
+						s.Receive([]rafttransport.Message{heartbeatOf(c.Region())})
 					}
 					select {
 					case <-done:
@@ -277,7 +277,7 @@ func TestAReplicaThatASplitReplacesKeepsItsPromise(t *testing.T) {
 	}))
 	parent, err := s.openReplica(replica.Options{State: &replpb.RegionState{Region: testRegion(100, "m", "z", 2)}})
 	require.NoError(t, err)
-	host{s}.Split(parent, before, []replica.Child{{Region: child}})
+	host{s}.Split(parent, before, []replica.Child{{State: &replpb.RegionState{Region: child}}})
 	r := awaitReplica(t, s, 200, func(r *replica.Replica) bool { return r != waiting })
 	ask := heartbeatOf(child)
 	ask.Raft = &raftpb.Message{

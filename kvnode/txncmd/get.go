@@ -47,7 +47,9 @@ func (e *Executor) get(ctx context.Context, req *kvpb.GetRequest, resp *kvpb.Get
 		return rerr
 	}
 	if err == nil {
-		err = getInto(&rd, req, through, resp)
+		if resp.Error = e.tooOld(rg, req.ReadTs); resp.Error == nil {
+			err = getInto(&rd, req, through, resp)
+		}
 		if e := rd.Close(); err == nil {
 			err = e
 		}
@@ -170,7 +172,11 @@ func (e *Executor) batchGet(ctx context.Context, req *kvpb.BatchGetRequest, resp
 		return rerr
 	}
 	if err == nil {
-		resp.Pairs, err = batchGetPairs(&rd, req, state)
+		if ke := e.tooOld(rg, req.ReadTs); ke != nil {
+			resp.Errors = []*kvpb.KeyError{ke}
+		} else {
+			resp.Pairs, err = batchGetPairs(&rd, req, state)
+		}
 		if e := rd.Close(); err == nil {
 			err = e
 		}

@@ -16,6 +16,7 @@ type metrics struct {
 	locked    prometheus.Counter
 	latchWait prometheus.Counter
 	pendWait  prometheus.Counter
+	tooOld    prometheus.Counter
 
 	async, asyncFallback prometheus.Counter
 
@@ -50,6 +51,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		pendWait: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kv_txn_pending_waits_total",
 			Help: "Reads that waited for a one-phase or async commit in flight.",
+		}),
+		tooOld: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_too_old_total",
+			Help: "Reads and writes refused because they began before the safe point of garbage collection.",
 		}),
 		async: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kv_txn_async_prewrites_total",
@@ -88,7 +93,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.prewrite = m.commands.WithLabelValues("prewrite")
 	m.commit = m.commands.WithLabelValues("commit")
 	if reg != nil {
-		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait, m.async, m.asyncFallback,
+		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait, m.tooOld, m.async, m.asyncFallback,
 			m.lockWaits, m.deadlocks, m.lockWait, m.locksLost, m.locksAmended)
 	}
 	return m

@@ -89,6 +89,9 @@ type prewriter struct {
 func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
 	p.v = v
 	p.onePC = p.req.TryOnePc
+	if ke := v.e.tooOld(v.rg, p.req.StartTs); ke != nil {
+		return ke, nil
+	}
 	if ke := p.raiseForChecks(); ke != nil {
 		return ke, nil
 	}

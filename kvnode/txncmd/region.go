@@ -32,6 +32,10 @@ type Region interface {
 	// epoch still hold. Called after the iterator was opened; on error the reader
 	// starts again with ReadReady.
 	CheckLease() *kvpb.RegionError
+	// SafePoint is the earliest timestamp that the region may still be read at, and that a
+	// transaction that writes may have begun at. It grows, before anything that it lets
+	// go is gone: asked after the iterator was opened it says whether that has everything.
+	SafePoint() uint64
 	// CountRead takes a read into account that was asked in the process of the store
 	// from (0 = of none), began at key and found as many keys and bytes, for PD to place
 	// leaders by and for regions that are split for their load. CountWrite does that for

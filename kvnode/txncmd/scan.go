@@ -60,7 +60,9 @@ func (e *Executor) scan(ctx context.Context, req *kvpb.ScanRequest, resp *kvpb.S
 		return rerr
 	}
 	if err == nil {
-		err = p.fill(sc, resp)
+		if resp.Error = e.tooOld(rg, req.ReadTs); resp.Error == nil {
+			err = p.fill(sc, resp)
+		}
 		if e := sc.Close(); err == nil {
 			err = e
 		}
@@ -68,7 +70,7 @@ func (e *Executor) scan(ctx context.Context, req *kvpb.ScanRequest, resp *kvpb.S
 	if err != nil {
 		resp.Error = e.internal("scan", err)
 	}
-	if resp.Error != nil {
+	if resp.Error.GetLocked() != nil {
 		e.metrics.locked.Inc()
 	}
 	rg.CountRead(req.Context.GetFromStore(), lo, len(resp.Pairs.GetOffsets())/2, len(resp.Pairs.GetData()))

@@ -300,6 +300,18 @@ func (e *Executor) admitTS(list ...uint64) *kvpb.KeyError {
 	return nil
 }
 
+// tooOld refuses what begins before the region's safe point. A read asks after it
+// opened its iterator, a write after it opened its view: a conflict, or a rollback of the
+// transaction itself, could be forgotten already.
+func (e *Executor) tooOld(rg Region, ts uint64) *kvpb.KeyError {
+	safe := rg.SafePoint()
+	if ts >= safe {
+		return nil
+	}
+	e.metrics.tooOld.Inc()
+	return &kvpb.KeyError{Kind: &kvpb.KeyError_TooOld{TooOld: &kvpb.TooOld{Ts: ts, SafePoint: safe}}}
+}
+
 // readKeyLock decides what the lock of key means for a read at readTS: nothing,
 // an error, or, for an owner the client knows to be committed, the value itself.
 func (e *Executor) readKeyLock(c *kvpb.Context, l *mvcc.Lock, key []byte, readTS uint64) (ke *kvpb.KeyError, through bool) {

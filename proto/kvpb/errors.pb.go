@@ -1458,6 +1458,7 @@ type KeyError struct {
 	//	*KeyError_PrimaryMismatch
 	//	*KeyError_PessimisticLockNotFound
 	//	*KeyError_Abort
+	//	*KeyError_TooOld
 	Kind          isKeyError_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1608,6 +1609,15 @@ func (x *KeyError) GetAbort() string {
 	return ""
 }
 
+func (x *KeyError) GetTooOld() *TooOld {
+	if x != nil {
+		if x, ok := x.Kind.(*KeyError_TooOld); ok {
+			return x.TooOld
+		}
+	}
+	return nil
+}
+
 type isKeyError_Kind interface {
 	isKeyError_Kind()
 }
@@ -1662,6 +1672,10 @@ type KeyError_Abort struct {
 	Abort string `protobuf:"bytes,12,opt,name=abort,proto3,oneof"`
 }
 
+type KeyError_TooOld struct {
+	TooOld *TooOld `protobuf:"bytes,20,opt,name=too_old,json=tooOld,proto3,oneof"`
+}
+
 func (*KeyError_Locked) isKeyError_Kind() {}
 
 func (*KeyError_Conflict) isKeyError_Kind() {}
@@ -1685,6 +1699,8 @@ func (*KeyError_PrimaryMismatch) isKeyError_Kind() {}
 func (*KeyError_PessimisticLockNotFound) isKeyError_Kind() {}
 
 func (*KeyError_Abort) isKeyError_Kind() {}
+
+func (*KeyError_TooOld) isKeyError_Kind() {}
 
 type WriteConflict struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2281,6 +2297,60 @@ func (x *PrimaryMismatch) GetLock() *LockInfo {
 	return nil
 }
 
+// TooOld: the versions that a read at ts, or a transaction begun at it, would have to
+// see may be collected already.
+type TooOld struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ts            uint64                 `protobuf:"varint,1,opt,name=ts,proto3" json:"ts,omitempty"`
+	SafePoint     uint64                 `protobuf:"varint,2,opt,name=safe_point,json=safePoint,proto3" json:"safe_point,omitempty"` // the earliest timestamp that is still served
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TooOld) Reset() {
+	*x = TooOld{}
+	mi := &file_kvpb_errors_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TooOld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TooOld) ProtoMessage() {}
+
+func (x *TooOld) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_errors_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TooOld.ProtoReflect.Descriptor instead.
+func (*TooOld) Descriptor() ([]byte, []int) {
+	return file_kvpb_errors_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TooOld) GetTs() uint64 {
+	if x != nil {
+		return x.Ts
+	}
+	return 0
+}
+
+func (x *TooOld) GetSafePoint() uint64 {
+	if x != nil {
+		return x.SafePoint
+	}
+	return 0
+}
+
 type PessimisticLockNotFound struct {
 	state         protoimpl.MessageState        `protogen:"open.v1"`
 	StartTs       uint64                        `protobuf:"varint,1,opt,name=start_ts,json=startTs,proto3" json:"start_ts,omitempty"`
@@ -2292,7 +2362,7 @@ type PessimisticLockNotFound struct {
 
 func (x *PessimisticLockNotFound) Reset() {
 	*x = PessimisticLockNotFound{}
-	mi := &file_kvpb_errors_proto_msgTypes[29]
+	mi := &file_kvpb_errors_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2374,7 @@ func (x *PessimisticLockNotFound) String() string {
 func (*PessimisticLockNotFound) ProtoMessage() {}
 
 func (x *PessimisticLockNotFound) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_errors_proto_msgTypes[29]
+	mi := &file_kvpb_errors_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2387,7 @@ func (x *PessimisticLockNotFound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PessimisticLockNotFound.ProtoReflect.Descriptor instead.
 func (*PessimisticLockNotFound) Descriptor() ([]byte, []int) {
-	return file_kvpb_errors_proto_rawDescGZIP(), []int{29}
+	return file_kvpb_errors_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PessimisticLockNotFound) GetStartTs() uint64 {
@@ -2418,7 +2488,7 @@ const file_kvpb_errors_proto_rawDesc = "" +
 	"\x10use_async_commit\x18\t \x01(\bR\x0euseAsyncCommit\x12 \n" +
 	"\vsecondaries\x18\n" +
 	" \x03(\fR\vsecondaries\x12/\n" +
-	"\aholders\x18\v \x03(\v2\x15.cairn.kv.v1.LockInfoR\aholders\"\xb0\x06\n" +
+	"\aholders\x18\v \x03(\v2\x15.cairn.kv.v1.LockInfoR\aholders\"\xe0\x06\n" +
 	"\bKeyError\x12/\n" +
 	"\x06locked\x18\x01 \x01(\v2\x15.cairn.kv.v1.LockInfoH\x00R\x06locked\x128\n" +
 	"\bconflict\x18\x02 \x01(\v2\x1a.cairn.kv.v1.WriteConflictH\x00R\bconflict\x12@\n" +
@@ -2432,7 +2502,8 @@ const file_kvpb_errors_proto_rawDesc = "" +
 	"\x10primary_mismatch\x18\n" +
 	" \x01(\v2\x1c.cairn.kv.v1.PrimaryMismatchH\x00R\x0fprimaryMismatch\x12c\n" +
 	"\x1apessimistic_lock_not_found\x18\v \x01(\v2$.cairn.kv.v1.PessimisticLockNotFoundH\x00R\x17pessimisticLockNotFound\x12\x16\n" +
-	"\x05abort\x18\f \x01(\tH\x00R\x05abortB\x06\n" +
+	"\x05abort\x18\f \x01(\tH\x00R\x05abort\x12.\n" +
+	"\atoo_old\x18\x14 \x01(\v2\x13.cairn.kv.v1.TooOldH\x00R\x06tooOldB\x06\n" +
 	"\x04kind\"\xe5\x01\n" +
 	"\rWriteConflict\x12\x19\n" +
 	"\bstart_ts\x18\x01 \x01(\x04R\astartTs\x12*\n" +
@@ -2474,7 +2545,11 @@ const file_kvpb_errors_proto_rawDesc = "" +
 	"\x11existing_start_ts\x18\x04 \x01(\x04R\x0fexistingStartTs\x12,\n" +
 	"\x12existing_commit_ts\x18\x05 \x01(\x04R\x10existingCommitTs\"<\n" +
 	"\x0fPrimaryMismatch\x12)\n" +
-	"\x04lock\x18\x01 \x01(\v2\x15.cairn.kv.v1.LockInfoR\x04lock\"\x8a\x01\n" +
+	"\x04lock\x18\x01 \x01(\v2\x15.cairn.kv.v1.LockInfoR\x04lock\"7\n" +
+	"\x06TooOld\x12\x0e\n" +
+	"\x02ts\x18\x01 \x01(\x04R\x02ts\x12\x1d\n" +
+	"\n" +
+	"safe_point\x18\x02 \x01(\x04R\tsafePoint\"\x8a\x01\n" +
 	"\x17PessimisticLockNotFound\x12\x19\n" +
 	"\bstart_ts\x18\x01 \x01(\x04R\astartTs\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12B\n" +
@@ -2516,7 +2591,7 @@ func file_kvpb_errors_proto_rawDescGZIP() []byte {
 }
 
 var file_kvpb_errors_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_kvpb_errors_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_kvpb_errors_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_kvpb_errors_proto_goTypes = []any{
 	(LockType)(0),                      // 0: cairn.kv.v1.LockType
 	(ConflictReason)(0),                // 1: cairn.kv.v1.ConflictReason
@@ -2551,9 +2626,10 @@ var file_kvpb_errors_proto_goTypes = []any{
 	(*CommitTsTooLarge)(nil),           // 30: cairn.kv.v1.CommitTsTooLarge
 	(*AssertionFailed)(nil),            // 31: cairn.kv.v1.AssertionFailed
 	(*PrimaryMismatch)(nil),            // 32: cairn.kv.v1.PrimaryMismatch
-	(*PessimisticLockNotFound)(nil),    // 33: cairn.kv.v1.PessimisticLockNotFound
-	(*Peer)(nil),                       // 34: cairn.kv.v1.Peer
-	(*Region)(nil),                     // 35: cairn.kv.v1.Region
+	(*TooOld)(nil),                     // 33: cairn.kv.v1.TooOld
+	(*PessimisticLockNotFound)(nil),    // 34: cairn.kv.v1.PessimisticLockNotFound
+	(*Peer)(nil),                       // 35: cairn.kv.v1.Peer
+	(*Region)(nil),                     // 36: cairn.kv.v1.Region
 }
 var file_kvpb_errors_proto_depIdxs = []int32{
 	5,  // 0: cairn.kv.v1.RegionError.not_leader:type_name -> cairn.kv.v1.NotLeader
@@ -2572,8 +2648,8 @@ var file_kvpb_errors_proto_depIdxs = []int32{
 	18, // 13: cairn.kv.v1.RegionError.region_not_initialized:type_name -> cairn.kv.v1.RegionNotInitialized
 	19, // 14: cairn.kv.v1.RegionError.undetermined:type_name -> cairn.kv.v1.Undetermined
 	20, // 15: cairn.kv.v1.RegionError.deadline_exceeded:type_name -> cairn.kv.v1.DeadlineExceeded
-	34, // 16: cairn.kv.v1.NotLeader.leader:type_name -> cairn.kv.v1.Peer
-	35, // 17: cairn.kv.v1.EpochNotMatch.current_regions:type_name -> cairn.kv.v1.Region
+	35, // 16: cairn.kv.v1.NotLeader.leader:type_name -> cairn.kv.v1.Peer
+	36, // 17: cairn.kv.v1.EpochNotMatch.current_regions:type_name -> cairn.kv.v1.Region
 	0,  // 18: cairn.kv.v1.LockInfo.type:type_name -> cairn.kv.v1.LockType
 	21, // 19: cairn.kv.v1.LockInfo.holders:type_name -> cairn.kv.v1.LockInfo
 	21, // 20: cairn.kv.v1.KeyError.locked:type_name -> cairn.kv.v1.LockInfo
@@ -2586,17 +2662,18 @@ var file_kvpb_errors_proto_depIdxs = []int32{
 	30, // 27: cairn.kv.v1.KeyError.commit_ts_too_large:type_name -> cairn.kv.v1.CommitTsTooLarge
 	31, // 28: cairn.kv.v1.KeyError.assertion_failed:type_name -> cairn.kv.v1.AssertionFailed
 	32, // 29: cairn.kv.v1.KeyError.primary_mismatch:type_name -> cairn.kv.v1.PrimaryMismatch
-	33, // 30: cairn.kv.v1.KeyError.pessimistic_lock_not_found:type_name -> cairn.kv.v1.PessimisticLockNotFound
-	1,  // 31: cairn.kv.v1.WriteConflict.reason:type_name -> cairn.kv.v1.ConflictReason
-	25, // 32: cairn.kv.v1.Deadlock.wait_chain:type_name -> cairn.kv.v1.WaitForEntry
-	2,  // 33: cairn.kv.v1.AssertionFailed.assertion:type_name -> cairn.kv.v1.Assertion
-	21, // 34: cairn.kv.v1.PrimaryMismatch.lock:type_name -> cairn.kv.v1.LockInfo
-	3,  // 35: cairn.kv.v1.PessimisticLockNotFound.reason:type_name -> cairn.kv.v1.PessimisticLockNotFoundReason
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	34, // 30: cairn.kv.v1.KeyError.pessimistic_lock_not_found:type_name -> cairn.kv.v1.PessimisticLockNotFound
+	33, // 31: cairn.kv.v1.KeyError.too_old:type_name -> cairn.kv.v1.TooOld
+	1,  // 32: cairn.kv.v1.WriteConflict.reason:type_name -> cairn.kv.v1.ConflictReason
+	25, // 33: cairn.kv.v1.Deadlock.wait_chain:type_name -> cairn.kv.v1.WaitForEntry
+	2,  // 34: cairn.kv.v1.AssertionFailed.assertion:type_name -> cairn.kv.v1.Assertion
+	21, // 35: cairn.kv.v1.PrimaryMismatch.lock:type_name -> cairn.kv.v1.LockInfo
+	3,  // 36: cairn.kv.v1.PessimisticLockNotFound.reason:type_name -> cairn.kv.v1.PessimisticLockNotFoundReason
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_kvpb_errors_proto_init() }
@@ -2636,6 +2713,7 @@ func file_kvpb_errors_proto_init() {
 		(*KeyError_PrimaryMismatch)(nil),
 		(*KeyError_PessimisticLockNotFound)(nil),
 		(*KeyError_Abort)(nil),
+		(*KeyError_TooOld)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2643,7 +2721,7 @@ func file_kvpb_errors_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvpb_errors_proto_rawDesc), len(file_kvpb_errors_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -193,7 +193,12 @@ type RegionState struct {
 	// Regions that were merged into this one, directly or through another, the newest last.
 	// None of them lives any more, and this region's log is past the merge: where a
 	// snapshot of this region is installed their replicas go.
-	Absorbed      []uint64 `protobuf:"varint,7,rep,packed,name=absorbed,proto3" json:"absorbed,omitempty"`
+	Absorbed []uint64 `protobuf:"varint,7,rep,packed,name=absorbed,proto3" json:"absorbed,omitempty"`
+	// Versions that nobody sees who reads at or after this timestamp may be gone: reads
+	// before it are refused. Never goes back. 0 = nothing was ever collected.
+	GcSafePoint uint64 `protobuf:"varint,8,opt,name=gc_safe_point,json=gcSafePoint,proto3" json:"gc_safe_point,omitempty"`
+	// All garbage at this timestamp is gone, but for records that came later than they are old.
+	GcCollected   uint64 `protobuf:"varint,9,opt,name=gc_collected,json=gcCollected,proto3" json:"gc_collected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,6 +282,20 @@ func (x *RegionState) GetAbsorbed() []uint64 {
 	return nil
 }
 
+func (x *RegionState) GetGcSafePoint() uint64 {
+	if x != nil {
+		return x.GcSafePoint
+	}
+	return 0
+}
+
+func (x *RegionState) GetGcCollected() uint64 {
+	if x != nil {
+		return x.GcCollected
+	}
+	return 0
+}
+
 // ApplyState says how far the state machine is; written in the batch of the data it describes.
 type ApplyState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -343,6 +362,7 @@ type AdminCommand struct {
 	//	*AdminCommand_RollbackMerge
 	//	*AdminCommand_ComputeHash
 	//	*AdminCommand_DestroyRange
+	//	*AdminCommand_CollectGarbage
 	Cmd           isAdminCommand_Cmd `protobuf_oneof:"cmd"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -455,6 +475,15 @@ func (x *AdminCommand) GetDestroyRange() *DestroyRange {
 	return nil
 }
 
+func (x *AdminCommand) GetCollectGarbage() *CollectGarbage {
+	if x != nil {
+		if x, ok := x.Cmd.(*AdminCommand_CollectGarbage); ok {
+			return x.CollectGarbage
+		}
+	}
+	return nil
+}
+
 type isAdminCommand_Cmd interface {
 	isAdminCommand_Cmd()
 }
@@ -487,6 +516,10 @@ type AdminCommand_DestroyRange struct {
 	DestroyRange *DestroyRange `protobuf:"bytes,8,opt,name=destroy_range,json=destroyRange,proto3,oneof"`
 }
 
+type AdminCommand_CollectGarbage struct {
+	CollectGarbage *CollectGarbage `protobuf:"bytes,9,opt,name=collect_garbage,json=collectGarbage,proto3,oneof"`
+}
+
 func (*AdminCommand_Split) isAdminCommand_Cmd() {}
 
 func (*AdminCommand_ChangePeers) isAdminCommand_Cmd() {}
@@ -500,6 +533,8 @@ func (*AdminCommand_RollbackMerge) isAdminCommand_Cmd() {}
 func (*AdminCommand_ComputeHash) isAdminCommand_Cmd() {}
 
 func (*AdminCommand_DestroyRange) isAdminCommand_Cmd() {}
+
+func (*AdminCommand_CollectGarbage) isAdminCommand_Cmd() {}
 
 // ChangePeers changes the membership. One change that needs no joint
 // configuration is made at once; several enter a joint configuration, which an
@@ -928,6 +963,132 @@ func (x *DestroyRange) GetEndKey() []byte {
 	return nil
 }
 
+// CollectGarbage removes the versions in the spans that nobody sees who reads at or
+// after the safe point. What they are is found when the entry is applied, by the same
+// rule on the same data at every replica.
+type CollectGarbage struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	SafePoint uint64                 `protobuf:"varint,1,opt,name=safe_point,json=safePoint,proto3" json:"safe_point,omitempty"` // becomes RegionState.gc_safe_point, unless that is later
+	Spans     []*GarbageSpan         `protobuf:"bytes,2,rep,name=spans,proto3" json:"spans,omitempty"`                           // in the region
+	// After this entry all garbage at this timestamp is gone; 0 = not all yet.
+	Collected     uint64 `protobuf:"varint,3,opt,name=collected,proto3" json:"collected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectGarbage) Reset() {
+	*x = CollectGarbage{}
+	mi := &file_replpb_repl_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectGarbage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectGarbage) ProtoMessage() {}
+
+func (x *CollectGarbage) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectGarbage.ProtoReflect.Descriptor instead.
+func (*CollectGarbage) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CollectGarbage) GetSafePoint() uint64 {
+	if x != nil {
+		return x.SafePoint
+	}
+	return 0
+}
+
+func (x *CollectGarbage) GetSpans() []*GarbageSpan {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+func (x *CollectGarbage) GetCollected() uint64 {
+	if x != nil {
+		return x.Collected
+	}
+	return 0
+}
+
+type GarbageSpan struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	StartKey []byte                 `protobuf:"bytes,1,opt,name=start_key,json=startKey,proto3" json:"start_key,omitempty"`
+	EndKey   []byte                 `protobuf:"bytes,2,opt,name=end_key,json=endKey,proto3" json:"end_key,omitempty"` // empty = only start_key itself
+	// Instead of that of the command, and not later: a key of very many versions takes
+	// several entries, the oldest versions first. 0 = that of the command.
+	SafePoint     uint64 `protobuf:"varint,3,opt,name=safe_point,json=safePoint,proto3" json:"safe_point,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GarbageSpan) Reset() {
+	*x = GarbageSpan{}
+	mi := &file_replpb_repl_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GarbageSpan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GarbageSpan) ProtoMessage() {}
+
+func (x *GarbageSpan) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_repl_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GarbageSpan.ProtoReflect.Descriptor instead.
+func (*GarbageSpan) Descriptor() ([]byte, []int) {
+	return file_replpb_repl_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GarbageSpan) GetStartKey() []byte {
+	if x != nil {
+		return x.StartKey
+	}
+	return nil
+}
+
+func (x *GarbageSpan) GetEndKey() []byte {
+	if x != nil {
+		return x.EndKey
+	}
+	return nil
+}
+
+func (x *GarbageSpan) GetSafePoint() uint64 {
+	if x != nil {
+		return x.SafePoint
+	}
+	return 0
+}
+
 // SnapshotMeta is the data of a Raft snapshot: what the state files that go with
 // it contain.
 type SnapshotMeta struct {
@@ -941,7 +1102,7 @@ type SnapshotMeta struct {
 
 func (x *SnapshotMeta) Reset() {
 	*x = SnapshotMeta{}
-	mi := &file_replpb_repl_proto_msgTypes[12]
+	mi := &file_replpb_repl_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1114,7 @@ func (x *SnapshotMeta) String() string {
 func (*SnapshotMeta) ProtoMessage() {}
 
 func (x *SnapshotMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_replpb_repl_proto_msgTypes[12]
+	mi := &file_replpb_repl_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1127,7 @@ func (x *SnapshotMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMeta.ProtoReflect.Descriptor instead.
 func (*SnapshotMeta) Descriptor() ([]byte, []int) {
-	return file_replpb_repl_proto_rawDescGZIP(), []int{12}
+	return file_replpb_repl_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotMeta) GetState() *RegionState {
@@ -1000,7 +1161,7 @@ type Split struct {
 
 func (x *Split) Reset() {
 	*x = Split{}
-	mi := &file_replpb_repl_proto_msgTypes[13]
+	mi := &file_replpb_repl_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1173,7 @@ func (x *Split) String() string {
 func (*Split) ProtoMessage() {}
 
 func (x *Split) ProtoReflect() protoreflect.Message {
-	mi := &file_replpb_repl_proto_msgTypes[13]
+	mi := &file_replpb_repl_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1186,7 @@ func (x *Split) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Split.ProtoReflect.Descriptor instead.
 func (*Split) Descriptor() ([]byte, []int) {
-	return file_replpb_repl_proto_rawDescGZIP(), []int{13}
+	return file_replpb_repl_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Split) GetParts() []*SplitPart {
@@ -1046,7 +1207,7 @@ type SplitPart struct {
 
 func (x *SplitPart) Reset() {
 	*x = SplitPart{}
-	mi := &file_replpb_repl_proto_msgTypes[14]
+	mi := &file_replpb_repl_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1219,7 @@ func (x *SplitPart) String() string {
 func (*SplitPart) ProtoMessage() {}
 
 func (x *SplitPart) ProtoReflect() protoreflect.Message {
-	mi := &file_replpb_repl_proto_msgTypes[14]
+	mi := &file_replpb_repl_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1232,7 @@ func (x *SplitPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitPart.ProtoReflect.Descriptor instead.
 func (*SplitPart) Descriptor() ([]byte, []int) {
-	return file_replpb_repl_proto_rawDescGZIP(), []int{14}
+	return file_replpb_repl_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SplitPart) GetSplitKey() []byte {
@@ -1104,7 +1265,7 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"StoreIdent\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x19\n" +
-	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"\xac\x02\n" +
+	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"\xf3\x02\n" +
 	"\vRegionState\x121\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1b.cairn.repl.v1.ReplicaStateR\x05state\x12+\n" +
 	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x121\n" +
@@ -1113,11 +1274,13 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"mergeIndex\x12&\n" +
 	"\x0fremoved_peer_id\x18\x05 \x01(\x04R\rremovedPeerId\x12%\n" +
 	"\x0esnapshot_index\x18\x06 \x01(\x04R\rsnapshotIndex\x12\x1a\n" +
-	"\babsorbed\x18\a \x03(\x04R\babsorbed\"T\n" +
+	"\babsorbed\x18\a \x03(\x04R\babsorbed\x12\"\n" +
+	"\rgc_safe_point\x18\b \x01(\x04R\vgcSafePoint\x12!\n" +
+	"\fgc_collected\x18\t \x01(\x04R\vgcCollected\"T\n" +
 	"\n" +
 	"ApplyState\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +
-	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\"\x85\x04\n" +
+	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\"\xcf\x04\n" +
 	"\fAdminCommand\x12.\n" +
 	"\x05epoch\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionEpochR\x05epoch\x12,\n" +
 	"\x05split\x18\x02 \x01(\v2\x14.cairn.repl.v1.SplitH\x00R\x05split\x12?\n" +
@@ -1126,7 +1289,8 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"\fcommit_merge\x18\x05 \x01(\v2\x1a.cairn.repl.v1.CommitMergeH\x00R\vcommitMerge\x12E\n" +
 	"\x0erollback_merge\x18\x06 \x01(\v2\x1c.cairn.repl.v1.RollbackMergeH\x00R\rrollbackMerge\x12?\n" +
 	"\fcompute_hash\x18\a \x01(\v2\x1a.cairn.repl.v1.ComputeHashH\x00R\vcomputeHash\x12B\n" +
-	"\rdestroy_range\x18\b \x01(\v2\x1b.cairn.repl.v1.DestroyRangeH\x00R\fdestroyRangeB\x05\n" +
+	"\rdestroy_range\x18\b \x01(\v2\x1b.cairn.repl.v1.DestroyRangeH\x00R\fdestroyRange\x12H\n" +
+	"\x0fcollect_garbage\x18\t \x01(\v2\x1d.cairn.repl.v1.CollectGarbageH\x00R\x0ecollectGarbageB\x05\n" +
 	"\x03cmd\"B\n" +
 	"\vChangePeers\x123\n" +
 	"\achanges\x18\x01 \x03(\v2\x19.cairn.repl.v1.PeerChangeR\achanges\"f\n" +
@@ -1154,7 +1318,17 @@ const file_replpb_repl_proto_rawDesc = "" +
 	"\vComputeHash\"D\n" +
 	"\fDestroyRange\x12\x1b\n" +
 	"\tstart_key\x18\x01 \x01(\fR\bstartKey\x12\x17\n" +
-	"\aend_key\x18\x02 \x01(\fR\x06endKey\"\x88\x01\n" +
+	"\aend_key\x18\x02 \x01(\fR\x06endKey\"\x7f\n" +
+	"\x0eCollectGarbage\x12\x1d\n" +
+	"\n" +
+	"safe_point\x18\x01 \x01(\x04R\tsafePoint\x120\n" +
+	"\x05spans\x18\x02 \x03(\v2\x1a.cairn.repl.v1.GarbageSpanR\x05spans\x12\x1c\n" +
+	"\tcollected\x18\x03 \x01(\x04R\tcollected\"b\n" +
+	"\vGarbageSpan\x12\x1b\n" +
+	"\tstart_key\x18\x01 \x01(\fR\bstartKey\x12\x17\n" +
+	"\aend_key\x18\x02 \x01(\fR\x06endKey\x12\x1d\n" +
+	"\n" +
+	"safe_point\x18\x03 \x01(\x04R\tsafePoint\"\x88\x01\n" +
 	"\fSnapshotMeta\x120\n" +
 	"\x05state\x18\x01 \x01(\v2\x1a.cairn.repl.v1.RegionStateR\x05state\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12!\n" +
@@ -1187,7 +1361,7 @@ func file_replpb_repl_proto_rawDescGZIP() []byte {
 }
 
 var file_replpb_repl_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_replpb_repl_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_replpb_repl_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_replpb_repl_proto_goTypes = []any{
 	(ReplicaState)(0),        // 0: cairn.repl.v1.ReplicaState
 	(PeerChangeType)(0),      // 1: cairn.repl.v1.PeerChangeType
@@ -1203,38 +1377,42 @@ var file_replpb_repl_proto_goTypes = []any{
 	(*RollbackMerge)(nil),    // 11: cairn.repl.v1.RollbackMerge
 	(*ComputeHash)(nil),      // 12: cairn.repl.v1.ComputeHash
 	(*DestroyRange)(nil),     // 13: cairn.repl.v1.DestroyRange
-	(*SnapshotMeta)(nil),     // 14: cairn.repl.v1.SnapshotMeta
-	(*Split)(nil),            // 15: cairn.repl.v1.Split
-	(*SplitPart)(nil),        // 16: cairn.repl.v1.SplitPart
-	(*kvpb.Region)(nil),      // 17: cairn.kv.v1.Region
-	(*kvpb.RegionEpoch)(nil), // 18: cairn.kv.v1.RegionEpoch
-	(*kvpb.Peer)(nil),        // 19: cairn.kv.v1.Peer
+	(*CollectGarbage)(nil),   // 14: cairn.repl.v1.CollectGarbage
+	(*GarbageSpan)(nil),      // 15: cairn.repl.v1.GarbageSpan
+	(*SnapshotMeta)(nil),     // 16: cairn.repl.v1.SnapshotMeta
+	(*Split)(nil),            // 17: cairn.repl.v1.Split
+	(*SplitPart)(nil),        // 18: cairn.repl.v1.SplitPart
+	(*kvpb.Region)(nil),      // 19: cairn.kv.v1.Region
+	(*kvpb.RegionEpoch)(nil), // 20: cairn.kv.v1.RegionEpoch
+	(*kvpb.Peer)(nil),        // 21: cairn.kv.v1.Peer
 }
 var file_replpb_repl_proto_depIdxs = []int32{
 	0,  // 0: cairn.repl.v1.RegionState.state:type_name -> cairn.repl.v1.ReplicaState
-	17, // 1: cairn.repl.v1.RegionState.region:type_name -> cairn.kv.v1.Region
+	19, // 1: cairn.repl.v1.RegionState.region:type_name -> cairn.kv.v1.Region
 	8,  // 2: cairn.repl.v1.RegionState.merge:type_name -> cairn.repl.v1.PrepareMerge
-	18, // 3: cairn.repl.v1.AdminCommand.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	15, // 4: cairn.repl.v1.AdminCommand.split:type_name -> cairn.repl.v1.Split
+	20, // 3: cairn.repl.v1.AdminCommand.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	17, // 4: cairn.repl.v1.AdminCommand.split:type_name -> cairn.repl.v1.Split
 	6,  // 5: cairn.repl.v1.AdminCommand.change_peers:type_name -> cairn.repl.v1.ChangePeers
 	8,  // 6: cairn.repl.v1.AdminCommand.prepare_merge:type_name -> cairn.repl.v1.PrepareMerge
 	9,  // 7: cairn.repl.v1.AdminCommand.commit_merge:type_name -> cairn.repl.v1.CommitMerge
 	11, // 8: cairn.repl.v1.AdminCommand.rollback_merge:type_name -> cairn.repl.v1.RollbackMerge
 	12, // 9: cairn.repl.v1.AdminCommand.compute_hash:type_name -> cairn.repl.v1.ComputeHash
 	13, // 10: cairn.repl.v1.AdminCommand.destroy_range:type_name -> cairn.repl.v1.DestroyRange
-	7,  // 11: cairn.repl.v1.ChangePeers.changes:type_name -> cairn.repl.v1.PeerChange
-	1,  // 12: cairn.repl.v1.PeerChange.type:type_name -> cairn.repl.v1.PeerChangeType
-	19, // 13: cairn.repl.v1.PeerChange.peer:type_name -> cairn.kv.v1.Peer
-	17, // 14: cairn.repl.v1.PrepareMerge.target:type_name -> cairn.kv.v1.Region
-	17, // 15: cairn.repl.v1.CommitMerge.source:type_name -> cairn.kv.v1.Region
-	10, // 16: cairn.repl.v1.CommitMerge.entries:type_name -> cairn.repl.v1.LogEntry
-	3,  // 17: cairn.repl.v1.SnapshotMeta.state:type_name -> cairn.repl.v1.RegionState
-	16, // 18: cairn.repl.v1.Split.parts:type_name -> cairn.repl.v1.SplitPart
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	14, // 11: cairn.repl.v1.AdminCommand.collect_garbage:type_name -> cairn.repl.v1.CollectGarbage
+	7,  // 12: cairn.repl.v1.ChangePeers.changes:type_name -> cairn.repl.v1.PeerChange
+	1,  // 13: cairn.repl.v1.PeerChange.type:type_name -> cairn.repl.v1.PeerChangeType
+	21, // 14: cairn.repl.v1.PeerChange.peer:type_name -> cairn.kv.v1.Peer
+	19, // 15: cairn.repl.v1.PrepareMerge.target:type_name -> cairn.kv.v1.Region
+	19, // 16: cairn.repl.v1.CommitMerge.source:type_name -> cairn.kv.v1.Region
+	10, // 17: cairn.repl.v1.CommitMerge.entries:type_name -> cairn.repl.v1.LogEntry
+	15, // 18: cairn.repl.v1.CollectGarbage.spans:type_name -> cairn.repl.v1.GarbageSpan
+	3,  // 19: cairn.repl.v1.SnapshotMeta.state:type_name -> cairn.repl.v1.RegionState
+	18, // 20: cairn.repl.v1.Split.parts:type_name -> cairn.repl.v1.SplitPart
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_replpb_repl_proto_init() }
@@ -1250,6 +1428,7 @@ func file_replpb_repl_proto_init() {
 		(*AdminCommand_RollbackMerge)(nil),
 		(*AdminCommand_ComputeHash)(nil),
 		(*AdminCommand_DestroyRange)(nil),
+		(*AdminCommand_CollectGarbage)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1257,7 +1436,7 @@ func file_replpb_repl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replpb_repl_proto_rawDesc), len(file_replpb_repl_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

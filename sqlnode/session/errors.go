@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
 
@@ -73,7 +74,10 @@ func (s *Session) sqlError(ctx context.Context, err error) error {
 	var held *txn.LockNowaitError
 	var dead *txn.DeadlockError
 	var large *txn.TooLargeError
+	var old *txn.TooOldError
 	switch {
+	case errors.As(err, &old):
+		return sqlerr.New(sqlerr.ErrGCTooEarly, tsTime(old.TS), tsTime(old.SafePoint))
 	case errors.As(err, &conflict), errors.As(err, &aborted):
 		s.engine.metrics.conflicts.Inc()
 		return sqlerr.New(sqlerr.ErrLockDeadlock)
@@ -94,6 +98,11 @@ func (s *Session) sqlError(ctx context.Context, err error) error {
 		return e
 	}
 	return sqlerr.Newf(sqlerr.ErrUnknown, "%s", err)
+}
+
+// tsTime is the time of a timestamp, for people.
+func tsTime(ts uint64) string {
+	return time.UnixMilli(int64(ts >> 18)).UTC().Format("2006-01-02 15:04:05.000 MST")
 }
 
 // unavailable is the client's error for one that says that the cluster did not

@@ -89,6 +89,17 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("txn: %s of %d bytes exceeds the limit of %d", what, e.Size, e.Limit)
 }
 
+// TooOldError: a read at TS, or a transaction begun at it, comes too late: what it would
+// have to see may be collected already. The transaction, if there is one, is rolled back.
+type TooOldError struct {
+	TS        uint64
+	SafePoint uint64 // the earliest timestamp still served
+}
+
+func (e *TooOldError) Error() string {
+	return fmt.Sprintf("txn: timestamp %d is before the safe point of garbage collection, %d", e.TS, e.SafePoint)
+}
+
 // AbortedError: the KV tier refused the transaction for good; the text is for logs.
 type AbortedError struct{ Reason string }
 

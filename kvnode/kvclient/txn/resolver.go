@@ -412,6 +412,8 @@ func keyError(ke *kvpb.KeyError, startTS uint64) error {
 		}
 	case *kvpb.KeyError_Deadlock:
 		return &DeadlockError{Key: k.Deadlock.GetLockKey(), Chain: k.Deadlock.GetWaitChain()}
+	case *kvpb.KeyError_TooOld:
+		return &TooOldError{TS: k.TooOld.GetTs(), SafePoint: k.TooOld.GetSafePoint()}
 	case *kvpb.KeyError_Abort:
 		return &AbortedError{Reason: k.Abort}
 	default:

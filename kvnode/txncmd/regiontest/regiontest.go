@@ -6,6 +6,7 @@ package regiontest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 	"sync"
@@ -31,6 +32,8 @@ type Store struct {
 	regions []*region // in key order; protected by mu
 	nextID  uint64    // protected by mu
 	term    atomic.Uint64
+
+	safePoint atomic.Uint64
 }
 
 type region struct {
@@ -56,6 +59,19 @@ func Open() (*Store, error) {
 		locks: mvcc.NewLockIndex(),
 	}}
 	return s, nil
+}
+
+// CollectAt collects the garbage of all regions at a safe point.
+func (s *Store) CollectAt(safePoint uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.safePoint.Store(safePoint)
+	b := s.DB.NewBatch()
+	_, err := mvcc.Collect(s.DB, b, mvcc.GarbageSpan{SafePoint: safePoint})
+	if err == nil {
+		err = s.DB.Commit(b, false)
+	}
+	return errors.Join(err, b.Close())
 }
 
 // Close closes the engine.
@@ -203,6 +219,9 @@ func (h *handle) Propose(_ context.Context, b *engine.Batch) *kvpb.RegionError {
 	}
 	return lost
 }
+
+// SafePoint is that of the last CollectAt.
+func (h *handle) SafePoint() uint64 { return h.s.safePoint.Load() }
 
 // DestroyRange does what a replica does, and loses its answer as OnPropose says.
 func (h *handle) DestroyRange(ctx context.Context, start, end []byte) *kvpb.RegionError {

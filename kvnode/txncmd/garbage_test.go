@@ -1,0 +1,62 @@
+package txncmd_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/kvnode/txncmd/regiontest"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// Once garbage was collected at a safe point, nobody reads before it, and no transaction
+// that began before it writes: what it would conflict with may be gone.
+func TestNothingBeginsBeforeTheSafePoint(t *testing.T) {
+	st, ex := openExecutor(t)
+	ctx := context.Background()
+	require.EqualValues(t, 11, ex.Prewrite(ctx, onePC(st, 10, put("a", "1"))).OnePcCommitTs)
+	require.EqualValues(t, 21, ex.Prewrite(ctx, onePC(st, 20, put("a", "2"), put("b", "2"))).OnePcCommitTs)
+	locked := onePC(st, 25, put("c", "3"))
+	locked.TryOnePc = false
+	require.Empty(t, ex.Prewrite(ctx, locked).Errors)
+	require.NoError(t, st.CollectAt(30))
+
+	at := regiontest.Context(st.Locate(nil))
+	for _, c := range []struct {
+		ts  uint64
+		old bool
+	}{{11, true}, {29, true}, {30, false}, {40, false}, {mvcc.MaxTS, false}} {
+		var want *kvpb.TooOld
+		if c.old {
+			want = &kvpb.TooOld{Ts: c.ts, SafePoint: 30}
+		}
+		got := ex.Get(ctx, &kvpb.GetRequest{Context: at, Key: []byte("a"), ReadTs: c.ts})
+		require.Equal(t, want.String(), got.Error.GetTooOld().String(), "get at %d", c.ts)
+		require.Equal(t, c.old, string(got.Value) != "2")
+		pairs := ex.BatchGet(ctx, &kvpb.BatchGetRequest{Context: at, Keys: [][]byte{[]byte("a"), []byte("b")}, ReadTs: c.ts})
+		require.Equal(t, c.old, len(pairs.Errors) == 1)
+		require.Equal(t, c.old, len(pairs.Pairs.GetOffsets()) == 0)
+		if c.ts == mvcc.MaxTS {
+			continue
+		}
+		page := ex.Scan(ctx, &kvpb.ScanRequest{Context: at, ReadTs: c.ts, EndKey: []byte("c")})
+		require.Equal(t, want.String(), page.Error.GetTooOld().String(), "scan at %d", c.ts)
+		require.Equal(t, c.old, page.Pairs == nil)
+	}
+
+	for _, onePhase := range []bool{true, false} {
+		late := onePC(st, 29, put("x", "late"))
+		late.TryOnePc = onePhase
+		resp := ex.Prewrite(ctx, late)
+		require.Len(t, resp.Errors, 1)
+		require.EqualValues(t, 30, resp.Errors[0].GetTooOld().GetSafePoint())
+	}
+	require.EqualValues(t, 31, ex.Prewrite(ctx, onePC(st, 30, put("x", "1"))).OnePcCommitTs-10, "max_ts is 40")
+
+	// What has a lock is settled all the same.
+	done := ex.Commit(ctx, &kvpb.CommitRequest{Context: at, Keys: [][]byte{[]byte("c")}, StartTs: 25, CommitTs: 50})
+	require.Nil(t, done.Error)
+	require.Nil(t, done.RegionError)
+}
