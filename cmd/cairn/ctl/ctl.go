@@ -66,7 +66,7 @@ m:name (metadata) or {hex}. --json prints one JSON document instead of a table.`
 	f.StringVar(&c.certDir, "cluster-cert-dir", "", "directory with ca.pem, node.pem, node-key.pem, if the cluster uses TLS")
 	cmd.AddCommand(c.statusCommand(), c.membersCommand(), c.storesCommand(), c.regionsCommand(), c.operatorsCommand(), c.schedulersCommand(), c.configCommand())
 	cmd.AddCommand(c.changeCommands()...)
-	cmd.AddCommand(c.consistencyCommand(), c.recoverCommand())
+	cmd.AddCommand(c.consistencyCommand(), c.recoverCommand(), c.kvCommand())
 	refuseStrangers(cmd)
 	return cmd
 }
@@ -100,6 +100,7 @@ func refuseStrangers(cmd *cobra.Command) {
 type session struct {
 	*ctl
 	pd     pdclient.Client
+	tls    *tls.Config // nil = plain text
 	stores *stores
 	ctx    context.Context // of the command; each request has its own deadline
 	out    io.Writer
@@ -131,7 +132,7 @@ func (s *session) open() error {
 		}
 		config = material.Client()
 	}
-	s.stores = newStores(config)
+	s.tls, s.stores = config, newStores(config)
 	if s.dialStore != nil {
 		s.stores.dial = s.dialStore
 	}

@@ -292,7 +292,7 @@ func newFake() *fakePD {
 // and, after "asked:", what the placement driver was asked to do. An argument
 // refuse=TEXT makes it refuse.
 func TestCommands(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, filepath.Join("testdata", "fake"), func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			pd := newFake()
 			if d.HasArg("refuse") {
