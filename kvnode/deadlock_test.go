@@ -9,6 +9,7 @@ import (
 
 	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/proto/replpb"
 )
 
 // lock locks one key for a transaction and returns the result.
@@ -70,6 +71,17 @@ func TestADeadlockIsFoundAndRemembered(t *testing.T) {
 	require.Equal(t, victim.key, string(dl.GetLockKey()))
 	require.Len(t, dl.GetWaitChain(), 2)
 	require.Equal(t, "statement of "+victim.key, string(dl.GetWaitChain()[0].GetInfo()))
+
+	seen := n.server.Locks(&replpb.LocksRequest{})
+	require.Len(t, seen.GetLocks(), 2)
+	require.Equal(t, "a", string(seen.GetLocks()[0].GetLock().GetKey()))
+	require.Equal(t, kvpb.LockType_LOCK_TYPE_PESSIMISTIC, seen.GetLocks()[1].GetLock().GetType())
+	require.Len(t, seen.GetWaits(), 1)
+	require.Equal(t, victim.other, seen.GetWaits()[0].GetWaiter())
+	require.Equal(t, victim.ts, seen.GetWaits()[0].GetHolder())
+	seen = n.server.Locks(&replpb.LocksRequest{Limit: 1})
+	require.Len(t, seen.GetLocks(), 1)
+	require.True(t, seen.GetMore())
 
 	unlock(t, c, victim.ts, victim.held)
 	require.Nil(t, (<-done).result.GetError(), "the other one goes on")

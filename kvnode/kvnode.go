@@ -136,10 +136,10 @@ func New(o Options) (_ *Node, err error) {
 	if n.deadlock, err = n.newDetector(o); err != nil {
 		return nil, err
 	}
-	operator := admin{Store: n.store, deadlocks: n.deadlock}
+	exec := txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Detector: n.deadlock, Logger: o.Logger, Registerer: o.Registerer})
+	operator := admin{Store: n.store, deadlocks: n.deadlock, exec: exec}
 	n.server = kvrpc.New(kvrpc.Options{
-		Exec:  txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Detector: n.deadlock, Logger: o.Logger, Registerer: o.Registerer}),
-		Split: n.store.SplitRegion, Admin: operator, Logger: o.Logger, Registerer: o.Registerer,
+		Exec: exec, Split: n.store.SplitRegion, Admin: operator, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	services := o.Server
 	if n.listener != nil {

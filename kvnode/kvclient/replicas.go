@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/replpb"
 )
 
-// StoreAdmin answers for the replicas of a store in this process; a Handler may be one.
+// StoreAdmin answers what operators ask of a store in this process; a Handler may be one.
 type StoreAdmin interface {
 	Replicas(req *replpb.ReplicasRequest) *replpb.ReplicasResponse
 	HashRegion(ctx context.Context, req *replpb.HashRegionRequest) *replpb.HashRegionResponse
+	Deadlocks() *replpb.DeadlocksResponse
+	Locks(req *replpb.LocksRequest) *replpb.LocksResponse
 }
 
 // ReplicasDifferError: two replicas of a region do not have the same data.
@@ -130,22 +134,13 @@ func (c *Client) awaitHash(ctx context.Context, store, region, index uint64) (*r
 
 // hashOf is the last hash of a replica, nil when there was none yet.
 func (c *Client) hashOf(ctx context.Context, id, region uint64) (*replpb.ReplicaHash, error) {
-	s, err := c.store(id)
+	req := &replpb.ReplicasRequest{RegionIds: []uint64{region}}
+	resp, err := askStore(ctx, c, id, func(a StoreAdmin) *replpb.ReplicasResponse { return a.Replicas(req) },
+		func(conn *grpc.ClientConn) (*replpb.ReplicasResponse, error) {
+			return replpb.NewStoreAdminClient(conn).Replicas(ctx, req)
+		})
 	if err != nil {
 		return nil, err
-	}
-	req := &replpb.ReplicasRequest{RegionIds: []uint64{region}}
-	var resp *replpb.ReplicasResponse
-	if a, ok := s.handler().(StoreAdmin); ok {
-		resp = a.Replicas(req)
-	} else {
-		conns, err := s.resolve(ctx)
-		if err != nil {
-			return nil, &SendError{StoreID: id, Err: err}
-		}
-		if resp, err = replpb.NewStoreAdminClient(conns[0].cc).Replicas(ctx, req); err != nil {
-			return nil, &SendError{StoreID: id, Err: err}
-		}
 	}
 	if len(resp.GetReplicas()) != 1 {
 		return nil, errHashAgain
@@ -155,22 +150,13 @@ func (c *Client) hashOf(ctx context.Context, id, region uint64) (*replpb.Replica
 
 // hashRegion begins the hashing of a region, whose leader is on a store.
 func (c *Client) hashRegion(ctx context.Context, id, region uint64) error {
-	s, err := c.store(id)
+	req := &replpb.HashRegionRequest{RegionId: region}
+	resp, err := askStore(ctx, c, id, func(a StoreAdmin) *replpb.HashRegionResponse { return a.HashRegion(ctx, req) },
+		func(conn *grpc.ClientConn) (*replpb.HashRegionResponse, error) {
+			return replpb.NewStoreAdminClient(conn).HashRegion(ctx, req)
+		})
 	if err != nil {
 		return err
-	}
-	req := &replpb.HashRegionRequest{RegionId: region}
-	var resp *replpb.HashRegionResponse
-	if a, ok := s.handler().(StoreAdmin); ok {
-		resp = a.HashRegion(ctx, req)
-	} else {
-		conns, err := s.resolve(ctx)
-		if err != nil {
-			return &SendError{StoreID: id, Err: err}
-		}
-		if resp, err = replpb.NewStoreAdminClient(conns[0].cc).HashRegion(ctx, req); err != nil {
-			return &SendError{StoreID: id, Err: err}
-		}
 	}
 	if resp.GetRegionError() != nil {
 		return errHashAgain

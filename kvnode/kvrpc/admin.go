@@ -14,6 +14,7 @@ type Admin interface {
 	Replicas(req *replpb.ReplicasRequest) *replpb.ReplicasResponse
 	HashRegion(ctx context.Context, req *replpb.HashRegionRequest) *replpb.HashRegionResponse
 	Deadlocks() *replpb.DeadlocksResponse
+	Locks(req *replpb.LocksRequest) *replpb.LocksResponse
 }
 
 // RegisterAdmin adds the administration of a store to a gRPC server.
@@ -32,6 +33,11 @@ func (s *Server) HashRegion(ctx context.Context, req *replpb.HashRegionRequest) 
 // Deadlocks: see Replicas.
 func (s *Server) Deadlocks() *replpb.DeadlocksResponse { return s.opts.Admin.Deadlocks() }
 
+// Locks: see Replicas.
+func (s *Server) Locks(req *replpb.LocksRequest) *replpb.LocksResponse {
+	return s.opts.Admin.Locks(req)
+}
+
 type admin struct {
 	replpb.UnimplementedStoreAdminServer
 	a Admin
@@ -47,4 +53,8 @@ func (s admin) HashRegion(ctx context.Context, req *replpb.HashRegionRequest) (*
 
 func (s admin) Deadlocks(context.Context, *replpb.DeadlocksRequest) (*replpb.DeadlocksResponse, error) {
 	return s.a.Deadlocks(), nil
+}
+
+func (s admin) Locks(_ context.Context, req *replpb.LocksRequest) (*replpb.LocksResponse, error) {
+	return s.a.Locks(req), nil
 }

@@ -28,7 +28,7 @@ type Options struct {
 	Exec Executor // required
 	// Split cuts a region (store.Store.SplitRegion); required for SplitRegion.
 	Split func(ctx context.Context, req *kvpb.SplitRegionRequest) *kvpb.SplitRegionResponse
-	// Admin answers for the store; required for Replicas, HashRegion and Deadlocks.
+	// Admin answers for the store; required for what operators ask.
 	Admin Admin
 	// MaxConcurrent limits the requests of one stream executed at the same time;
 	// the next ones wait unread, which slows the sender down. 0 = 1024.

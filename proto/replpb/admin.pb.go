@@ -519,11 +519,184 @@ func (x *DeadlockRecord) GetDeadlock() *kvpb.Deadlock {
 	return nil
 }
 
+type LocksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"` // locks; 0 = 10000
+	OnlyWaits     bool                   `protobuf:"varint,2,opt,name=only_waits,json=onlyWaits,proto3" json:"only_waits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocksRequest) Reset() {
+	*x = LocksRequest{}
+	mi := &file_replpb_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocksRequest) ProtoMessage() {}
+
+func (x *LocksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
+func (*LocksRequest) Descriptor() ([]byte, []int) {
+	return file_replpb_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LocksRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *LocksRequest) GetOnlyWaits() bool {
+	if x != nil {
+		return x.OnlyWaits
+	}
+	return false
+}
+
+type LocksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StoreId       uint64                 `protobuf:"varint,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	Locks         []*LockHeld            `protobuf:"bytes,2,rep,name=locks,proto3" json:"locks,omitempty"`
+	Waits         []*kvpb.LockWait       `protobuf:"bytes,3,rep,name=waits,proto3" json:"waits,omitempty"`
+	More          bool                   `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"` // there are more locks than the limit
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocksResponse) Reset() {
+	*x = LocksResponse{}
+	mi := &file_replpb_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocksResponse) ProtoMessage() {}
+
+func (x *LocksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocksResponse.ProtoReflect.Descriptor instead.
+func (*LocksResponse) Descriptor() ([]byte, []int) {
+	return file_replpb_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LocksResponse) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+func (x *LocksResponse) GetLocks() []*LockHeld {
+	if x != nil {
+		return x.Locks
+	}
+	return nil
+}
+
+func (x *LocksResponse) GetWaits() []*kvpb.LockWait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *LocksResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// LockHeld is what one transaction has of a lock: a shared one is several of them.
+type LockHeld struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RegionId      uint64                 `protobuf:"varint,1,opt,name=region_id,json=regionId,proto3" json:"region_id,omitempty"`
+	Lock          *kvpb.LockInfo         `protobuf:"bytes,2,opt,name=lock,proto3" json:"lock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockHeld) Reset() {
+	*x = LockHeld{}
+	mi := &file_replpb_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockHeld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockHeld) ProtoMessage() {}
+
+func (x *LockHeld) ProtoReflect() protoreflect.Message {
+	mi := &file_replpb_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockHeld.ProtoReflect.Descriptor instead.
+func (*LockHeld) Descriptor() ([]byte, []int) {
+	return file_replpb_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LockHeld) GetRegionId() uint64 {
+	if x != nil {
+		return x.RegionId
+	}
+	return 0
+}
+
+func (x *LockHeld) GetLock() *kvpb.LockInfo {
+	if x != nil {
+		return x.Lock
+	}
+	return nil
+}
+
 var File_replpb_admin_proto protoreflect.FileDescriptor
 
 const file_replpb_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x12replpb/admin.proto\x12\rcairn.repl.v1\x1a\x11kvpb/errors.proto\x1a\x11kvpb/region.proto\x1a\x11replpb/repl.proto\"0\n" +
+	"\x12replpb/admin.proto\x12\rcairn.repl.v1\x1a\x11kvpb/errors.proto\x1a\rkvpb/kv.proto\x1a\x11kvpb/region.proto\x1a\x11replpb/repl.proto\"0\n" +
 	"\x0fReplicasRequest\x12\x1d\n" +
 	"\n" +
 	"region_ids\x18\x01 \x03(\x04R\tregionIds\"e\n" +
@@ -554,13 +727,26 @@ const file_replpb_admin_proto_rawDesc = "" +
 	"\tdeadlocks\x18\x02 \x03(\v2\x1d.cairn.repl.v1.DeadlockRecordR\tdeadlocks\"g\n" +
 	"\x0eDeadlockRecord\x12\"\n" +
 	"\rfound_unix_us\x18\x01 \x01(\x03R\vfoundUnixUs\x121\n" +
-	"\bdeadlock\x18\x02 \x01(\v2\x15.cairn.kv.v1.DeadlockR\bdeadlock2\xfc\x01\n" +
+	"\bdeadlock\x18\x02 \x01(\v2\x15.cairn.kv.v1.DeadlockR\bdeadlock\"C\n" +
+	"\fLocksRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x1d\n" +
+	"\n" +
+	"only_waits\x18\x02 \x01(\bR\tonlyWaits\"\x9a\x01\n" +
+	"\rLocksResponse\x12\x19\n" +
+	"\bstore_id\x18\x01 \x01(\x04R\astoreId\x12-\n" +
+	"\x05locks\x18\x02 \x03(\v2\x17.cairn.repl.v1.LockHeldR\x05locks\x12+\n" +
+	"\x05waits\x18\x03 \x03(\v2\x15.cairn.kv.v1.LockWaitR\x05waits\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"R\n" +
+	"\bLockHeld\x12\x1b\n" +
+	"\tregion_id\x18\x01 \x01(\x04R\bregionId\x12)\n" +
+	"\x04lock\x18\x02 \x01(\v2\x15.cairn.kv.v1.LockInfoR\x04lock2\xc0\x02\n" +
 	"\n" +
 	"StoreAdmin\x12K\n" +
 	"\bReplicas\x12\x1e.cairn.repl.v1.ReplicasRequest\x1a\x1f.cairn.repl.v1.ReplicasResponse\x12Q\n" +
 	"\n" +
 	"HashRegion\x12 .cairn.repl.v1.HashRegionRequest\x1a!.cairn.repl.v1.HashRegionResponse\x12N\n" +
-	"\tDeadlocks\x12\x1f.cairn.repl.v1.DeadlocksRequest\x1a .cairn.repl.v1.DeadlocksResponseB'Z%github.com/cairndb/cairn/proto/replpbb\x06proto3"
+	"\tDeadlocks\x12\x1f.cairn.repl.v1.DeadlocksRequest\x1a .cairn.repl.v1.DeadlocksResponse\x12B\n" +
+	"\x05Locks\x12\x1b.cairn.repl.v1.LocksRequest\x1a\x1c.cairn.repl.v1.LocksResponseB'Z%github.com/cairndb/cairn/proto/replpbb\x06proto3"
 
 var (
 	file_replpb_admin_proto_rawDescOnce sync.Once
@@ -574,7 +760,7 @@ func file_replpb_admin_proto_rawDescGZIP() []byte {
 	return file_replpb_admin_proto_rawDescData
 }
 
-var file_replpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_replpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_replpb_admin_proto_goTypes = []any{
 	(*ReplicasRequest)(nil),    // 0: cairn.repl.v1.ReplicasRequest
 	(*ReplicasResponse)(nil),   // 1: cairn.repl.v1.ReplicasResponse
@@ -585,31 +771,41 @@ var file_replpb_admin_proto_goTypes = []any{
 	(*DeadlocksRequest)(nil),   // 6: cairn.repl.v1.DeadlocksRequest
 	(*DeadlocksResponse)(nil),  // 7: cairn.repl.v1.DeadlocksResponse
 	(*DeadlockRecord)(nil),     // 8: cairn.repl.v1.DeadlockRecord
-	(*RegionState)(nil),        // 9: cairn.repl.v1.RegionState
-	(*kvpb.Peer)(nil),          // 10: cairn.kv.v1.Peer
-	(*kvpb.RegionError)(nil),   // 11: cairn.kv.v1.RegionError
-	(*kvpb.Deadlock)(nil),      // 12: cairn.kv.v1.Deadlock
+	(*LocksRequest)(nil),       // 9: cairn.repl.v1.LocksRequest
+	(*LocksResponse)(nil),      // 10: cairn.repl.v1.LocksResponse
+	(*LockHeld)(nil),           // 11: cairn.repl.v1.LockHeld
+	(*RegionState)(nil),        // 12: cairn.repl.v1.RegionState
+	(*kvpb.Peer)(nil),          // 13: cairn.kv.v1.Peer
+	(*kvpb.RegionError)(nil),   // 14: cairn.kv.v1.RegionError
+	(*kvpb.Deadlock)(nil),      // 15: cairn.kv.v1.Deadlock
+	(*kvpb.LockWait)(nil),      // 16: cairn.kv.v1.LockWait
+	(*kvpb.LockInfo)(nil),      // 17: cairn.kv.v1.LockInfo
 }
 var file_replpb_admin_proto_depIdxs = []int32{
 	2,  // 0: cairn.repl.v1.ReplicasResponse.replicas:type_name -> cairn.repl.v1.ReplicaInfo
-	9,  // 1: cairn.repl.v1.ReplicaInfo.state:type_name -> cairn.repl.v1.RegionState
-	10, // 2: cairn.repl.v1.ReplicaInfo.peer:type_name -> cairn.kv.v1.Peer
-	10, // 3: cairn.repl.v1.ReplicaInfo.leader:type_name -> cairn.kv.v1.Peer
+	12, // 1: cairn.repl.v1.ReplicaInfo.state:type_name -> cairn.repl.v1.RegionState
+	13, // 2: cairn.repl.v1.ReplicaInfo.peer:type_name -> cairn.kv.v1.Peer
+	13, // 3: cairn.repl.v1.ReplicaInfo.leader:type_name -> cairn.kv.v1.Peer
 	3,  // 4: cairn.repl.v1.ReplicaInfo.hash:type_name -> cairn.repl.v1.ReplicaHash
-	11, // 5: cairn.repl.v1.HashRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	14, // 5: cairn.repl.v1.HashRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
 	8,  // 6: cairn.repl.v1.DeadlocksResponse.deadlocks:type_name -> cairn.repl.v1.DeadlockRecord
-	12, // 7: cairn.repl.v1.DeadlockRecord.deadlock:type_name -> cairn.kv.v1.Deadlock
-	0,  // 8: cairn.repl.v1.StoreAdmin.Replicas:input_type -> cairn.repl.v1.ReplicasRequest
-	4,  // 9: cairn.repl.v1.StoreAdmin.HashRegion:input_type -> cairn.repl.v1.HashRegionRequest
-	6,  // 10: cairn.repl.v1.StoreAdmin.Deadlocks:input_type -> cairn.repl.v1.DeadlocksRequest
-	1,  // 11: cairn.repl.v1.StoreAdmin.Replicas:output_type -> cairn.repl.v1.ReplicasResponse
-	5,  // 12: cairn.repl.v1.StoreAdmin.HashRegion:output_type -> cairn.repl.v1.HashRegionResponse
-	7,  // 13: cairn.repl.v1.StoreAdmin.Deadlocks:output_type -> cairn.repl.v1.DeadlocksResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	15, // 7: cairn.repl.v1.DeadlockRecord.deadlock:type_name -> cairn.kv.v1.Deadlock
+	11, // 8: cairn.repl.v1.LocksResponse.locks:type_name -> cairn.repl.v1.LockHeld
+	16, // 9: cairn.repl.v1.LocksResponse.waits:type_name -> cairn.kv.v1.LockWait
+	17, // 10: cairn.repl.v1.LockHeld.lock:type_name -> cairn.kv.v1.LockInfo
+	0,  // 11: cairn.repl.v1.StoreAdmin.Replicas:input_type -> cairn.repl.v1.ReplicasRequest
+	4,  // 12: cairn.repl.v1.StoreAdmin.HashRegion:input_type -> cairn.repl.v1.HashRegionRequest
+	6,  // 13: cairn.repl.v1.StoreAdmin.Deadlocks:input_type -> cairn.repl.v1.DeadlocksRequest
+	9,  // 14: cairn.repl.v1.StoreAdmin.Locks:input_type -> cairn.repl.v1.LocksRequest
+	1,  // 15: cairn.repl.v1.StoreAdmin.Replicas:output_type -> cairn.repl.v1.ReplicasResponse
+	5,  // 16: cairn.repl.v1.StoreAdmin.HashRegion:output_type -> cairn.repl.v1.HashRegionResponse
+	7,  // 17: cairn.repl.v1.StoreAdmin.Deadlocks:output_type -> cairn.repl.v1.DeadlocksResponse
+	10, // 18: cairn.repl.v1.StoreAdmin.Locks:output_type -> cairn.repl.v1.LocksResponse
+	15, // [15:19] is the sub-list for method output_type
+	11, // [11:15] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_replpb_admin_proto_init() }
@@ -624,7 +820,7 @@ func file_replpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replpb_admin_proto_rawDesc), len(file_replpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	StoreAdmin_Replicas_FullMethodName   = "/cairn.repl.v1.StoreAdmin/Replicas"
 	StoreAdmin_HashRegion_FullMethodName = "/cairn.repl.v1.StoreAdmin/HashRegion"
 	StoreAdmin_Deadlocks_FullMethodName  = "/cairn.repl.v1.StoreAdmin/Deadlocks"
+	StoreAdmin_Locks_FullMethodName      = "/cairn.repl.v1.StoreAdmin/Locks"
 )
 
 // StoreAdminClient is the client API for StoreAdmin service.
@@ -37,6 +38,9 @@ type StoreAdminClient interface {
 	HashRegion(ctx context.Context, in *HashRegionRequest, opts ...grpc.CallOption) (*HashRegionResponse, error)
 	// Deadlocks lists the last deadlocks that ended a wait on this store, oldest first.
 	Deadlocks(ctx context.Context, in *DeadlocksRequest, opts ...grpc.CallOption) (*DeadlocksResponse, error)
+	// Locks lists the locks of the regions led by this store, in key order, and who waits
+	// for locks here. Regions are looked at one after the other: it is no snapshot.
+	Locks(ctx context.Context, in *LocksRequest, opts ...grpc.CallOption) (*LocksResponse, error)
 }
 
 type storeAdminClient struct {
@@ -77,6 +81,16 @@ func (c *storeAdminClient) Deadlocks(ctx context.Context, in *DeadlocksRequest, 
 	return out, nil
 }
 
+func (c *storeAdminClient) Locks(ctx context.Context, in *LocksRequest, opts ...grpc.CallOption) (*LocksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LocksResponse)
+	err := c.cc.Invoke(ctx, StoreAdmin_Locks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StoreAdminServer is the server API for StoreAdmin service.
 // All implementations must embed UnimplementedStoreAdminServer
 // for forward compatibility.
@@ -88,6 +102,9 @@ type StoreAdminServer interface {
 	HashRegion(context.Context, *HashRegionRequest) (*HashRegionResponse, error)
 	// Deadlocks lists the last deadlocks that ended a wait on this store, oldest first.
 	Deadlocks(context.Context, *DeadlocksRequest) (*DeadlocksResponse, error)
+	// Locks lists the locks of the regions led by this store, in key order, and who waits
+	// for locks here. Regions are looked at one after the other: it is no snapshot.
+	Locks(context.Context, *LocksRequest) (*LocksResponse, error)
 	mustEmbedUnimplementedStoreAdminServer()
 }
 
@@ -106,6 +123,9 @@ func (UnimplementedStoreAdminServer) HashRegion(context.Context, *HashRegionRequ
 }
 func (UnimplementedStoreAdminServer) Deadlocks(context.Context, *DeadlocksRequest) (*DeadlocksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Deadlocks not implemented")
+}
+func (UnimplementedStoreAdminServer) Locks(context.Context, *LocksRequest) (*LocksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Locks not implemented")
 }
 func (UnimplementedStoreAdminServer) mustEmbedUnimplementedStoreAdminServer() {}
 func (UnimplementedStoreAdminServer) testEmbeddedByValue()                    {}
@@ -182,6 +202,24 @@ func _StoreAdmin_Deadlocks_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StoreAdmin_Locks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LocksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StoreAdminServer).Locks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StoreAdmin_Locks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StoreAdminServer).Locks(ctx, req.(*LocksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // StoreAdmin_ServiceDesc is the grpc.ServiceDesc for StoreAdmin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -200,6 +238,10 @@ var StoreAdmin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Deadlocks",
 			Handler:    _StoreAdmin_Deadlocks_Handler,
+		},
+		{
+			MethodName: "Locks",
+			Handler:    _StoreAdmin_Locks_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
