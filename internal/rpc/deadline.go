@@ -3,18 +3,21 @@ package rpc
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Deadline is a context with a deadline that costs no timer until somebody waits
 // for it: most requests are over before they ever ask for Done. Use it for the
-// length of one call and Release it; it must not be used after that.
+// length of one call and Release it; it must not be used after that. Contexts that
+// were derived from it may still look at it then, from goroutines of the standard library.
 //
 // Err reports context.DeadlineExceeded once the deadline has passed, whether or
-// not somebody waits.
+// not somebody waits, and context.Canceled after Release.
 type Deadline struct {
 	context.Context // parent
 	at              time.Time
+	released        atomic.Bool
 
 	mu     sync.Mutex
 	waiter context.Context // made by the first Done
@@ -37,10 +40,13 @@ func (d *Deadline) Err() error {
 	if err := d.Context.Err(); err != nil {
 		return err
 	}
-	if time.Now().Before(d.at) {
-		return nil
+	if !time.Now().Before(d.at) {
+		return context.DeadlineExceeded
 	}
-	return context.DeadlineExceeded
+	if d.released.Load() {
+		return context.Canceled
+	}
+	return nil
 }
 
 // Done implements context.Context; the first call arms the timer.
@@ -55,6 +61,7 @@ func (d *Deadline) Done() <-chan struct{} {
 
 // Release frees the timer, if any. Channels returned by Done close.
 func (d *Deadline) Release() {
+	d.released.Store(true) // before Done is closed: then Err is not nil
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.cancel != nil {

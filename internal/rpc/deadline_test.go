@@ -36,6 +36,19 @@ func TestDeadlinePassesWithAndWithoutAWaiter(t *testing.T) {
 	})
 }
 
+// A context whose Done is closed has an error; else contexts derived from it panic when they
+// look, which they do in goroutines of their own.
+func TestAReleasedDeadlineHasAnError(t *testing.T) {
+	d := WithDeadline(context.Background(), time.Now().Add(time.Hour))
+	child, cancel := context.WithCancel(d)
+	defer cancel()
+	d.Release()
+	<-d.Done()
+	require.ErrorIs(t, d.Err(), context.Canceled)
+	<-child.Done()
+	require.ErrorIs(t, child.Err(), context.Canceled)
+}
+
 func BenchmarkDeadline(b *testing.B) {
 	b.ReportAllocs()
 	ctx := context.Background()
