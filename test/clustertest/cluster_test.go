@@ -12,9 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cairndb/cairn/kvnode/kvrpc"
 	"github.com/cairndb/cairn/kvnode/rafttransport/simnet"
 	"github.com/cairndb/cairn/kvnode/replica"
 	"github.com/cairndb/cairn/kvnode/store"
+	"github.com/cairndb/cairn/kvnode/txncmd"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -29,6 +31,7 @@ type cluster struct {
 	watch *watcher
 	log   *slog.Logger
 	stop  chan struct{} // closed at the end
+	dice  *dice         // of stalls
 	wg    sync.WaitGroup
 
 	processes sync.Map // store id -> *process, the last one of each
@@ -65,8 +68,13 @@ type process struct {
 	endpoint *simnet.Endpoint
 	pd       *pdConn
 	disk     *disk
-	crashed  atomic.Bool // what it says from now on is not heard
+	server   *kvrpc.Server // transaction commands
+	crashed  atomic.Bool   // what it says from now on is not heard
 	first    firstLeader
+
+	life     context.Context // ends when it is about to close
+	end      context.CancelFunc
+	requests sync.WaitGroup // commands being served; Add under use while not closed
 
 	use    sync.RWMutex // held to look into the store
 	closed bool         // protected by use
@@ -87,13 +95,15 @@ func (p *process) close() error {
 	p.use.Lock()
 	p.closed = true
 	p.use.Unlock()
+	p.end()
+	p.requests.Wait()
 	close(p.disk.ended)
 	<-p.first.ended
-	return errors.Join(p.endpoint.Close(), p.store.Close())
+	return errors.Join(p.server.Close(), p.endpoint.Close(), p.store.Close())
 }
 
 func newCluster(t testing.TB, seed uint64, stores int) *cluster {
-	c := &cluster{t: t, seed: seed, start: time.Now(), pd: newFakePD(), log: slog.New(slog.DiscardHandler), stop: make(chan struct{})}
+	c := &cluster{t: t, seed: seed, start: time.Now(), pd: newFakePD(), log: slog.New(slog.DiscardHandler), stop: make(chan struct{}), dice: newDice(seed, 2)}
 	if *logs {
 		c.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
@@ -121,6 +131,7 @@ func (c *cluster) fail(format string, args ...any) {
 func (n *node) open() {
 	c := n.c
 	p := &process{endpoint: c.net.Endpoint(), pd: &pdConn{fakePD: c.pd}, disk: newDisk(n.fs)}
+	p.life, p.end = context.WithCancel(context.Background())
 	s, err := store.Open(context.Background(), store.Options{
 		Dir: "data", FS: p.disk, PD: p.pd, Address: "127.0.0.1:1", Transport: p.endpoint, Now: c.now,
 		QuietTicks: 10, DownAfter: 3 * time.Second, StaleAfter: 6 * time.Second, MaxLogBytes: 100 << 10,
@@ -139,6 +150,10 @@ func (n *node) open() {
 	if p.store = s; n.id == 0 {
 		n.id = s.ID()
 	}
+	p.server = kvrpc.New(kvrpc.Options{
+		Exec:  txncmd.New(txncmd.Options{Regions: &gate{c: c, p: p}, TS: p.pd.TS, Logger: c.log}),
+		Split: s.SplitRegion, Logger: c.log,
+	})
 	c.processes.Store(n.id, p)
 	p.endpoint.Start(clusterID, n.id, s)
 	p.first.ended = make(chan struct{})

@@ -9,4 +9,7 @@
 //
 // While a cluster runs, a watcher (watch_test.go) sees all messages and looks at all stores from time to
 // time; at the end everything is healed, and histories and copies are compared (check_test.go).
+//
+// TestTransactions runs random transactions over such clusters, through the clients' own code, on a way
+// on which requests and answers are lost and late (sqlnode_test.go, txn_test.go, txnbed_test.go).
 package clustertest

@@ -22,6 +22,8 @@ type fakePD struct {
 	booted  bool
 	regions map[uint64]*pdpb.RegionHeartbeatRequest // the newest report of every region
 	conns   map[uint64]*pdConn                      // by store
+
+	timestamps oracle
 }
 
 const clusterID = 7
