@@ -188,6 +188,7 @@ type Statement struct {
 	Tables     []plan.TableUse
 	Cacheable  bool
 	ForUpdate  bool
+	Exclusive  bool
 	UsesTables bool
 }
 

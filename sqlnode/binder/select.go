@@ -148,6 +148,7 @@ func (b *binder) lockMode(l *ast.SelectLockInfo) (mode plan.LockMode, wait plan.
 		return plan.LockNone, wait
 	}
 	b.stmt.ForUpdate = true
+	b.stmt.Exclusive = b.stmt.Exclusive || mode == plan.LockUpdate
 	return mode, wait
 }
 

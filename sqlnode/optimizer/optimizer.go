@@ -32,7 +32,7 @@ func Optimize(ctx *binder.Context, s *binder.Statement) (*plan.Statement, error)
 		o.env = &expr.Env{}
 	}
 	out := &plan.Statement{Kind: s.Kind, ParamCount: s.ParamCount, SlotCount: s.ParamCount + len(s.Subqueries), Privs: s.Privs,
-		Tables: s.Tables, Cacheable: s.Cacheable, ForUpdate: s.ForUpdate, UsesTables: s.UsesTables}
+		Tables: s.Tables, Cacheable: s.Cacheable, ForUpdate: s.ForUpdate, Exclusive: s.Exclusive, UsesTables: s.UsesTables}
 	for _, q := range s.Subqueries {
 		sub, err := o.query(q.Query)
 		if err != nil {

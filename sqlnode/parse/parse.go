@@ -63,6 +63,9 @@ func (p *Parser) Parse(sql string, mode SQLMode, collation charset.ID) ([]ast.St
 		return nil, err
 	}
 	if stmts, second := p.parse(rewritten, mode, collation); second == nil {
+		for _, s := range stmts { // one
+			s.SetText(nil, sql) // some say in words what the grammar does not keep
+		}
 		return stmts, nil
 	}
 	return nil, err

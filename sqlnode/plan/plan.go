@@ -155,6 +155,8 @@ type Statement struct {
 	Cacheable bool
 	// ForUpdate says that rows are locked (SELECT ... FOR UPDATE/SHARE): the statement needs a transaction's read point and is not a plain read.
 	ForUpdate bool
+	// Exclusive says that a query locks rows as if to write them (SELECT ... FOR UPDATE), which a read-only transaction refuses.
+	Exclusive bool
 	// PointRead says that Root is a single PointGet by the primary key (perhaps under a Filter or Project): one key is read, so an autocommit
 	// read may use the newest version without a timestamp.
 	PointRead bool

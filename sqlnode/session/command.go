@@ -44,39 +44,12 @@ func (s *Session) command(ctx context.Context, sql string, stmt ast.StmtNode, w 
 		return s.splitTable(ctx, n, w)
 	case *ast.AdminStmt:
 		return s.admin(ctx, n, w)
+	case *ast.UnlockTablesStmt: // commits only if LOCK TABLES was in force
+		return s.ok(w)
 	case *ast.HelpStmt:
 		return s.sendRows(w, newRowSet("name", "is_it_category"))
 	}
 	return s.implicitCommitCommand(ctx, sql, stmt, w)
-}
-
-// implicitCommitCommand runs the statements that commit the open transaction
-// first (MySQL manual, "Statements That Cause an Implicit Commit").
-func (s *Session) implicitCommitCommand(ctx context.Context, sql string, stmt ast.StmtNode, w ResultWriter) error {
-	if _, ok := stmt.(*ast.UnlockTablesStmt); ok { // commits only if LOCK TABLES was in force
-		return s.ok(w)
-	}
-	if err := s.commit(ctx); err != nil {
-		return err
-	}
-	if s.past != nil {
-		return errReadsPast()
-	}
-	switch n := stmt.(type) {
-	case *ast.CreateUserStmt, *ast.AlterUserStmt, *ast.DropUserStmt, *ast.RenameUserStmt, *ast.SetPwdStmt, *ast.GrantStmt, *ast.RevokeStmt:
-		return s.okAfter(s.engine.Privileges.Execute(ctx, s.id.Account, s.db, stmt), w)
-	case *ast.LockTablesStmt:
-		return s.okAfter(s.lockTables(n), w)
-	case *ast.FlushStmt:
-		return s.okAfter(s.flush(ctx, n), w)
-	case *ast.AnalyzeTableStmt:
-		return s.sendRows(w, s.tableMessages("analyze", n.TableNames))
-	case *ast.OptimizeTableStmt:
-		return s.sendRows(w, s.tableMessages("optimize", n.Tables))
-	case ast.DDLNode:
-		return s.ddl(ctx, sql, n, w)
-	}
-	return unsupported("this statement")
 }
 
 // okAfter answers OK unless err.
@@ -89,9 +62,6 @@ func (s *Session) okAfter(err error, w ResultWriter) error {
 
 // ddl runs a schema change. It is its own transaction.
 func (s *Session) ddl(ctx context.Context, _ string, n ast.DDLNode, w ResultWriter) error {
-	if s.takeTraits().readOnly {
-		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
-	}
 	if err := s.checkDDL(n); err != nil {
 		return err
 	}

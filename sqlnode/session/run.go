@@ -172,7 +172,7 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 			s.openOn(snap, t)
 		}
 	}
-	if writes && t.readOnly {
+	if (writes || st.Exclusive) && t.readOnly {
 		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
 	}
 	c := s.execContext(ctx, st, params, snap.Snapshot)

@@ -2,11 +2,13 @@ package session
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
 
 	"github.com/cairndb/cairn/internal/sqlerr"
+	"github.com/cairndb/cairn/sqlnode/parse"
 	"github.com/cairndb/cairn/sqlnode/sysvar"
 )
 
@@ -58,19 +60,12 @@ func (s *Session) takeTraits() traits {
 }
 
 // accessMode is that of START TRANSACTION where it names one, else otherwise. The
-// parser does not keep READ WRITE, which nothing else in the statement contains.
+// parser does not keep READ WRITE.
 func accessMode(n *ast.BeginStmt, otherwise bool) bool {
 	if n.ReadOnly {
 		return true
 	}
-	first, rest := word(n.OriginalText())
-	if !strings.EqualFold(first, "START") {
-		return otherwise
-	}
-	_, rest = word(rest) // TRANSACTION
-	read, rest := word(rest)
-	write, _ := word(rest)
-	return otherwise && !(strings.EqualFold(read, "READ") && strings.EqualFold(write, "WRITE"))
+	return otherwise && !slices.Contains(slices.Collect(parse.Words(n.OriginalText())), "WRITE")
 }
 
 // The scopes of the characteristics, after the MySQL manual's table "SET Syntax

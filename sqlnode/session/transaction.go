@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
@@ -9,6 +10,7 @@ import (
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
+	"github.com/cairndb/cairn/sqlnode/parse"
 )
 
 // transaction is the state of the session's transaction. The zero value is
@@ -116,18 +118,15 @@ func (s *Session) control(ctx context.Context, n ast.StmtNode) error {
 	case *ast.BeginStmt:
 		return s.beginStatement(ctx, n)
 	case *ast.CommitStmt:
-		t := s.txn.traits
-		err := s.commit(ctx)
-		s.complete(n.CompletionType, t)
-		return err
+		return s.end(ctx, n, s.commit)
 	case *ast.RollbackStmt:
 		if n.SavepointName != "" {
 			return s.rollbackTo(n.SavepointName)
 		}
-		t := s.txn.traits
-		s.rollback()
-		s.complete(n.CompletionType, t)
-		return nil
+		return s.end(ctx, n, func(context.Context) error {
+			s.rollback()
+			return nil
+		})
 	case *ast.SavepointStmt:
 		return s.savepoint(n.Name)
 	case *ast.ReleaseSavepointStmt:
@@ -135,7 +134,7 @@ func (s *Session) control(ctx context.Context, n ast.StmtNode) error {
 		if i < 0 {
 			return sqlerr.New(sqlerr.ErrSpDoesNotExist, "SAVEPOINT", n.Name)
 		}
-		s.txn.points = s.txn.points[:i]
+		s.forgetSavepoints(i)
 		return nil
 	}
 	return unsupported("this statement")
@@ -154,10 +153,10 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 	if n.Mode != "" && s.txn.past == nil {
 		s.txn.pessimistic = strings.EqualFold(n.Mode, ast.Pessimistic)
 	}
-	if !strings.Contains(strings.ToUpper(n.OriginalText()), "CONSISTENT") {
+	// The parser accepts WITH CONSISTENT SNAPSHOT and does not keep it.
+	if !slices.Contains(slices.Collect(parse.Words(n.OriginalText())), "CONSISTENT") {
 		return nil // the snapshot is that of the first read
 	}
-	// WITH CONSISTENT SNAPSHOT, which the parser accepts and does not keep.
 	kv, err := s.store()
 	if err == nil && kv.StartTS() == 0 {
 		err = txn.ErrNoTimestamp
@@ -166,16 +165,6 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 		s.rollback()
 	}
 	return err
-}
-
-// complete handles AND CHAIN and RELEASE, after a transaction with the traits t.
-func (s *Session) complete(c ast.CompletionType, t traits) {
-	switch c {
-	case ast.CompletionTypeChain:
-		s.openTransaction(t)
-	case ast.CompletionTypeRelease:
-		s.Kill()
-	}
 }
 
 func (s *Session) findSavepoint(name string) int {
@@ -201,10 +190,19 @@ func (s *Session) savepoint(name string) error {
 		return err
 	}
 	if i := s.findSavepoint(name); i >= 0 {
+		t.Release(s.txn.points[i].at)
 		s.txn.points = append(s.txn.points[:i], s.txn.points[i+1:]...)
 	}
 	s.txn.points = append(s.txn.points, savepoint{name: name, at: t.Savepoint()})
 	return nil
+}
+
+// forgetSavepoints ends the savepoints from the i-th on.
+func (s *Session) forgetSavepoints(i int) {
+	for _, p := range s.txn.points[i:] {
+		s.txn.txn.Release(p.at)
+	}
+	s.txn.points = s.txn.points[:i]
 }
 
 func (s *Session) rollbackTo(name string) error {
@@ -213,6 +211,6 @@ func (s *Session) rollbackTo(name string) error {
 		return sqlerr.New(sqlerr.ErrSpDoesNotExist, "SAVEPOINT", name)
 	}
 	s.txn.txn.RollbackTo(s.txn.points[i].at)
-	s.txn.points = s.txn.points[:i+1]
+	s.forgetSavepoints(i + 1)
 	return nil
 }

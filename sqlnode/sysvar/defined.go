@@ -109,7 +109,7 @@ func defined() []Var {
 		{Name: "have_ssl", Scope: Global, ReadOnly: true, Default: "YES"},
 		{Name: "have_openssl", Scope: Global, ReadOnly: true, Default: "YES"},
 		{Name: "tls_version", Scope: Global, Default: "TLSv1.2,TLSv1.3"},
-		{Name: "completion_type", Scope: Both, Kind: Enum, Default: "NO_CHAIN", Words: []string{"NO_CHAIN", "CHAIN", "RELEASE"}},
+		{Name: "completion_type", Scope: Both, Kind: Enum, Default: "NO_CHAIN", Words: []string{"NO_CHAIN", "CHAIN", "RELEASE"}, Live: true},
 		{Name: "tmp_table_size", Scope: Both, Kind: Uint, Default: "16777216"},
 		{Name: "max_heap_table_size", Scope: Both, Kind: Uint, Default: "16777216"},
 		{Name: "optimizer_switch", Scope: Both, Default: "index_merge=on,index_merge_union=on,index_merge_sort_union=on,index_merge_intersection=on,engine_condition_pushdown=on,index_condition_pushdown=on,mrr=on,mrr_cost_based=on,block_nested_loop=on,batched_key_access=off,materialization=on,semijoin=on,loosescan=on,firstmatch=on,duplicateweedout=on,subquery_materialization_cost_based=on,use_index_extensions=on,condition_fanout_filter=on,derived_merge=on"},
