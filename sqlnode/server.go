@@ -23,6 +23,7 @@ import (
 	"github.com/cairndb/cairn/sqlnode/admin"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/ddl"
+	"github.com/cairndb/cairn/sqlnode/namedlock"
 	"github.com/cairndb/cairn/sqlnode/privilege"
 	"github.com/cairndb/cairn/sqlnode/session"
 	"github.com/cairndb/cairn/sqlnode/sysvar"
@@ -68,6 +69,7 @@ type Server struct {
 	counters   *table.Counters
 	ddl        *ddl.Executor
 	privileges *privilege.Manager
+	locks      *namedlock.Locks
 
 	life context.Context
 	end  context.CancelFunc
@@ -112,13 +114,14 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.counters = table.NewCounters(meta)
 	s.ddl = ddl.New(ddl.Options{Catalog: s.catalog, KV: meta, Counters: s.counters, Split: o.KV.SplitAt, Destroy: s.store.DestroyRanges, Logger: o.Logger})
+	s.locks = namedlock.New(namedlock.Options{KV: meta, Logger: o.Logger})
 	globals, err := sysvar.NewGlobals(ctx, globalsStorage{s.store}, s.fixedVariables())
 	if err != nil {
 		return err
 	}
 	s.engine, err = session.NewEngine(session.Options{
 		Store: s.store, Catalog: s.catalog, DDL: s.ddl, Counters: s.counters, Privileges: s.privileges,
-		Globals: globals, Cluster: &admin.Cluster{PD: o.PD, Split: o.KV.SplitAt, Compare: o.KV.CompareReplicas}, Version: o.Version, MemoryQuota: o.MemoryQuota, Logger: o.Logger, Registerer: o.Registerer,
+		Globals: globals, Locks: s.locks, Cluster: &admin.Cluster{PD: o.PD, Split: o.KV.SplitAt, Compare: o.KV.CompareReplicas}, Version: o.Version, MemoryQuota: o.MemoryQuota, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	return err
 }
@@ -251,6 +254,9 @@ func (s *Server) closeParts() {
 		_ = s.ln.Close()
 	}
 	s.work.Wait()
+	if s.locks != nil {
+		s.locks.Close()
+	}
 	if s.ddl != nil {
 		_ = s.ddl.Close()
 	}

@@ -37,6 +37,8 @@ type SessionInfo struct {
 	FoundRows    uint64
 	// SetLastInsertID receives the argument of LAST_INSERT_ID(expr). May be nil.
 	SetLastInsertID func(uint64)
+	// Locks are the named locks of the session; nil refuses them.
+	Locks NamedLocks
 }
 
 // BuildEnv is what building expressions depends on. The zero value is usable: default collation, increment 4.
@@ -75,7 +77,7 @@ func (b *BuildEnv) mode() Mode {
 // After evaluating a batch the caller looks at Err: the first failure of any row stays there, and values computed
 // since are meaningless. Zero values of the fields stand for the defaults named.
 type Env struct {
-	// Ctx cancels SLEEP. nil means it cannot be cancelled.
+	// Ctx cancels SLEEP and GET_LOCK. nil means it cannot be cancelled.
 	Ctx  context.Context
 	Loc  *time.Location // session time zone; nil means UTC
 	Mode Mode

@@ -31,8 +31,7 @@ var infoTable = []builtin{
 }
 
 // refusedTable names what MySQL has and this package does not: the answer is 1235, not 1305.
-var refusedTable = refused("benchmark", "get_lock", "release_lock", "release_all_locks", "is_free_lock", "is_used_lock",
-	"load_file", "json_extract", "json_unquote", "json_object", "json_array", "json_contains", "json_valid", "json_type",
+var refusedTable = refused("benchmark", "load_file", "json_extract", "json_unquote", "json_object", "json_array", "json_contains", "json_valid", "json_type",
 	"json_length", "json_set", "json_insert", "json_replace", "json_remove", "json_keys", "json_search", "json_merge_patch",
 	"json_merge_preserve", "json_array_append", "json_array_insert", "json_contains_path", "json_depth", "json_pretty",
 	"json_quote", "json_storage_size", "json_overlaps", "json_value", "member of", "->", "->>", "aes_encrypt", "aes_decrypt", "compress", "uncompress",

@@ -48,7 +48,7 @@ var registry = sync.OnceValue(func() map[string]*builtin {
 	m := map[string]*builtin{}
 	for _, table := range [][]builtin{
 		compareTable, logicTable, arithTable, bitTable, controlTable, castTable, textTable, searchTable, regexTable, encodeTable,
-		mathTable, dateTable, datePartTable, dateFormatTable, dateArithTable, infoTable, refusedTable,
+		mathTable, dateTable, datePartTable, dateFormatTable, dateArithTable, infoTable, lockTable, refusedTable,
 	} {
 		for i := range table {
 			b := &table[i]

@@ -209,7 +209,8 @@ func nullWhen(e Expr, is func(*Column) bool) bool {
 		case "and", "or", "case", "if", "ifnull", "coalesce", "<=>", "is null", "is not null", "isnull", "is true",
 			"is not true", "is false", "is not false", "concat_ws", "field", "interval", "quote", "elt", "char",
 			"collation", "charset", "coercibility", "nullif", "last_insert_id", "rand", "between", "not between",
-			"in", "not in", "sleep":
+			"in", "not in", "sleep",
+			"get_lock", "release_lock", "is_free_lock", "is_used_lock":
 			if e.Fn == "in" || e.Fn == "not in" || e.Fn == "between" || e.Fn == "not between" || e.Fn == "nullif" {
 				return nullWhen(e.Args[0], is)
 			}

@@ -54,7 +54,7 @@ var floors = map[string][][]string{
 	"sqlnode/": {
 		{"parse", "sysvar", "wire"},
 		{"catalog", "privilege"},
-		{"table", "plan", "stats", "distscan"},
+		{"table", "plan", "stats", "distscan", "namedlock"},
 		{"binder", "ddl", "sysview", "admin"},
 		{"optimizer"},
 		{"exec"},

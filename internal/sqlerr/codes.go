@@ -462,6 +462,8 @@ const (
 	ErrMustChangePasswordLogin                             = 1862
 	ErrRowInWrongPartition                                 = 1863
 	ErrMaxExecTimeExceeded                                 = 3024
+	ErrUserLockWrongName                                   = 3057
+	ErrUserLockDeadlock                                    = 3058
 	ErrFieldInOrderNotSelect                               = 3065
 	ErrGeneratedColumnFunctionIsNotAllowed                 = 3102
 	ErrBadGeneratedColumn                                  = 3105

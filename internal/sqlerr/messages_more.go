@@ -247,6 +247,8 @@ var messagesMore = []message{
 	{ErrMustChangePasswordLogin, "HY000", "Your password has expired. To log in you must change it using a client that supports expired passwords."},
 	{ErrRowInWrongPartition, "HY000", "Found a row in wrong partition %s"},
 	{ErrMaxExecTimeExceeded, "HY000", "Query execution was interrupted, maximum statement execution time exceeded"},
+	{ErrUserLockWrongName, "42000", "Incorrect user-level lock name '%-.192s'."},
+	{ErrUserLockDeadlock, "HY000", "Deadlock found when trying to get user-level lock; try rolling back transaction/releasing locks and restarting lock acquisition."},
 	{ErrFieldInOrderNotSelect, "HY000", "Expression #%d of %s is not in SELECT list, references column '%s' which is not in SELECT list; this is incompatible with %s"},
 	{ErrGeneratedColumnFunctionIsNotAllowed, "HY000", "Expression of generated column '%s' contains a disallowed function."},
 	{ErrBadGeneratedColumn, "HY000", "The value specified for generated column '%s' in table '%s' is not allowed."},

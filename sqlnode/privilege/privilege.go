@@ -312,6 +312,7 @@ func (a *Account) dbSet(db string) Set {
 var byWord = map[string]Set{
 	"SELECT": mysql.SelectPriv, "INSERT": mysql.InsertPriv, "UPDATE": mysql.UpdatePriv, "DELETE": mysql.DeletePriv,
 	"CREATE": mysql.CreatePriv, "DROP": mysql.DropPriv, "ALTER": mysql.AlterPriv, "INDEX": mysql.IndexPriv,
+	"LOCK TABLES": mysql.LockTablesPriv,
 }
 
 // Check says whether account may do priv (SELECT, INSERT, CREATE, ...) on a

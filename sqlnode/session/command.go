@@ -44,8 +44,8 @@ func (s *Session) command(ctx context.Context, sql string, stmt ast.StmtNode, w 
 		return s.splitTable(ctx, n, w)
 	case *ast.AdminStmt:
 		return s.admin(ctx, n, w)
-	case *ast.UnlockTablesStmt: // commits only if LOCK TABLES was in force
-		return s.ok(w)
+	case *ast.UnlockTablesStmt:
+		return s.okAfter(s.unlockTablesStatement(ctx), w)
 	case *ast.HelpStmt:
 		return s.sendRows(w, newRowSet("name", "is_it_category"))
 	}
@@ -103,8 +103,14 @@ func (s *Session) checkDDL(n ast.DDLNode) error {
 	var needs []need
 	switch n := n.(type) {
 	case *ast.CreateDatabaseStmt:
+		if err := s.checkDatabaseChange(); err != nil {
+			return err
+		}
 		return s.engine.Privileges.Check(s.id.Account, "CREATE", n.Name.O, "")
 	case *ast.DropDatabaseStmt:
+		if err := s.checkDatabaseChange(); err != nil {
+			return err
+		}
 		return s.engine.Privileges.Check(s.id.Account, "DROP", n.Name.O, "")
 	case *ast.AlterDatabaseStmt:
 		return s.engine.Privileges.Check(s.id.Account, "ALTER", n.Name.O, "")
@@ -138,6 +144,9 @@ func (s *Session) checkDDL(n ast.DDLNode) error {
 			return sqlerr.New(sqlerr.ErrNoDB)
 		}
 		if err := s.engine.Privileges.Check(s.id.Account, x.priv, db, x.table.Name.O); err != nil {
+			return err
+		}
+		if err := s.checkLocked(db, x.table.Name.O, true); err != nil {
 			return err
 		}
 	}
@@ -176,29 +185,6 @@ func (s *Session) kill(ctx context.Context, n *ast.KillStmt) error {
 		}
 	}
 	return s.engine.Kill(id, n.Query)
-}
-
-// lockTables accepts LOCK TABLES, as dump tools send it, after checking that
-// the tables exist. Tables are not locked: every statement is isolated by its
-// transaction, and a dump that needs one view of all tables asks for it with
-// START TRANSACTION WITH CONSISTENT SNAPSHOT. The client is told by a warning.
-func (s *Session) lockTables(n *ast.LockTablesStmt) error {
-	snap := s.schema()
-	defer snap.done()
-	for _, l := range n.TableLocks {
-		db := l.Table.Schema.O
-		if db == "" {
-			db = s.db
-		}
-		if db == "" {
-			return sqlerr.New(sqlerr.ErrNoDB)
-		}
-		if snap.Table(db, l.Table.Name.O) == nil {
-			return sqlerr.New(sqlerr.ErrNoSuchTable, db, l.Table.Name.O)
-		}
-	}
-	s.warn(sqlerr.Warning{Level: sqlerr.WarningLevel, Code: sqlerr.ErrNotSupportedYet, Msg: "LOCK TABLES is accepted, and does not lock"})
-	return nil
 }
 
 func (s *Session) flush(ctx context.Context, n *ast.FlushStmt) error {

@@ -56,7 +56,7 @@ func (s *Session) implicitCommitCommand(ctx context.Context, sql string, stmt as
 	case *ast.CreateUserStmt, *ast.AlterUserStmt, *ast.DropUserStmt, *ast.RenameUserStmt, *ast.SetPwdStmt, *ast.GrantStmt, *ast.RevokeStmt:
 		return s.okAfter(s.engine.Privileges.Execute(ctx, s.id.Account, s.db, stmt), w)
 	case *ast.LockTablesStmt:
-		return s.okAfter(s.lockTables(n), w)
+		return s.okAfter(s.lockTables(ctx, n), w)
 	case *ast.FlushStmt:
 		return s.okAfter(s.flush(ctx, n), w)
 	case *ast.AnalyzeTableStmt:

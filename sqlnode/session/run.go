@@ -156,6 +156,9 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 	if err := s.checkPrivileges(st.Privs); err != nil {
 		return err
 	}
+	if err := s.checkTableLocks(st.Privs); err != nil {
+		return err
+	}
 	if explain, ok := st.Root.(*plan.Explain); ok {
 		if explain.Analyze {
 			return unsupported("EXPLAIN ANALYZE")

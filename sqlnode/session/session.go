@@ -30,13 +30,14 @@ import (
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/ddl"
 	"github.com/cairndb/cairn/sqlnode/exec"
+	"github.com/cairndb/cairn/sqlnode/namedlock"
 	"github.com/cairndb/cairn/sqlnode/parse"
 	"github.com/cairndb/cairn/sqlnode/privilege"
 	"github.com/cairndb/cairn/sqlnode/sysvar"
 	"github.com/cairndb/cairn/sqlnode/table"
 )
 
-// Options is what an Engine is made of. All but Cluster, Logger and Registerer are
+// Options is what an Engine is made of. All but Locks, Cluster, Logger and Registerer are
 // required.
 type Options struct {
 	Store      *txn.Store
@@ -45,6 +46,8 @@ type Options struct {
 	Counters   *table.Counters
 	Privileges *privilege.Manager
 	Globals    *sysvar.Globals
+	// Locks are the named locks; nil = GET_LOCK and its family are refused.
+	Locks *namedlock.Locks
 	// Cluster is for statements about regions; nil = there are none.
 	Cluster *admin.Cluster
 	Version string // as SELECT VERSION() answers
@@ -137,6 +140,8 @@ type Session struct {
 	life     context.Context      // ends with the session
 	endLife  context.CancelFunc
 	public   publicState
+	locks    *namedlock.Session // nil when the engine has none
+	locked   tableLocks
 }
 
 type userVar struct {
@@ -160,6 +165,9 @@ func (e *Engine) NewSession(ctx context.Context, id Identity) *Session {
 	s := &Session{engine: e, id: id, user: map[string]userVar{}, prepared: map[uint32]*Prepared{}, named: map[string]*Prepared{}}
 	s.life, s.endLife = context.WithCancel(ctx)
 	s.public.since = time.Now()
+	if e.Locks != nil {
+		s.locks = e.Locks.Session(id.ConnID, s.Kill)
+	}
 	s.resetState()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -182,6 +190,9 @@ func (s *Session) resetState() {
 		User: s.id.User + "@" + s.id.Host, CurrentUser: s.id.Account, ConnID: s.id.ConnID,
 		Version: s.engine.Version, DB: s.db, RowCount: -1, SetLastInsertID: s.setLastInsertID,
 	}
+	if s.locks != nil {
+		s.info.Locks = s.locks
+	}
 	if c := charset.ByID(s.id.Collation); c != nil {
 		s.vars.Set(mustVar("character_set_client"), c.Charset.Name)
 		s.vars.Set(mustVar("character_set_connection"), c.Charset.Name)
@@ -191,9 +202,19 @@ func (s *Session) resetState() {
 	s.readHotVars()
 }
 
+// giveUp ends what the session has open: its transaction and its
+// its locks.
+func (s *Session) giveUp() {
+	s.rollback()
+	s.unlockTables()
+	if s.locks != nil {
+		s.locks.Close()
+	}
+}
+
 // Close rolls back what is open and forgets the session.
 func (s *Session) Close() {
-	s.rollback()
+	s.giveUp()
 	s.endLife()
 	e := s.engine
 	e.mu.Lock()
@@ -205,13 +226,13 @@ func (s *Session) Close() {
 // Reset is COM_RESET_CONNECTION: the transaction is rolled back and everything
 // the client set is forgotten, but for the current database.
 func (s *Session) Reset() {
-	s.rollback()
+	s.giveUp()
 	s.resetState()
 }
 
 // ChangeUser is COM_CHANGE_USER after authentication.
 func (s *Session) ChangeUser(id Identity) {
-	s.rollback()
+	s.giveUp()
 	id.ConnID = s.id.ConnID
 	s.public.Lock() // Info reads it
 	s.id = id
@@ -277,6 +298,9 @@ func (s *Session) schema() schemaRef {
 	}
 	if s.past != nil {
 		return s.pastRef(s.past)
+	}
+	if s.locked.past != nil {
+		return s.pastRef(s.locked.past)
 	}
 	snap, release := s.engine.Catalog.Pin()
 	return schemaRef{Snapshot: snap, release: release}

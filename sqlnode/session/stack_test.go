@@ -20,6 +20,7 @@ import (
 	"github.com/cairndb/cairn/sqlnode/admin"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/ddl"
+	"github.com/cairndb/cairn/sqlnode/namedlock"
 	"github.com/cairndb/cairn/sqlnode/plan"
 	"github.com/cairndb/cairn/sqlnode/privilege"
 	"github.com/cairndb/cairn/sqlnode/session"
@@ -55,10 +56,12 @@ func newEngine(t *testing.T) *session.Engine {
 	t.Cleanup(func() { _ = counters.Close(ctx) })
 	changes := ddl.New(ddl.Options{Catalog: cat, KV: meta, Counters: counters, Split: kv.SplitAt, Destroy: store.DestroyRanges})
 	t.Cleanup(func() { _ = changes.Close() })
+	locks := namedlock.New(namedlock.Options{KV: meta})
+	t.Cleanup(locks.Close)
 	globals, err := sysvar.NewGlobals(ctx, nil, nil)
 	require.NoError(t, err)
 	e, err := session.NewEngine(session.Options{Store: store, Catalog: cat, DDL: changes, Counters: counters,
-		Privileges: accounts, Globals: globals, Cluster: &admin.Cluster{PD: pdc, Split: kv.SplitAt, Compare: kv.CompareReplicas}, Version: "8.0.11-test"})
+		Privileges: accounts, Globals: globals, Locks: locks, Cluster: &admin.Cluster{PD: pdc, Split: kv.SplitAt, Compare: kv.CompareReplicas}, Version: "8.0.11-test"})
 	require.NoError(t, err)
 	return e
 }

@@ -147,6 +147,7 @@ func (s *Session) beginStatement(ctx context.Context, n *ast.BeginStmt) error {
 	if err := s.commit(ctx); err != nil {
 		return err
 	}
+	s.unlockTables()
 	t := s.takeTraits()
 	t.readOnly = accessMode(n, t.readOnly)
 	s.openTransaction(t)

@@ -21,6 +21,8 @@ type KV struct {
 	// past are the states after each commit
 	past []*tx
 
+	// Clock, if set, gives the physical milliseconds of timestamps; else every transaction takes one.
+	Clock func() int64
 	// Fail, if set, is asked before every commit; its error is returned instead of committing.
 	Fail func() error
 }
@@ -46,7 +48,11 @@ type tx struct {
 func (s *KV) begin() *tx {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ts += 1 << 18 // one millisecond
+	if s.Clock != nil {
+		s.ts = max(s.ts+1, uint64(s.Clock())<<18)
+	} else {
+		s.ts += 1 << 18 // one millisecond
+	}
 	return &tx{ts: s.ts, data: s.data.Copy(), writes: map[string][]byte{}}
 }
 
