@@ -57,6 +57,9 @@ func (s *Server) doChores(ctx context.Context, l *pdrpc.Leadership, now time.Tim
 			s.opts.Logger.Info("the first region has its replicas: the cluster can be used")
 		}
 	}
+	if err := l.SafePoint.Expire(ctx, now); err != nil {
+		s.opts.Logger.Warn("cannot forget holds of the safe point, will try again", "err", err)
+	}
 	for _, id := range todo.Bury {
 		if err := l.Cluster.Bury(ctx, id); err != nil {
 			s.opts.Logger.Warn("cannot bury a drained store, will try again", "store", id, "err", err)

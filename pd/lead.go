@@ -11,6 +11,7 @@ import (
 	"github.com/cairndb/cairn/pd/cluster"
 	"github.com/cairndb/cairn/pd/meta"
 	"github.com/cairndb/cairn/pd/pdrpc"
+	"github.com/cairndb/cairn/pd/safepoint"
 	"github.com/cairndb/cairn/pd/schedule"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
@@ -71,6 +72,10 @@ func (s *Server) lead(term *meta.Term) error {
 	if err := model.InitPlacement(ctx, &pdpb.Placement{Replicas: s.opts.Replicas}); err != nil {
 		return err
 	}
+	keeper, err := safepoint.Load(ctx, began, s.meta, term)
+	if err != nil {
+		return err
+	}
 	saved, err := s.savedLimit(ctx)
 	if err != nil {
 		return err
@@ -85,7 +90,7 @@ func (s *Server) lead(term *meta.Term) error {
 		schedulers = schedule.DefaultSchedulers()
 	}
 	leadership := &pdrpc.Leadership{
-		ClusterID: id, Term: term, TSO: &s.tso, Cluster: model,
+		ClusterID: id, Term: term, TSO: &s.tso, Cluster: model, SafePoint: keeper,
 		Schedule: schedule.New(schedule.Options{
 			Model: model, Schedulers: schedulers, Seed: uint64(began.UnixNano()), Metrics: s.scheduling, Logger: s.opts.Logger,
 		}),

@@ -146,19 +146,36 @@ func testClient(t *testing.T, c pdclient.Client) {
 	ts2, err := f.Wait()
 	require.NoError(t, err)
 	require.Greater(t, ts2, ts)
-	sp, err := c.UpdateSafePoint(bg, ts)
-	require.NoError(t, err)
-	require.Equal(t, ts, sp)
-	_, err = c.UpdateSafePoint(bg, ts2<<1)
-	require.ErrorIs(t, err, pdclient.ErrInvalid, "in the future")
-	sp, err = c.SafePoint(bg)
-	require.NoError(t, err)
-	require.Equal(t, ts, sp)
+	safePoints(t, c, ts, ts2)
 	canceled, cancel := context.WithCancel(bg)
 	cancel()
 	if _, err = c.TS(canceled); err != nil { // a timestamp at hand may still be given
 		require.ErrorIs(t, err, context.Canceled)
 	}
+}
+
+func safePoints(t *testing.T, c pdclient.Client, ts, later uint64) {
+	sp, err := c.UpdateSafePoint(bg, ts, "")
+	require.NoError(t, err)
+	require.Zero(t, sp, "PD has just begun to lead")
+	_, err = c.UpdateSafePoint(bg, later<<1, "")
+	require.ErrorIs(t, err, pdclient.ErrInvalid, "in the future")
+	sp, err = c.SafePoint(bg)
+	require.NoError(t, err)
+	require.Zero(t, sp)
+	report, err := c.ReportReads(bg, &pdpb.ReportReadsRequest{Holder: "sql", OldestTs: ts, TtlMs: 20000, LifeMs: 60000})
+	require.NoError(t, err)
+	require.Zero(t, report.Round)
+	held, err := c.HoldSafePoint(bg, "backup", ts, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, ts, held)
+	d, err := c.DescribeSafePoint(bg)
+	require.NoError(t, err)
+	require.Len(t, d.Holds, 2)
+	require.EqualValues(t, 60000, d.LifeMs)
+	require.Contains(t, d.Reason, "began to lead")
+	_, err = c.HoldSafePoint(bg, "backup", 0, 0)
+	require.NoError(t, err)
 }
 
 // Timestamps stay unique and ascending for callers that ask all through restarts.

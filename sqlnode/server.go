@@ -164,6 +164,7 @@ func (s *Server) Ready(ctx context.Context) error {
 func (s *Server) Serve() error {
 	s.work.Go(s.watchClients)
 	s.work.Go(s.followGlobals)
+	s.work.Go(s.keepSafePoint)
 	for {
 		nc, err := s.ln.Accept()
 		if err != nil {

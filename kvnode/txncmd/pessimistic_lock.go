@@ -105,6 +105,11 @@ func (k *locker) anyFailed() bool {
 func (k *locker) eval(v *view) (*kvpb.KeyError, error) {
 	k.results = make([]*kvpb.KeyLockResult, len(k.req.Keys))
 	k.blocked = nil
+	if ke := v.e.tooOld(v.rg, k.req.StartTs); ke != nil {
+		k.results[0] = failedKey(ke)
+		k.failAllBut(0)
+		return ke, nil
+	}
 	var first *kvpb.KeyError
 	var wait []byte
 	for i, key := range k.req.Keys {

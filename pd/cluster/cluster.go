@@ -1,11 +1,11 @@
-// Package cluster is PD's model of the cluster while it leads: stores, regions,
-// identifiers and the safe point. Reports of region leaders feed it; what must
+// Package cluster is PD's model of the cluster while it leads: stores, regions
+// and identifiers. Reports of region leaders feed it; what must
 // survive is written through a Writer that refuses when leadership is lost.
 //
 // # What is written when
 //
-//   - Stores, the bootstrap record, id windows and the safe point: before the call
-//     that changes them returns.
+//   - Stores, the bootstrap record and id windows: before the call that changes them
+//     returns.
 //   - Regions (range, epoch, peers; no statistics): soon after, by Flush. Losing
 //     some is harmless, because leaders report again and a client with an old
 //     route is corrected by the store it asks.
@@ -20,8 +20,7 @@
 // # What survives
 //
 // Keys: "store/<id>", "region/<id>", "labels/<id>" (protobuf; id in hex), "placement"
-// (protobuf), "bootstrap" (the id of the first region), "id" and "safepoint"
-// (decimal), "drain/<id>" (when a drain began and of how many regions, decimal),
+// (protobuf), "bootstrap" (the id of the first region), "id" (decimal), "drain/<id>" (when a drain began and of how many regions, decimal),
 // "buried/<id>" and "replicated" (present or not), "schedulers" (names, a line each).
 package cluster
 
@@ -44,7 +43,6 @@ const (
 	regionDir    = "region/"
 	bootstrapKey = "bootstrap"
 	idKey        = "id"
-	safePointKey = "safepoint"
 	labelsDir    = "labels/"
 	drainDir     = "drain/"
 	buriedDir    = "buried/"
@@ -110,7 +108,6 @@ type Cluster struct {
 	buried       map[uint64]bool               // stores forgotten for good
 	regions      *Regions
 	dirty        map[uint64]bool // regions to write or, if gone, to delete
-	safePoint    uint64
 	placement    *pdpb.Placement // in force, defaults filled in
 	changes      uint64          // grows with every change of stores, regions or placement
 }
@@ -135,9 +132,6 @@ func Load(ctx context.Context, now time.Time, r Reader, w Writer) (*Cluster, err
 		return nil, err
 	}
 	c.ids.next, c.ids.end = max(end, 1), max(end, 1)
-	if c.safePoint, err = loadNumber(ctx, r, safePointKey); err != nil {
-		return nil, err
-	}
 	err = r.List(ctx, storeDir, func(_ string, value []byte) error {
 		s := new(kvpb.Store)
 		if err := s.UnmarshalVT(value); err != nil {
@@ -311,28 +305,4 @@ func (c *Cluster) ReserveIDs(ctx context.Context, n uint32) error {
 	defer c.mu.Unlock()
 	c.ids.end = end
 	return nil
-}
-
-// SafePoint is the safe point in force.
-func (c *Cluster) SafePoint() uint64 {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.safePoint
-}
-
-// UpdateSafePoint raises the safe point to ts, unless it is there already, and
-// returns the one in force.
-func (c *Cluster) UpdateSafePoint(ctx context.Context, ts uint64) (uint64, error) {
-	c.admin.Lock()
-	defer c.admin.Unlock()
-	if now := c.SafePoint(); ts <= now {
-		return now, nil
-	}
-	if err := c.w.Write(ctx, number(safePointKey, ts)); err != nil {
-		return 0, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.safePoint = ts
-	return ts, nil
 }

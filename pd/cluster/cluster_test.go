@@ -138,22 +138,6 @@ func TestIDsAreUniqueAcrossRestartsAndFailedWrites(t *testing.T) {
 	}
 }
 
-func TestSafePointNeverGoesBack(t *testing.T) {
-	d, c := bootstrapped(t)
-	got, err := c.UpdateSafePoint(ctx, 100)
-	require.NoError(t, err)
-	require.EqualValues(t, 100, got)
-	got, err = c.UpdateSafePoint(ctx, 50)
-	require.NoError(t, err)
-	require.EqualValues(t, 100, got)
-	d.fail = errors.New("disk")
-	_, err = c.UpdateSafePoint(ctx, 200)
-	require.Error(t, err)
-	require.EqualValues(t, 100, c.SafePoint(), "not durable, not in force")
-	d.fail = nil
-	require.EqualValues(t, 100, load(t, d).SafePoint())
-}
-
 func TestStores(t *testing.T) {
 	d, c := bootstrapped(t)
 	require.NoError(t, c.PutStore(ctx, &kvpb.Store{Id: 3, Address: "b:1"}))

@@ -259,22 +259,6 @@ func (c *client) Bootstrap(ctx context.Context, store *kvpb.Store, region *kvpb.
 	return err
 }
 
-func (c *client) SafePoint(ctx context.Context) (uint64, error) {
-	resp, err := call(ctx, c, &pdpb.GetSafePointRequest{Header: c.header()}, Handler.GetSafePoint, pdpb.PDClient.GetSafePoint)
-	if err != nil {
-		return 0, err
-	}
-	return resp.SafePoint, nil
-}
-
-func (c *client) UpdateSafePoint(ctx context.Context, ts uint64) (uint64, error) {
-	resp, err := call(ctx, c, &pdpb.UpdateSafePointRequest{Header: c.header(), SafePoint: ts}, Handler.UpdateSafePoint, pdpb.PDClient.UpdateSafePoint)
-	if err != nil {
-		return 0, err
-	}
-	return resp.SafePoint, nil
-}
-
 func (c *client) ClusterID() uint64 { return c.clusterID }
 
 func (c *client) Close() error { return c.r.close() }

@@ -149,12 +149,7 @@ type Client interface {
 	// somebody was faster.
 	Bootstrap(ctx context.Context, store *kvpb.Store, region *kvpb.Region) error
 
-	// SafePoint is the timestamp below which versions may be collected.
-	SafePoint(ctx context.Context) (uint64, error)
-	// UpdateSafePoint raises the safe point and returns the one now in force,
-	// which may be greater than ts: it never goes back.
-	UpdateSafePoint(ctx context.Context, ts uint64) (uint64, error)
-
+	SafePoints
 	Admin
 	Members
 

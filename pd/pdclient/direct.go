@@ -30,8 +30,7 @@ type Handler interface {
 	GetRegion(ctx context.Context, req *pdpb.GetRegionRequest) *pdpb.GetRegionResponse
 	ScanRegions(ctx context.Context, req *pdpb.ScanRegionsRequest) *pdpb.ScanRegionsResponse
 	AskSplit(ctx context.Context, req *pdpb.AskSplitRequest) *pdpb.AskSplitResponse
-	GetSafePoint(ctx context.Context, req *pdpb.GetSafePointRequest) *pdpb.GetSafePointResponse
-	UpdateSafePoint(ctx context.Context, req *pdpb.UpdateSafePointRequest) *pdpb.UpdateSafePointResponse
+	safePointHandler
 	adminHandler
 	memberHandler
 }

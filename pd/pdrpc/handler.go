@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cairndb/cairn/pd/cluster"
+	"github.com/cairndb/cairn/pd/safepoint"
 	"github.com/cairndb/cairn/pd/schedule"
 	"github.com/cairndb/cairn/pd/tso"
 	"github.com/cairndb/cairn/proto/pdpb"
@@ -34,6 +35,7 @@ type Leadership struct {
 	TSO       *tso.Allocator
 	Cluster   *cluster.Cluster
 	Schedule  *schedule.Coordinator
+	SafePoint *safepoint.Keeper
 	// Extend asks the driver of TSO for a new window at once; does not block.
 	Extend func()
 }
@@ -171,6 +173,8 @@ var refusals = []struct {
 	{cluster.ErrStaleEpoch, pdpb.Error_STALE_EPOCH},
 	{cluster.ErrInvalid, pdpb.Error_INVALID},
 	{cluster.ErrRefused, pdpb.Error_REFUSED},
+	{safepoint.ErrInvalid, pdpb.Error_INVALID},
+	{safepoint.ErrPassed, pdpb.Error_REFUSED},
 	{tso.ErrCount, pdpb.Error_INVALID},
 	{ErrUnsafe, pdpb.Error_REFUSED},
 }

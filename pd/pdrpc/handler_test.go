@@ -160,6 +160,9 @@ func TestEveryRequestIsCheckedForLeadershipAndCluster(t *testing.T) {
 			"GetPlacement":     h.GetPlacement(bg, &pdpb.GetPlacementRequest{Header: head}).Header,
 			"SetPlacement":     h.SetPlacement(bg, &pdpb.SetPlacementRequest{Header: head}).Header,
 			"UpdateSafePoint":  h.UpdateSafePoint(bg, &pdpb.UpdateSafePointRequest{Header: head}).Header,
+			"ReportReads":      h.ReportReads(bg, &pdpb.ReportReadsRequest{Header: head}).Header,
+			"HoldSafePoint":    h.HoldSafePoint(bg, &pdpb.HoldSafePointRequest{Header: head}).Header,
+			"DescribeSafe":     h.DescribeSafePoint(bg, &pdpb.DescribeSafePointRequest{Header: head}).Header,
 		}
 	}
 	following := New(Options{Members: fakeMembers{}})

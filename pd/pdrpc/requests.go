@@ -2,7 +2,6 @@ package pdrpc
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/cairndb/cairn/pd/cluster"
@@ -85,6 +84,7 @@ func (h *Handler) StoreHeartbeat(_ context.Context, req *pdpb.StoreHeartbeatRequ
 	if err == nil {
 		p := l.Cluster.Placement()
 		resp.State, resp.RegionSplitBytes, resp.RegionMaxBytes = s.Meta.State, p.RegionSplitBytes, p.RegionMaxBytes
+		resp.SafePoint = l.SafePoint.Point()
 	}
 	return resp
 }
@@ -162,31 +162,4 @@ func (h *Handler) AskSplit(ctx context.Context, req *pdpb.AskSplitRequest) *pdpb
 		resp.Ids = append(resp.Ids, &pdpb.SplitID{RegionId: id.Region, PeerIds: id.Peers})
 	}
 	return resp
-}
-
-// GetSafePoint returns the safe point in force.
-func (h *Handler) GetSafePoint(_ context.Context, req *pdpb.GetSafePointRequest) *pdpb.GetSafePointResponse {
-	l, refused := h.begin(req.GetHeader())
-	if refused != nil {
-		return &pdpb.GetSafePointResponse{Header: refused}
-	}
-	return &pdpb.GetSafePointResponse{Header: l.end(nil), SafePoint: l.Cluster.SafePoint()}
-}
-
-// UpdateSafePoint raises the safe point. One in the future would collect versions
-// that readers still come for, so it is refused.
-func (h *Handler) UpdateSafePoint(ctx context.Context, req *pdpb.UpdateSafePointRequest) *pdpb.UpdateSafePointResponse {
-	l, refused := h.begin(req.GetHeader())
-	if refused != nil {
-		return &pdpb.UpdateSafePointResponse{Header: refused}
-	}
-	now, e := h.Timestamp(ctx, 0, 1)
-	if e != nil {
-		return &pdpb.UpdateSafePointResponse{Header: &pdpb.Header{ClusterId: l.ClusterID, Error: e}}
-	}
-	if req.SafePoint > now {
-		return &pdpb.UpdateSafePointResponse{Header: l.end(fmt.Errorf("%w: safe point %d is after now, %d", cluster.ErrInvalid, req.SafePoint, now))}
-	}
-	ts, err := l.Cluster.UpdateSafePoint(ctx, req.SafePoint)
-	return &pdpb.UpdateSafePointResponse{Header: l.end(err), SafePoint: ts}
 }

@@ -150,6 +150,18 @@ func (s service) GetSafePoint(ctx context.Context, req *pdpb.GetSafePointRequest
 	return s.h.GetSafePoint(ctx, req), nil
 }
 
+func (s service) ReportReads(ctx context.Context, req *pdpb.ReportReadsRequest) (*pdpb.ReportReadsResponse, error) {
+	return s.h.ReportReads(ctx, req), nil
+}
+
+func (s service) HoldSafePoint(ctx context.Context, req *pdpb.HoldSafePointRequest) (*pdpb.HoldSafePointResponse, error) {
+	return s.h.HoldSafePoint(ctx, req), nil
+}
+
+func (s service) DescribeSafePoint(ctx context.Context, req *pdpb.DescribeSafePointRequest) (*pdpb.DescribeSafePointResponse, error) {
+	return s.h.DescribeSafePoint(ctx, req), nil
+}
+
 func (s service) UpdateSafePoint(ctx context.Context, req *pdpb.UpdateSafePointRequest) (*pdpb.UpdateSafePointResponse, error) {
 	return s.h.UpdateSafePoint(ctx, req), nil
 }

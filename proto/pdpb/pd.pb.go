@@ -256,7 +256,7 @@ func (x PlacementRule_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PlacementRule_Role.Descriptor instead.
 func (PlacementRule_Role) EnumDescriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{80, 0}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{88, 0}
 }
 
 type LabelConstraint_Op int32
@@ -308,7 +308,7 @@ func (x LabelConstraint_Op) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LabelConstraint_Op.Descriptor instead.
 func (LabelConstraint_Op) EnumDescriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{81, 0}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{89, 0}
 }
 
 type Error struct {
@@ -1546,6 +1546,7 @@ type StoreHeartbeatResponse struct {
 	// What Placement says about sizes.
 	RegionSplitBytes uint64 `protobuf:"varint,4,opt,name=region_split_bytes,json=regionSplitBytes,proto3" json:"region_split_bytes,omitempty"`
 	RegionMaxBytes   uint64 `protobuf:"varint,5,opt,name=region_max_bytes,json=regionMaxBytes,proto3" json:"region_max_bytes,omitempty"`
+	SafePoint        uint64 `protobuf:"varint,6,opt,name=safe_point,json=safePoint,proto3" json:"safe_point,omitempty"` // garbage may be collected at it
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1611,6 +1612,13 @@ func (x *StoreHeartbeatResponse) GetRegionSplitBytes() uint64 {
 func (x *StoreHeartbeatResponse) GetRegionMaxBytes() uint64 {
 	if x != nil {
 		return x.RegionMaxBytes
+	}
+	return 0
+}
+
+func (x *StoreHeartbeatResponse) GetSafePoint() uint64 {
+	if x != nil {
+		return x.SafePoint
 	}
 	return 0
 }
@@ -2675,6 +2683,7 @@ func (x *AskSplitResponse) GetIds() []*SplitID {
 	return nil
 }
 
+// The safe point: versions that nobody sees who reads at or after it may be collected.
 type GetSafePointRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
@@ -2771,10 +2780,13 @@ func (x *GetSafePointResponse) GetSafePoint() uint64 {
 	return 0
 }
 
+// UpdateSafePoint raises the safe point as far as what holds it allows. The caller has
+// settled the locks of all transactions that began at or before it, in all regions.
 type UpdateSafePointRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	SafePoint     uint64                 `protobuf:"varint,2,opt,name=safe_point,json=safePoint,proto3" json:"safe_point,omitempty"`
+	Holder        string                 `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"` // as in ReportReads; its round is over
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2821,6 +2833,13 @@ func (x *UpdateSafePointRequest) GetSafePoint() uint64 {
 		return x.SafePoint
 	}
 	return 0
+}
+
+func (x *UpdateSafePointRequest) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
 }
 
 type UpdateSafePointResponse struct {
@@ -2875,6 +2894,602 @@ func (x *UpdateSafePointResponse) GetSafePoint() uint64 {
 	return 0
 }
 
+type ReportReadsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`                           // names the node
+	OldestTs      uint64                 `protobuf:"varint,3,opt,name=oldest_ts,json=oldestTs,proto3" json:"oldest_ts,omitempty"`      // the earliest timestamp it may read at; 0 = none
+	OldestWhat    string                 `protobuf:"bytes,4,opt,name=oldest_what,json=oldestWhat,proto3" json:"oldest_what,omitempty"` // who reads there, for people
+	LifeMs        uint64                 `protobuf:"varint,5,opt,name=life_ms,json=lifeMs,proto3" json:"life_ms,omitempty"`            // how long it wants versions to live at least; 0 = no opinion
+	TtlMs         uint32                 `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`               // forgotten when not repeated in that time
+	Round         uint64                 `protobuf:"varint,7,opt,name=round,proto3" json:"round,omitempty"`                            // the target of the round it is working on, 0 = none
+	Trouble       string                 `protobuf:"bytes,8,opt,name=trouble,proto3" json:"trouble,omitempty"`                         // what that round, or the last one, waits or waited for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportReadsRequest) Reset() {
+	*x = ReportReadsRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportReadsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportReadsRequest) ProtoMessage() {}
+
+func (x *ReportReadsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportReadsRequest.ProtoReflect.Descriptor instead.
+func (*ReportReadsRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ReportReadsRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *ReportReadsRequest) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *ReportReadsRequest) GetOldestTs() uint64 {
+	if x != nil {
+		return x.OldestTs
+	}
+	return 0
+}
+
+func (x *ReportReadsRequest) GetOldestWhat() string {
+	if x != nil {
+		return x.OldestWhat
+	}
+	return ""
+}
+
+func (x *ReportReadsRequest) GetLifeMs() uint64 {
+	if x != nil {
+		return x.LifeMs
+	}
+	return 0
+}
+
+func (x *ReportReadsRequest) GetTtlMs() uint32 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *ReportReadsRequest) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *ReportReadsRequest) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+type ReportReadsResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Header    *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	SafePoint uint64                 `protobuf:"varint,2,opt,name=safe_point,json=safePoint,proto3" json:"safe_point,omitempty"`
+	// Not 0: settle the locks of transactions that began at or before it, then
+	// UpdateSafePoint. Nobody else is asked to while this node reports.
+	Round         uint64 `protobuf:"varint,3,opt,name=round,proto3" json:"round,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportReadsResponse) Reset() {
+	*x = ReportReadsResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportReadsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportReadsResponse) ProtoMessage() {}
+
+func (x *ReportReadsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportReadsResponse.ProtoReflect.Descriptor instead.
+func (*ReportReadsResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ReportReadsResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *ReportReadsResponse) GetSafePoint() uint64 {
+	if x != nil {
+		return x.SafePoint
+	}
+	return 0
+}
+
+func (x *ReportReadsResponse) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+// HoldSafePoint: with a ts of 0 the safe point in force is held. A hold of the same name is
+// replaced; a ttl of 0 ends it. It survives a change of PD's leader.
+type HoldSafePointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Ts            uint64                 `protobuf:"varint,3,opt,name=ts,proto3" json:"ts,omitempty"`
+	TtlMs         uint64                 `protobuf:"varint,4,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldSafePointRequest) Reset() {
+	*x = HoldSafePointRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldSafePointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldSafePointRequest) ProtoMessage() {}
+
+func (x *HoldSafePointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldSafePointRequest.ProtoReflect.Descriptor instead.
+func (*HoldSafePointRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *HoldSafePointRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *HoldSafePointRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HoldSafePointRequest) GetTs() uint64 {
+	if x != nil {
+		return x.Ts
+	}
+	return 0
+}
+
+func (x *HoldSafePointRequest) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+type HoldSafePointResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Ts            uint64                 `protobuf:"varint,2,opt,name=ts,proto3" json:"ts,omitempty"` // held
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldSafePointResponse) Reset() {
+	*x = HoldSafePointResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldSafePointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldSafePointResponse) ProtoMessage() {}
+
+func (x *HoldSafePointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldSafePointResponse.ProtoReflect.Descriptor instead.
+func (*HoldSafePointResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *HoldSafePointResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *HoldSafePointResponse) GetTs() uint64 {
+	if x != nil {
+		return x.Ts
+	}
+	return 0
+}
+
+type DescribeSafePointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeSafePointRequest) Reset() {
+	*x = DescribeSafePointRequest{}
+	mi := &file_pdpb_pd_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeSafePointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeSafePointRequest) ProtoMessage() {}
+
+func (x *DescribeSafePointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeSafePointRequest.ProtoReflect.Descriptor instead.
+func (*DescribeSafePointRequest) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *DescribeSafePointRequest) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+type DescribeSafePointResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	SafePoint     uint64                 `protobuf:"varint,2,opt,name=safe_point,json=safePoint,proto3" json:"safe_point,omitempty"`
+	Now           uint64                 `protobuf:"varint,3,opt,name=now,proto3" json:"now,omitempty"`         // a timestamp
+	Allowed       uint64                 `protobuf:"varint,4,opt,name=allowed,proto3" json:"allowed,omitempty"` // how far it may be raised now
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`    // why not further
+	LifeMs        uint64                 `protobuf:"varint,6,opt,name=life_ms,json=lifeMs,proto3" json:"life_ms,omitempty"`
+	Holds         []*SafePointHold       `protobuf:"bytes,7,rep,name=holds,proto3" json:"holds,omitempty"`                          // the earliest first
+	Round         *SafePointRound        `protobuf:"bytes,8,opt,name=round,proto3" json:"round,omitempty"`                          // running; absent when none
+	LastRound     *SafePointRound        `protobuf:"bytes,9,opt,name=last_round,json=lastRound,proto3" json:"last_round,omitempty"` // absent before the first since PD leads
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeSafePointResponse) Reset() {
+	*x = DescribeSafePointResponse{}
+	mi := &file_pdpb_pd_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeSafePointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeSafePointResponse) ProtoMessage() {}
+
+func (x *DescribeSafePointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeSafePointResponse.ProtoReflect.Descriptor instead.
+func (*DescribeSafePointResponse) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *DescribeSafePointResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *DescribeSafePointResponse) GetSafePoint() uint64 {
+	if x != nil {
+		return x.SafePoint
+	}
+	return 0
+}
+
+func (x *DescribeSafePointResponse) GetNow() uint64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+func (x *DescribeSafePointResponse) GetAllowed() uint64 {
+	if x != nil {
+		return x.Allowed
+	}
+	return 0
+}
+
+func (x *DescribeSafePointResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DescribeSafePointResponse) GetLifeMs() uint64 {
+	if x != nil {
+		return x.LifeMs
+	}
+	return 0
+}
+
+func (x *DescribeSafePointResponse) GetHolds() []*SafePointHold {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+func (x *DescribeSafePointResponse) GetRound() *SafePointRound {
+	if x != nil {
+		return x.Round
+	}
+	return nil
+}
+
+func (x *DescribeSafePointResponse) GetLastRound() *SafePointRound {
+	if x != nil {
+		return x.LastRound
+	}
+	return nil
+}
+
+type SafePointHold struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Service       bool                   `protobuf:"varint,2,opt,name=service,proto3" json:"service,omitempty"` // asked for by name; else a node's transactions
+	Ts            uint64                 `protobuf:"varint,3,opt,name=ts,proto3" json:"ts,omitempty"`           // 0 = the node reads nothing
+	What          string                 `protobuf:"bytes,4,opt,name=what,proto3" json:"what,omitempty"`
+	LeftMs        uint64                 `protobuf:"varint,5,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"` // until it is forgotten
+	Ignored       bool                   `protobuf:"varint,6,opt,name=ignored,proto3" json:"ignored,omitempty"`             // too old to be waited for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SafePointHold) Reset() {
+	*x = SafePointHold{}
+	mi := &file_pdpb_pd_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SafePointHold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SafePointHold) ProtoMessage() {}
+
+func (x *SafePointHold) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SafePointHold.ProtoReflect.Descriptor instead.
+func (*SafePointHold) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *SafePointHold) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SafePointHold) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
+}
+
+func (x *SafePointHold) GetTs() uint64 {
+	if x != nil {
+		return x.Ts
+	}
+	return 0
+}
+
+func (x *SafePointHold) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *SafePointHold) GetLeftMs() uint64 {
+	if x != nil {
+		return x.LeftMs
+	}
+	return 0
+}
+
+func (x *SafePointHold) GetIgnored() bool {
+	if x != nil {
+		return x.Ignored
+	}
+	return false
+}
+
+type SafePointRound struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	Target        uint64                 `protobuf:"varint,2,opt,name=target,proto3" json:"target,omitempty"`
+	RunningMs     uint64                 `protobuf:"varint,3,opt,name=running_ms,json=runningMs,proto3" json:"running_ms,omitempty"` // until now, or until it ended
+	EndedMs       uint64                 `protobuf:"varint,4,opt,name=ended_ms,json=endedMs,proto3" json:"ended_ms,omitempty"`       // ago
+	Trouble       string                 `protobuf:"bytes,5,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SafePointRound) Reset() {
+	*x = SafePointRound{}
+	mi := &file_pdpb_pd_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SafePointRound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SafePointRound) ProtoMessage() {}
+
+func (x *SafePointRound) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpb_pd_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SafePointRound.ProtoReflect.Descriptor instead.
+func (*SafePointRound) Descriptor() ([]byte, []int) {
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *SafePointRound) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *SafePointRound) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *SafePointRound) GetRunningMs() uint64 {
+	if x != nil {
+		return x.RunningMs
+	}
+	return 0
+}
+
+func (x *SafePointRound) GetEndedMs() uint64 {
+	if x != nil {
+		return x.EndedMs
+	}
+	return 0
+}
+
+func (x *SafePointRound) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
 type DescribeStoresRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
@@ -2885,7 +3500,7 @@ type DescribeStoresRequest struct {
 
 func (x *DescribeStoresRequest) Reset() {
 	*x = DescribeStoresRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[42]
+	mi := &file_pdpb_pd_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2897,7 +3512,7 @@ func (x *DescribeStoresRequest) String() string {
 func (*DescribeStoresRequest) ProtoMessage() {}
 
 func (x *DescribeStoresRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[42]
+	mi := &file_pdpb_pd_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2910,7 +3525,7 @@ func (x *DescribeStoresRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeStoresRequest.ProtoReflect.Descriptor instead.
 func (*DescribeStoresRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{42}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DescribeStoresRequest) GetHeader() *Header {
@@ -2937,7 +3552,7 @@ type DescribeStoresResponse struct {
 
 func (x *DescribeStoresResponse) Reset() {
 	*x = DescribeStoresResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[43]
+	mi := &file_pdpb_pd_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3564,7 @@ func (x *DescribeStoresResponse) String() string {
 func (*DescribeStoresResponse) ProtoMessage() {}
 
 func (x *DescribeStoresResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[43]
+	mi := &file_pdpb_pd_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3577,7 @@ func (x *DescribeStoresResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeStoresResponse.ProtoReflect.Descriptor instead.
 func (*DescribeStoresResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{43}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DescribeStoresResponse) GetHeader() *Header {
@@ -3003,7 +3618,7 @@ type StoreDescription struct {
 
 func (x *StoreDescription) Reset() {
 	*x = StoreDescription{}
-	mi := &file_pdpb_pd_proto_msgTypes[44]
+	mi := &file_pdpb_pd_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3630,7 @@ func (x *StoreDescription) String() string {
 func (*StoreDescription) ProtoMessage() {}
 
 func (x *StoreDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[44]
+	mi := &file_pdpb_pd_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3643,7 @@ func (x *StoreDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreDescription.ProtoReflect.Descriptor instead.
 func (*StoreDescription) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{44}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StoreDescription) GetStore() *kvpb.Store {
@@ -3135,7 +3750,7 @@ type Rates struct {
 
 func (x *Rates) Reset() {
 	*x = Rates{}
-	mi := &file_pdpb_pd_proto_msgTypes[45]
+	mi := &file_pdpb_pd_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3762,7 @@ func (x *Rates) String() string {
 func (*Rates) ProtoMessage() {}
 
 func (x *Rates) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[45]
+	mi := &file_pdpb_pd_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3775,7 @@ func (x *Rates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rates.ProtoReflect.Descriptor instead.
 func (*Rates) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{45}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Rates) GetWrittenBytes() float64 {
@@ -3213,7 +3828,7 @@ type DrainProgress struct {
 
 func (x *DrainProgress) Reset() {
 	*x = DrainProgress{}
-	mi := &file_pdpb_pd_proto_msgTypes[46]
+	mi := &file_pdpb_pd_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +3840,7 @@ func (x *DrainProgress) String() string {
 func (*DrainProgress) ProtoMessage() {}
 
 func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[46]
+	mi := &file_pdpb_pd_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +3853,7 @@ func (x *DrainProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
 func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{46}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DrainProgress) GetRegionsAtStart() uint32 {
@@ -3303,7 +3918,7 @@ type DrainStoreRequest struct {
 
 func (x *DrainStoreRequest) Reset() {
 	*x = DrainStoreRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[47]
+	mi := &file_pdpb_pd_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3315,7 +3930,7 @@ func (x *DrainStoreRequest) String() string {
 func (*DrainStoreRequest) ProtoMessage() {}
 
 func (x *DrainStoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[47]
+	mi := &file_pdpb_pd_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3328,7 +3943,7 @@ func (x *DrainStoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStoreRequest.ProtoReflect.Descriptor instead.
 func (*DrainStoreRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{47}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DrainStoreRequest) GetHeader() *Header {
@@ -3369,7 +3984,7 @@ type DrainStoreResponse struct {
 
 func (x *DrainStoreResponse) Reset() {
 	*x = DrainStoreResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[48]
+	mi := &file_pdpb_pd_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3996,7 @@ func (x *DrainStoreResponse) String() string {
 func (*DrainStoreResponse) ProtoMessage() {}
 
 func (x *DrainStoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[48]
+	mi := &file_pdpb_pd_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +4009,7 @@ func (x *DrainStoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStoreResponse.ProtoReflect.Descriptor instead.
 func (*DrainStoreResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{48}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DrainStoreResponse) GetHeader() *Header {
@@ -3420,7 +4035,7 @@ type RemoveTombstonesRequest struct {
 
 func (x *RemoveTombstonesRequest) Reset() {
 	*x = RemoveTombstonesRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[49]
+	mi := &file_pdpb_pd_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3432,7 +4047,7 @@ func (x *RemoveTombstonesRequest) String() string {
 func (*RemoveTombstonesRequest) ProtoMessage() {}
 
 func (x *RemoveTombstonesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[49]
+	mi := &file_pdpb_pd_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3445,7 +4060,7 @@ func (x *RemoveTombstonesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTombstonesRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTombstonesRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{49}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RemoveTombstonesRequest) GetHeader() *Header {
@@ -3465,7 +4080,7 @@ type RemoveTombstonesResponse struct {
 
 func (x *RemoveTombstonesResponse) Reset() {
 	*x = RemoveTombstonesResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[50]
+	mi := &file_pdpb_pd_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3477,7 +4092,7 @@ func (x *RemoveTombstonesResponse) String() string {
 func (*RemoveTombstonesResponse) ProtoMessage() {}
 
 func (x *RemoveTombstonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[50]
+	mi := &file_pdpb_pd_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3490,7 +4105,7 @@ func (x *RemoveTombstonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTombstonesResponse.ProtoReflect.Descriptor instead.
 func (*RemoveTombstonesResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{50}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RemoveTombstonesResponse) GetHeader() *Header {
@@ -3520,7 +4135,7 @@ type SetStoreLabelsRequest struct {
 
 func (x *SetStoreLabelsRequest) Reset() {
 	*x = SetStoreLabelsRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[51]
+	mi := &file_pdpb_pd_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +4147,7 @@ func (x *SetStoreLabelsRequest) String() string {
 func (*SetStoreLabelsRequest) ProtoMessage() {}
 
 func (x *SetStoreLabelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[51]
+	mi := &file_pdpb_pd_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +4160,7 @@ func (x *SetStoreLabelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStoreLabelsRequest.ProtoReflect.Descriptor instead.
 func (*SetStoreLabelsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{51}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SetStoreLabelsRequest) GetHeader() *Header {
@@ -3579,7 +4194,7 @@ type SetStoreLabelsResponse struct {
 
 func (x *SetStoreLabelsResponse) Reset() {
 	*x = SetStoreLabelsResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[52]
+	mi := &file_pdpb_pd_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3591,7 +4206,7 @@ func (x *SetStoreLabelsResponse) String() string {
 func (*SetStoreLabelsResponse) ProtoMessage() {}
 
 func (x *SetStoreLabelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[52]
+	mi := &file_pdpb_pd_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3604,7 +4219,7 @@ func (x *SetStoreLabelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStoreLabelsResponse.ProtoReflect.Descriptor instead.
 func (*SetStoreLabelsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{52}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SetStoreLabelsResponse) GetHeader() *Header {
@@ -3641,7 +4256,7 @@ type DescribeRegionsRequest struct {
 
 func (x *DescribeRegionsRequest) Reset() {
 	*x = DescribeRegionsRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[53]
+	mi := &file_pdpb_pd_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3653,7 +4268,7 @@ func (x *DescribeRegionsRequest) String() string {
 func (*DescribeRegionsRequest) ProtoMessage() {}
 
 func (x *DescribeRegionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[53]
+	mi := &file_pdpb_pd_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3666,7 +4281,7 @@ func (x *DescribeRegionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRegionsRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRegionsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{53}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DescribeRegionsRequest) GetHeader() *Header {
@@ -3742,7 +4357,7 @@ type DescribeRegionsResponse struct {
 
 func (x *DescribeRegionsResponse) Reset() {
 	*x = DescribeRegionsResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[54]
+	mi := &file_pdpb_pd_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3754,7 +4369,7 @@ func (x *DescribeRegionsResponse) String() string {
 func (*DescribeRegionsResponse) ProtoMessage() {}
 
 func (x *DescribeRegionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[54]
+	mi := &file_pdpb_pd_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3767,7 +4382,7 @@ func (x *DescribeRegionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRegionsResponse.ProtoReflect.Descriptor instead.
 func (*DescribeRegionsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{54}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DescribeRegionsResponse) GetHeader() *Header {
@@ -3805,7 +4420,7 @@ type RegionDescription struct {
 
 func (x *RegionDescription) Reset() {
 	*x = RegionDescription{}
-	mi := &file_pdpb_pd_proto_msgTypes[55]
+	mi := &file_pdpb_pd_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3817,7 +4432,7 @@ func (x *RegionDescription) String() string {
 func (*RegionDescription) ProtoMessage() {}
 
 func (x *RegionDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[55]
+	mi := &file_pdpb_pd_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3830,7 +4445,7 @@ func (x *RegionDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegionDescription.ProtoReflect.Descriptor instead.
 func (*RegionDescription) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{55}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RegionDescription) GetRegion() *kvpb.Region {
@@ -3936,7 +4551,7 @@ type OperatorDescription struct {
 
 func (x *OperatorDescription) Reset() {
 	*x = OperatorDescription{}
-	mi := &file_pdpb_pd_proto_msgTypes[56]
+	mi := &file_pdpb_pd_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4563,7 @@ func (x *OperatorDescription) String() string {
 func (*OperatorDescription) ProtoMessage() {}
 
 func (x *OperatorDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[56]
+	mi := &file_pdpb_pd_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4576,7 @@ func (x *OperatorDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorDescription.ProtoReflect.Descriptor instead.
 func (*OperatorDescription) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{56}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *OperatorDescription) GetId() uint64 {
@@ -4052,7 +4667,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[57]
+	mi := &file_pdpb_pd_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4064,7 +4679,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[57]
+	mi := &file_pdpb_pd_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4692,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{57}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListOperatorsRequest) GetHeader() *Header {
@@ -4111,7 +4726,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[58]
+	mi := &file_pdpb_pd_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4123,7 +4738,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[58]
+	mi := &file_pdpb_pd_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4136,7 +4751,7 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{58}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListOperatorsResponse) GetHeader() *Header {
@@ -4173,7 +4788,7 @@ type AddOperatorRequest struct {
 
 func (x *AddOperatorRequest) Reset() {
 	*x = AddOperatorRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[59]
+	mi := &file_pdpb_pd_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4185,7 +4800,7 @@ func (x *AddOperatorRequest) String() string {
 func (*AddOperatorRequest) ProtoMessage() {}
 
 func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[59]
+	mi := &file_pdpb_pd_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4198,7 +4813,7 @@ func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
 func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{59}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AddOperatorRequest) GetHeader() *Header {
@@ -4340,7 +4955,7 @@ type TransferLeaderTo struct {
 
 func (x *TransferLeaderTo) Reset() {
 	*x = TransferLeaderTo{}
-	mi := &file_pdpb_pd_proto_msgTypes[60]
+	mi := &file_pdpb_pd_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4352,7 +4967,7 @@ func (x *TransferLeaderTo) String() string {
 func (*TransferLeaderTo) ProtoMessage() {}
 
 func (x *TransferLeaderTo) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[60]
+	mi := &file_pdpb_pd_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4365,7 +4980,7 @@ func (x *TransferLeaderTo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderTo.ProtoReflect.Descriptor instead.
 func (*TransferLeaderTo) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{60}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *TransferLeaderTo) GetStoreId() uint64 {
@@ -4385,7 +5000,7 @@ type AddPeerTo struct {
 
 func (x *AddPeerTo) Reset() {
 	*x = AddPeerTo{}
-	mi := &file_pdpb_pd_proto_msgTypes[61]
+	mi := &file_pdpb_pd_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4397,7 +5012,7 @@ func (x *AddPeerTo) String() string {
 func (*AddPeerTo) ProtoMessage() {}
 
 func (x *AddPeerTo) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[61]
+	mi := &file_pdpb_pd_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4410,7 +5025,7 @@ func (x *AddPeerTo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerTo.ProtoReflect.Descriptor instead.
 func (*AddPeerTo) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{61}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *AddPeerTo) GetStoreId() uint64 {
@@ -4436,7 +5051,7 @@ type RemovePeerFrom struct {
 
 func (x *RemovePeerFrom) Reset() {
 	*x = RemovePeerFrom{}
-	mi := &file_pdpb_pd_proto_msgTypes[62]
+	mi := &file_pdpb_pd_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4448,7 +5063,7 @@ func (x *RemovePeerFrom) String() string {
 func (*RemovePeerFrom) ProtoMessage() {}
 
 func (x *RemovePeerFrom) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[62]
+	mi := &file_pdpb_pd_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4461,7 +5076,7 @@ func (x *RemovePeerFrom) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerFrom.ProtoReflect.Descriptor instead.
 func (*RemovePeerFrom) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{62}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RemovePeerFrom) GetStoreId() uint64 {
@@ -4481,7 +5096,7 @@ type MovePeer struct {
 
 func (x *MovePeer) Reset() {
 	*x = MovePeer{}
-	mi := &file_pdpb_pd_proto_msgTypes[63]
+	mi := &file_pdpb_pd_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4493,7 +5108,7 @@ func (x *MovePeer) String() string {
 func (*MovePeer) ProtoMessage() {}
 
 func (x *MovePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[63]
+	mi := &file_pdpb_pd_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4506,7 +5121,7 @@ func (x *MovePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePeer.ProtoReflect.Descriptor instead.
 func (*MovePeer) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{63}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *MovePeer) GetFromStoreId() uint64 {
@@ -4532,7 +5147,7 @@ type SplitAt struct {
 
 func (x *SplitAt) Reset() {
 	*x = SplitAt{}
-	mi := &file_pdpb_pd_proto_msgTypes[64]
+	mi := &file_pdpb_pd_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4544,7 +5159,7 @@ func (x *SplitAt) String() string {
 func (*SplitAt) ProtoMessage() {}
 
 func (x *SplitAt) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[64]
+	mi := &file_pdpb_pd_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4557,7 +5172,7 @@ func (x *SplitAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitAt.ProtoReflect.Descriptor instead.
 func (*SplitAt) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{64}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SplitAt) GetKeys() [][]byte {
@@ -4576,7 +5191,7 @@ type MergeInto struct {
 
 func (x *MergeInto) Reset() {
 	*x = MergeInto{}
-	mi := &file_pdpb_pd_proto_msgTypes[65]
+	mi := &file_pdpb_pd_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4588,7 +5203,7 @@ func (x *MergeInto) String() string {
 func (*MergeInto) ProtoMessage() {}
 
 func (x *MergeInto) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[65]
+	mi := &file_pdpb_pd_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4601,7 +5216,7 @@ func (x *MergeInto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeInto.ProtoReflect.Descriptor instead.
 func (*MergeInto) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{65}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *MergeInto) GetTargetRegionId() uint64 {
@@ -4625,7 +5240,7 @@ type Scatter struct {
 
 func (x *Scatter) Reset() {
 	*x = Scatter{}
-	mi := &file_pdpb_pd_proto_msgTypes[66]
+	mi := &file_pdpb_pd_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4637,7 +5252,7 @@ func (x *Scatter) String() string {
 func (*Scatter) ProtoMessage() {}
 
 func (x *Scatter) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[66]
+	mi := &file_pdpb_pd_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4650,7 +5265,7 @@ func (x *Scatter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scatter.ProtoReflect.Descriptor instead.
 func (*Scatter) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{66}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Scatter) GetRegionIds() []uint64 {
@@ -4699,7 +5314,7 @@ type AddOperatorResponse struct {
 
 func (x *AddOperatorResponse) Reset() {
 	*x = AddOperatorResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[67]
+	mi := &file_pdpb_pd_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4711,7 +5326,7 @@ func (x *AddOperatorResponse) String() string {
 func (*AddOperatorResponse) ProtoMessage() {}
 
 func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[67]
+	mi := &file_pdpb_pd_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4724,7 +5339,7 @@ func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorResponse.ProtoReflect.Descriptor instead.
 func (*AddOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{67}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AddOperatorResponse) GetHeader() *Header {
@@ -4758,7 +5373,7 @@ type CancelOperatorRequest struct {
 
 func (x *CancelOperatorRequest) Reset() {
 	*x = CancelOperatorRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[68]
+	mi := &file_pdpb_pd_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4770,7 +5385,7 @@ func (x *CancelOperatorRequest) String() string {
 func (*CancelOperatorRequest) ProtoMessage() {}
 
 func (x *CancelOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[68]
+	mi := &file_pdpb_pd_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4783,7 +5398,7 @@ func (x *CancelOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperatorRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{68}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *CancelOperatorRequest) GetHeader() *Header {
@@ -4810,7 +5425,7 @@ type CancelOperatorResponse struct {
 
 func (x *CancelOperatorResponse) Reset() {
 	*x = CancelOperatorResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[69]
+	mi := &file_pdpb_pd_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4822,7 +5437,7 @@ func (x *CancelOperatorResponse) String() string {
 func (*CancelOperatorResponse) ProtoMessage() {}
 
 func (x *CancelOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[69]
+	mi := &file_pdpb_pd_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4835,7 +5450,7 @@ func (x *CancelOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperatorResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{69}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *CancelOperatorResponse) GetHeader() *Header {
@@ -4868,7 +5483,7 @@ type SchedulerDescription struct {
 
 func (x *SchedulerDescription) Reset() {
 	*x = SchedulerDescription{}
-	mi := &file_pdpb_pd_proto_msgTypes[70]
+	mi := &file_pdpb_pd_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4880,7 +5495,7 @@ func (x *SchedulerDescription) String() string {
 func (*SchedulerDescription) ProtoMessage() {}
 
 func (x *SchedulerDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[70]
+	mi := &file_pdpb_pd_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4893,7 +5508,7 @@ func (x *SchedulerDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedulerDescription.ProtoReflect.Descriptor instead.
 func (*SchedulerDescription) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{70}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *SchedulerDescription) GetName() string {
@@ -4961,7 +5576,7 @@ type ListSchedulersRequest struct {
 
 func (x *ListSchedulersRequest) Reset() {
 	*x = ListSchedulersRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[71]
+	mi := &file_pdpb_pd_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4973,7 +5588,7 @@ func (x *ListSchedulersRequest) String() string {
 func (*ListSchedulersRequest) ProtoMessage() {}
 
 func (x *ListSchedulersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[71]
+	mi := &file_pdpb_pd_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4986,7 +5601,7 @@ func (x *ListSchedulersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulersRequest.ProtoReflect.Descriptor instead.
 func (*ListSchedulersRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{71}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListSchedulersRequest) GetHeader() *Header {
@@ -5006,7 +5621,7 @@ type ListSchedulersResponse struct {
 
 func (x *ListSchedulersResponse) Reset() {
 	*x = ListSchedulersResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[72]
+	mi := &file_pdpb_pd_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5018,7 +5633,7 @@ func (x *ListSchedulersResponse) String() string {
 func (*ListSchedulersResponse) ProtoMessage() {}
 
 func (x *ListSchedulersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[72]
+	mi := &file_pdpb_pd_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5031,7 +5646,7 @@ func (x *ListSchedulersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulersResponse.ProtoReflect.Descriptor instead.
 func (*ListSchedulersResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{72}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListSchedulersResponse) GetHeader() *Header {
@@ -5061,7 +5676,7 @@ type AddSchedulerRequest struct {
 
 func (x *AddSchedulerRequest) Reset() {
 	*x = AddSchedulerRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[73]
+	mi := &file_pdpb_pd_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5073,7 +5688,7 @@ func (x *AddSchedulerRequest) String() string {
 func (*AddSchedulerRequest) ProtoMessage() {}
 
 func (x *AddSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[73]
+	mi := &file_pdpb_pd_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5086,7 +5701,7 @@ func (x *AddSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*AddSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{73}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *AddSchedulerRequest) GetHeader() *Header {
@@ -5120,7 +5735,7 @@ type AddSchedulerResponse struct {
 
 func (x *AddSchedulerResponse) Reset() {
 	*x = AddSchedulerResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[74]
+	mi := &file_pdpb_pd_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5132,7 +5747,7 @@ func (x *AddSchedulerResponse) String() string {
 func (*AddSchedulerResponse) ProtoMessage() {}
 
 func (x *AddSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[74]
+	mi := &file_pdpb_pd_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5145,7 +5760,7 @@ func (x *AddSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*AddSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{74}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *AddSchedulerResponse) GetHeader() *Header {
@@ -5172,7 +5787,7 @@ type RemoveSchedulerRequest struct {
 
 func (x *RemoveSchedulerRequest) Reset() {
 	*x = RemoveSchedulerRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[75]
+	mi := &file_pdpb_pd_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5184,7 +5799,7 @@ func (x *RemoveSchedulerRequest) String() string {
 func (*RemoveSchedulerRequest) ProtoMessage() {}
 
 func (x *RemoveSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[75]
+	mi := &file_pdpb_pd_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5197,7 +5812,7 @@ func (x *RemoveSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{75}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *RemoveSchedulerRequest) GetHeader() *Header {
@@ -5223,7 +5838,7 @@ type RemoveSchedulerResponse struct {
 
 func (x *RemoveSchedulerResponse) Reset() {
 	*x = RemoveSchedulerResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[76]
+	mi := &file_pdpb_pd_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5235,7 +5850,7 @@ func (x *RemoveSchedulerResponse) String() string {
 func (*RemoveSchedulerResponse) ProtoMessage() {}
 
 func (x *RemoveSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[76]
+	mi := &file_pdpb_pd_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5248,7 +5863,7 @@ func (x *RemoveSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{76}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *RemoveSchedulerResponse) GetHeader() *Header {
@@ -5269,7 +5884,7 @@ type PauseSchedulerRequest struct {
 
 func (x *PauseSchedulerRequest) Reset() {
 	*x = PauseSchedulerRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[77]
+	mi := &file_pdpb_pd_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5281,7 +5896,7 @@ func (x *PauseSchedulerRequest) String() string {
 func (*PauseSchedulerRequest) ProtoMessage() {}
 
 func (x *PauseSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[77]
+	mi := &file_pdpb_pd_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5294,7 +5909,7 @@ func (x *PauseSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*PauseSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{77}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *PauseSchedulerRequest) GetHeader() *Header {
@@ -5327,7 +5942,7 @@ type PauseSchedulerResponse struct {
 
 func (x *PauseSchedulerResponse) Reset() {
 	*x = PauseSchedulerResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[78]
+	mi := &file_pdpb_pd_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5339,7 +5954,7 @@ func (x *PauseSchedulerResponse) String() string {
 func (*PauseSchedulerResponse) ProtoMessage() {}
 
 func (x *PauseSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[78]
+	mi := &file_pdpb_pd_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5352,7 +5967,7 @@ func (x *PauseSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*PauseSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{78}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *PauseSchedulerResponse) GetHeader() *Header {
@@ -5400,7 +6015,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_pdpb_pd_proto_msgTypes[79]
+	mi := &file_pdpb_pd_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5412,7 +6027,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[79]
+	mi := &file_pdpb_pd_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5425,7 +6040,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{79}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Placement) GetVersion() uint64 {
@@ -5587,7 +6202,7 @@ type PlacementRule struct {
 
 func (x *PlacementRule) Reset() {
 	*x = PlacementRule{}
-	mi := &file_pdpb_pd_proto_msgTypes[80]
+	mi := &file_pdpb_pd_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5599,7 +6214,7 @@ func (x *PlacementRule) String() string {
 func (*PlacementRule) ProtoMessage() {}
 
 func (x *PlacementRule) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[80]
+	mi := &file_pdpb_pd_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5612,7 +6227,7 @@ func (x *PlacementRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementRule.ProtoReflect.Descriptor instead.
 func (*PlacementRule) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{80}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *PlacementRule) GetId() string {
@@ -5682,7 +6297,7 @@ type LabelConstraint struct {
 
 func (x *LabelConstraint) Reset() {
 	*x = LabelConstraint{}
-	mi := &file_pdpb_pd_proto_msgTypes[81]
+	mi := &file_pdpb_pd_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5694,7 +6309,7 @@ func (x *LabelConstraint) String() string {
 func (*LabelConstraint) ProtoMessage() {}
 
 func (x *LabelConstraint) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[81]
+	mi := &file_pdpb_pd_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5707,7 +6322,7 @@ func (x *LabelConstraint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelConstraint.ProtoReflect.Descriptor instead.
 func (*LabelConstraint) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{81}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *LabelConstraint) GetKey() string {
@@ -5740,7 +6355,7 @@ type GetPlacementRequest struct {
 
 func (x *GetPlacementRequest) Reset() {
 	*x = GetPlacementRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[82]
+	mi := &file_pdpb_pd_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5752,7 +6367,7 @@ func (x *GetPlacementRequest) String() string {
 func (*GetPlacementRequest) ProtoMessage() {}
 
 func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[82]
+	mi := &file_pdpb_pd_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5765,7 +6380,7 @@ func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
 func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{82}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *GetPlacementRequest) GetHeader() *Header {
@@ -5785,7 +6400,7 @@ type GetPlacementResponse struct {
 
 func (x *GetPlacementResponse) Reset() {
 	*x = GetPlacementResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[83]
+	mi := &file_pdpb_pd_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5797,7 +6412,7 @@ func (x *GetPlacementResponse) String() string {
 func (*GetPlacementResponse) ProtoMessage() {}
 
 func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[83]
+	mi := &file_pdpb_pd_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5810,7 +6425,7 @@ func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
 func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{83}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *GetPlacementResponse) GetHeader() *Header {
@@ -5839,7 +6454,7 @@ type SetPlacementRequest struct {
 
 func (x *SetPlacementRequest) Reset() {
 	*x = SetPlacementRequest{}
-	mi := &file_pdpb_pd_proto_msgTypes[84]
+	mi := &file_pdpb_pd_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5851,7 +6466,7 @@ func (x *SetPlacementRequest) String() string {
 func (*SetPlacementRequest) ProtoMessage() {}
 
 func (x *SetPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[84]
+	mi := &file_pdpb_pd_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5864,7 +6479,7 @@ func (x *SetPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPlacementRequest.ProtoReflect.Descriptor instead.
 func (*SetPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{84}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *SetPlacementRequest) GetHeader() *Header {
@@ -5891,7 +6506,7 @@ type SetPlacementResponse struct {
 
 func (x *SetPlacementResponse) Reset() {
 	*x = SetPlacementResponse{}
-	mi := &file_pdpb_pd_proto_msgTypes[85]
+	mi := &file_pdpb_pd_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5903,7 +6518,7 @@ func (x *SetPlacementResponse) String() string {
 func (*SetPlacementResponse) ProtoMessage() {}
 
 func (x *SetPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpb_pd_proto_msgTypes[85]
+	mi := &file_pdpb_pd_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5916,7 +6531,7 @@ func (x *SetPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPlacementResponse.ProtoReflect.Descriptor instead.
 func (*SetPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_pdpb_pd_proto_rawDescGZIP(), []int{85}
+	return file_pdpb_pd_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *SetPlacementResponse) GetHeader() *Header {
@@ -6038,13 +6653,15 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\"s\n" +
 	"\x15StoreHeartbeatRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12-\n" +
-	"\x05stats\x18\x02 \x01(\v2\x17.cairn.pd.v1.StoreStatsR\x05stats\"\xf3\x01\n" +
+	"\x05stats\x18\x02 \x01(\v2\x17.cairn.pd.v1.StoreStatsR\x05stats\"\x92\x02\n" +
 	"\x16StoreHeartbeatResponse\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12-\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x17.cairn.kv.v1.StoreStateR\x05state\x12%\n" +
 	"\x0ereport_regions\x18\x03 \x01(\bR\rreportRegions\x12,\n" +
 	"\x12region_split_bytes\x18\x04 \x01(\x04R\x10regionSplitBytes\x12(\n" +
-	"\x10region_max_bytes\x18\x05 \x01(\x04R\x0eregionMaxBytes\"\xf4\x04\n" +
+	"\x10region_max_bytes\x18\x05 \x01(\x04R\x0eregionMaxBytes\x12\x1d\n" +
+	"\n" +
+	"safe_point\x18\x06 \x01(\x04R\tsafePoint\"\xf4\x04\n" +
 	"\x16RegionHeartbeatRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12+\n" +
 	"\x06region\x18\x02 \x01(\v2\x13.cairn.kv.v1.RegionR\x06region\x12)\n" +
@@ -6131,15 +6748,67 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\x14GetSafePointResponse\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1d\n" +
 	"\n" +
-	"safe_point\x18\x02 \x01(\x04R\tsafePoint\"d\n" +
+	"safe_point\x18\x02 \x01(\x04R\tsafePoint\"|\n" +
 	"\x16UpdateSafePointRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1d\n" +
 	"\n" +
-	"safe_point\x18\x02 \x01(\x04R\tsafePoint\"e\n" +
+	"safe_point\x18\x02 \x01(\x04R\tsafePoint\x12\x16\n" +
+	"\x06holder\x18\x03 \x01(\tR\x06holder\"e\n" +
 	"\x17UpdateSafePointResponse\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1d\n" +
 	"\n" +
-	"safe_point\x18\x02 \x01(\x04R\tsafePoint\"a\n" +
+	"safe_point\x18\x02 \x01(\x04R\tsafePoint\"\xf7\x01\n" +
+	"\x12ReportReadsRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x1b\n" +
+	"\toldest_ts\x18\x03 \x01(\x04R\boldestTs\x12\x1f\n" +
+	"\voldest_what\x18\x04 \x01(\tR\n" +
+	"oldestWhat\x12\x17\n" +
+	"\alife_ms\x18\x05 \x01(\x04R\x06lifeMs\x12\x15\n" +
+	"\x06ttl_ms\x18\x06 \x01(\rR\x05ttlMs\x12\x14\n" +
+	"\x05round\x18\a \x01(\x04R\x05round\x12\x18\n" +
+	"\atrouble\x18\b \x01(\tR\atrouble\"w\n" +
+	"\x13ReportReadsResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1d\n" +
+	"\n" +
+	"safe_point\x18\x02 \x01(\x04R\tsafePoint\x12\x14\n" +
+	"\x05round\x18\x03 \x01(\x04R\x05round\"~\n" +
+	"\x14HoldSafePointRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02ts\x18\x03 \x01(\x04R\x02ts\x12\x15\n" +
+	"\x06ttl_ms\x18\x04 \x01(\x04R\x05ttlMs\"T\n" +
+	"\x15HoldSafePointResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x0e\n" +
+	"\x02ts\x18\x02 \x01(\x04R\x02ts\"G\n" +
+	"\x18DescribeSafePointRequest\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\"\xe5\x02\n" +
+	"\x19DescribeSafePointResponse\x12+\n" +
+	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1d\n" +
+	"\n" +
+	"safe_point\x18\x02 \x01(\x04R\tsafePoint\x12\x10\n" +
+	"\x03now\x18\x03 \x01(\x04R\x03now\x12\x18\n" +
+	"\aallowed\x18\x04 \x01(\x04R\aallowed\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x17\n" +
+	"\alife_ms\x18\x06 \x01(\x04R\x06lifeMs\x120\n" +
+	"\x05holds\x18\a \x03(\v2\x1a.cairn.pd.v1.SafePointHoldR\x05holds\x121\n" +
+	"\x05round\x18\b \x01(\v2\x1b.cairn.pd.v1.SafePointRoundR\x05round\x12:\n" +
+	"\n" +
+	"last_round\x18\t \x01(\v2\x1b.cairn.pd.v1.SafePointRoundR\tlastRound\"\x94\x01\n" +
+	"\rSafePointHold\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\bR\aservice\x12\x0e\n" +
+	"\x02ts\x18\x03 \x01(\x04R\x02ts\x12\x12\n" +
+	"\x04what\x18\x04 \x01(\tR\x04what\x12\x17\n" +
+	"\aleft_ms\x18\x05 \x01(\x04R\x06leftMs\x12\x18\n" +
+	"\aignored\x18\x06 \x01(\bR\aignored\"\x94\x01\n" +
+	"\x0eSafePointRound\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\x04R\x06target\x12\x1d\n" +
+	"\n" +
+	"running_ms\x18\x03 \x01(\x04R\trunningMs\x12\x19\n" +
+	"\bended_ms\x18\x04 \x01(\x04R\aendedMs\x12\x18\n" +
+	"\atrouble\x18\x05 \x01(\tR\atrouble\"a\n" +
 	"\x15DescribeStoresRequest\x12+\n" +
 	"\x06header\x18\x01 \x01(\v2\x13.cairn.pd.v1.HeaderR\x06header\x12\x1b\n" +
 	"\tstore_ids\x18\x02 \x03(\x04R\bstoreIds\"|\n" +
@@ -6392,7 +7061,7 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\x15LIVENESS_DISCONNECTED\x10\x01\x12\x11\n" +
 	"\rLIVENESS_DOWN\x10\x02\x12\x14\n" +
 	"\x10LIVENESS_OFFLINE\x10\x03\x12\x16\n" +
-	"\x12LIVENESS_TOMBSTONE\x10\x042\xa5\x13\n" +
+	"\x12LIVENESS_TOMBSTONE\x10\x042\xb3\x15\n" +
 	"\x02PD\x12O\n" +
 	"\n" +
 	"Timestamps\x12\x1d.cairn.pd.v1.TimestampRequest\x1a\x1e.cairn.pd.v1.TimestampResponse(\x010\x01\x12M\n" +
@@ -6410,7 +7079,10 @@ const file_pdpb_pd_proto_rawDesc = "" +
 	"\vScanRegions\x12\x1f.cairn.pd.v1.ScanRegionsRequest\x1a .cairn.pd.v1.ScanRegionsResponse\x12G\n" +
 	"\bAskSplit\x12\x1c.cairn.pd.v1.AskSplitRequest\x1a\x1d.cairn.pd.v1.AskSplitResponse\x12S\n" +
 	"\fGetSafePoint\x12 .cairn.pd.v1.GetSafePointRequest\x1a!.cairn.pd.v1.GetSafePointResponse\x12\\\n" +
-	"\x0fUpdateSafePoint\x12#.cairn.pd.v1.UpdateSafePointRequest\x1a$.cairn.pd.v1.UpdateSafePointResponse\x12Y\n" +
+	"\x0fUpdateSafePoint\x12#.cairn.pd.v1.UpdateSafePointRequest\x1a$.cairn.pd.v1.UpdateSafePointResponse\x12P\n" +
+	"\vReportReads\x12\x1f.cairn.pd.v1.ReportReadsRequest\x1a .cairn.pd.v1.ReportReadsResponse\x12V\n" +
+	"\rHoldSafePoint\x12!.cairn.pd.v1.HoldSafePointRequest\x1a\".cairn.pd.v1.HoldSafePointResponse\x12b\n" +
+	"\x11DescribeSafePoint\x12%.cairn.pd.v1.DescribeSafePointRequest\x1a&.cairn.pd.v1.DescribeSafePointResponse\x12Y\n" +
 	"\x0eDescribeStores\x12\".cairn.pd.v1.DescribeStoresRequest\x1a#.cairn.pd.v1.DescribeStoresResponse\x12M\n" +
 	"\n" +
 	"DrainStore\x12\x1e.cairn.pd.v1.DrainStoreRequest\x1a\x1f.cairn.pd.v1.DrainStoreResponse\x12_\n" +
@@ -6440,105 +7112,113 @@ func file_pdpb_pd_proto_rawDescGZIP() []byte {
 }
 
 var file_pdpb_pd_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_pdpb_pd_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
+var file_pdpb_pd_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
 var file_pdpb_pd_proto_goTypes = []any{
-	(Liveness)(0),                    // 0: cairn.pd.v1.Liveness
-	(Error_Code)(0),                  // 1: cairn.pd.v1.Error.Code
-	(ChangePeer_Type)(0),             // 2: cairn.pd.v1.ChangePeer.Type
-	(PlacementRule_Role)(0),          // 3: cairn.pd.v1.PlacementRule.Role
-	(LabelConstraint_Op)(0),          // 4: cairn.pd.v1.LabelConstraint.Op
-	(*Error)(nil),                    // 5: cairn.pd.v1.Error
-	(*Header)(nil),                   // 6: cairn.pd.v1.Header
-	(*TimestampRequest)(nil),         // 7: cairn.pd.v1.TimestampRequest
-	(*TimestampResponse)(nil),        // 8: cairn.pd.v1.TimestampResponse
-	(*Member)(nil),                   // 9: cairn.pd.v1.Member
-	(*GetMembersRequest)(nil),        // 10: cairn.pd.v1.GetMembersRequest
-	(*GetMembersResponse)(nil),       // 11: cairn.pd.v1.GetMembersResponse
-	(*BootstrapRequest)(nil),         // 12: cairn.pd.v1.BootstrapRequest
-	(*BootstrapResponse)(nil),        // 13: cairn.pd.v1.BootstrapResponse
-	(*IsBootstrappedRequest)(nil),    // 14: cairn.pd.v1.IsBootstrappedRequest
-	(*IsBootstrappedResponse)(nil),   // 15: cairn.pd.v1.IsBootstrappedResponse
-	(*AllocIDsRequest)(nil),          // 16: cairn.pd.v1.AllocIDsRequest
-	(*AllocIDsResponse)(nil),         // 17: cairn.pd.v1.AllocIDsResponse
-	(*PutStoreRequest)(nil),          // 18: cairn.pd.v1.PutStoreRequest
-	(*PutStoreResponse)(nil),         // 19: cairn.pd.v1.PutStoreResponse
-	(*GetStoreRequest)(nil),          // 20: cairn.pd.v1.GetStoreRequest
-	(*GetStoreResponse)(nil),         // 21: cairn.pd.v1.GetStoreResponse
-	(*GetStoresRequest)(nil),         // 22: cairn.pd.v1.GetStoresRequest
-	(*GetStoresResponse)(nil),        // 23: cairn.pd.v1.GetStoresResponse
-	(*StoreStats)(nil),               // 24: cairn.pd.v1.StoreStats
-	(*StoreHeartbeatRequest)(nil),    // 25: cairn.pd.v1.StoreHeartbeatRequest
-	(*StoreHeartbeatResponse)(nil),   // 26: cairn.pd.v1.StoreHeartbeatResponse
-	(*RegionHeartbeatRequest)(nil),   // 27: cairn.pd.v1.RegionHeartbeatRequest
-	(*StoreQueries)(nil),             // 28: cairn.pd.v1.StoreQueries
-	(*DownPeer)(nil),                 // 29: cairn.pd.v1.DownPeer
-	(*RegionHeartbeatResponse)(nil),  // 30: cairn.pd.v1.RegionHeartbeatResponse
-	(*ChangePeersStep)(nil),          // 31: cairn.pd.v1.ChangePeersStep
-	(*ChangePeer)(nil),               // 32: cairn.pd.v1.ChangePeer
-	(*TransferLeaderStep)(nil),       // 33: cairn.pd.v1.TransferLeaderStep
-	(*SplitStep)(nil),                // 34: cairn.pd.v1.SplitStep
-	(*MergeStep)(nil),                // 35: cairn.pd.v1.MergeStep
-	(*GetRegionRequest)(nil),         // 36: cairn.pd.v1.GetRegionRequest
-	(*GetRegionResponse)(nil),        // 37: cairn.pd.v1.GetRegionResponse
-	(*ScanRegionsRequest)(nil),       // 38: cairn.pd.v1.ScanRegionsRequest
-	(*ScanRegionsResponse)(nil),      // 39: cairn.pd.v1.ScanRegionsResponse
-	(*AskSplitRequest)(nil),          // 40: cairn.pd.v1.AskSplitRequest
-	(*SplitID)(nil),                  // 41: cairn.pd.v1.SplitID
-	(*AskSplitResponse)(nil),         // 42: cairn.pd.v1.AskSplitResponse
-	(*GetSafePointRequest)(nil),      // 43: cairn.pd.v1.GetSafePointRequest
-	(*GetSafePointResponse)(nil),     // 44: cairn.pd.v1.GetSafePointResponse
-	(*UpdateSafePointRequest)(nil),   // 45: cairn.pd.v1.UpdateSafePointRequest
-	(*UpdateSafePointResponse)(nil),  // 46: cairn.pd.v1.UpdateSafePointResponse
-	(*DescribeStoresRequest)(nil),    // 47: cairn.pd.v1.DescribeStoresRequest
-	(*DescribeStoresResponse)(nil),   // 48: cairn.pd.v1.DescribeStoresResponse
-	(*StoreDescription)(nil),         // 49: cairn.pd.v1.StoreDescription
-	(*Rates)(nil),                    // 50: cairn.pd.v1.Rates
-	(*DrainProgress)(nil),            // 51: cairn.pd.v1.DrainProgress
-	(*DrainStoreRequest)(nil),        // 52: cairn.pd.v1.DrainStoreRequest
-	(*DrainStoreResponse)(nil),       // 53: cairn.pd.v1.DrainStoreResponse
-	(*RemoveTombstonesRequest)(nil),  // 54: cairn.pd.v1.RemoveTombstonesRequest
-	(*RemoveTombstonesResponse)(nil), // 55: cairn.pd.v1.RemoveTombstonesResponse
-	(*SetStoreLabelsRequest)(nil),    // 56: cairn.pd.v1.SetStoreLabelsRequest
-	(*SetStoreLabelsResponse)(nil),   // 57: cairn.pd.v1.SetStoreLabelsResponse
-	(*DescribeRegionsRequest)(nil),   // 58: cairn.pd.v1.DescribeRegionsRequest
-	(*DescribeRegionsResponse)(nil),  // 59: cairn.pd.v1.DescribeRegionsResponse
-	(*RegionDescription)(nil),        // 60: cairn.pd.v1.RegionDescription
-	(*OperatorDescription)(nil),      // 61: cairn.pd.v1.OperatorDescription
-	(*ListOperatorsRequest)(nil),     // 62: cairn.pd.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),    // 63: cairn.pd.v1.ListOperatorsResponse
-	(*AddOperatorRequest)(nil),       // 64: cairn.pd.v1.AddOperatorRequest
-	(*TransferLeaderTo)(nil),         // 65: cairn.pd.v1.TransferLeaderTo
-	(*AddPeerTo)(nil),                // 66: cairn.pd.v1.AddPeerTo
-	(*RemovePeerFrom)(nil),           // 67: cairn.pd.v1.RemovePeerFrom
-	(*MovePeer)(nil),                 // 68: cairn.pd.v1.MovePeer
-	(*SplitAt)(nil),                  // 69: cairn.pd.v1.SplitAt
-	(*MergeInto)(nil),                // 70: cairn.pd.v1.MergeInto
-	(*Scatter)(nil),                  // 71: cairn.pd.v1.Scatter
-	(*AddOperatorResponse)(nil),      // 72: cairn.pd.v1.AddOperatorResponse
-	(*CancelOperatorRequest)(nil),    // 73: cairn.pd.v1.CancelOperatorRequest
-	(*CancelOperatorResponse)(nil),   // 74: cairn.pd.v1.CancelOperatorResponse
-	(*SchedulerDescription)(nil),     // 75: cairn.pd.v1.SchedulerDescription
-	(*ListSchedulersRequest)(nil),    // 76: cairn.pd.v1.ListSchedulersRequest
-	(*ListSchedulersResponse)(nil),   // 77: cairn.pd.v1.ListSchedulersResponse
-	(*AddSchedulerRequest)(nil),      // 78: cairn.pd.v1.AddSchedulerRequest
-	(*AddSchedulerResponse)(nil),     // 79: cairn.pd.v1.AddSchedulerResponse
-	(*RemoveSchedulerRequest)(nil),   // 80: cairn.pd.v1.RemoveSchedulerRequest
-	(*RemoveSchedulerResponse)(nil),  // 81: cairn.pd.v1.RemoveSchedulerResponse
-	(*PauseSchedulerRequest)(nil),    // 82: cairn.pd.v1.PauseSchedulerRequest
-	(*PauseSchedulerResponse)(nil),   // 83: cairn.pd.v1.PauseSchedulerResponse
-	(*Placement)(nil),                // 84: cairn.pd.v1.Placement
-	(*PlacementRule)(nil),            // 85: cairn.pd.v1.PlacementRule
-	(*LabelConstraint)(nil),          // 86: cairn.pd.v1.LabelConstraint
-	(*GetPlacementRequest)(nil),      // 87: cairn.pd.v1.GetPlacementRequest
-	(*GetPlacementResponse)(nil),     // 88: cairn.pd.v1.GetPlacementResponse
-	(*SetPlacementRequest)(nil),      // 89: cairn.pd.v1.SetPlacementRequest
-	(*SetPlacementResponse)(nil),     // 90: cairn.pd.v1.SetPlacementResponse
-	(*kvpb.Store)(nil),               // 91: cairn.kv.v1.Store
-	(*kvpb.Region)(nil),              // 92: cairn.kv.v1.Region
-	(kvpb.StoreState)(0),             // 93: cairn.kv.v1.StoreState
-	(*kvpb.Peer)(nil),                // 94: cairn.kv.v1.Peer
-	(*kvpb.RegionEpoch)(nil),         // 95: cairn.kv.v1.RegionEpoch
-	(*kvpb.StoreLabel)(nil),          // 96: cairn.kv.v1.StoreLabel
+	(Liveness)(0),                     // 0: cairn.pd.v1.Liveness
+	(Error_Code)(0),                   // 1: cairn.pd.v1.Error.Code
+	(ChangePeer_Type)(0),              // 2: cairn.pd.v1.ChangePeer.Type
+	(PlacementRule_Role)(0),           // 3: cairn.pd.v1.PlacementRule.Role
+	(LabelConstraint_Op)(0),           // 4: cairn.pd.v1.LabelConstraint.Op
+	(*Error)(nil),                     // 5: cairn.pd.v1.Error
+	(*Header)(nil),                    // 6: cairn.pd.v1.Header
+	(*TimestampRequest)(nil),          // 7: cairn.pd.v1.TimestampRequest
+	(*TimestampResponse)(nil),         // 8: cairn.pd.v1.TimestampResponse
+	(*Member)(nil),                    // 9: cairn.pd.v1.Member
+	(*GetMembersRequest)(nil),         // 10: cairn.pd.v1.GetMembersRequest
+	(*GetMembersResponse)(nil),        // 11: cairn.pd.v1.GetMembersResponse
+	(*BootstrapRequest)(nil),          // 12: cairn.pd.v1.BootstrapRequest
+	(*BootstrapResponse)(nil),         // 13: cairn.pd.v1.BootstrapResponse
+	(*IsBootstrappedRequest)(nil),     // 14: cairn.pd.v1.IsBootstrappedRequest
+	(*IsBootstrappedResponse)(nil),    // 15: cairn.pd.v1.IsBootstrappedResponse
+	(*AllocIDsRequest)(nil),           // 16: cairn.pd.v1.AllocIDsRequest
+	(*AllocIDsResponse)(nil),          // 17: cairn.pd.v1.AllocIDsResponse
+	(*PutStoreRequest)(nil),           // 18: cairn.pd.v1.PutStoreRequest
+	(*PutStoreResponse)(nil),          // 19: cairn.pd.v1.PutStoreResponse
+	(*GetStoreRequest)(nil),           // 20: cairn.pd.v1.GetStoreRequest
+	(*GetStoreResponse)(nil),          // 21: cairn.pd.v1.GetStoreResponse
+	(*GetStoresRequest)(nil),          // 22: cairn.pd.v1.GetStoresRequest
+	(*GetStoresResponse)(nil),         // 23: cairn.pd.v1.GetStoresResponse
+	(*StoreStats)(nil),                // 24: cairn.pd.v1.StoreStats
+	(*StoreHeartbeatRequest)(nil),     // 25: cairn.pd.v1.StoreHeartbeatRequest
+	(*StoreHeartbeatResponse)(nil),    // 26: cairn.pd.v1.StoreHeartbeatResponse
+	(*RegionHeartbeatRequest)(nil),    // 27: cairn.pd.v1.RegionHeartbeatRequest
+	(*StoreQueries)(nil),              // 28: cairn.pd.v1.StoreQueries
+	(*DownPeer)(nil),                  // 29: cairn.pd.v1.DownPeer
+	(*RegionHeartbeatResponse)(nil),   // 30: cairn.pd.v1.RegionHeartbeatResponse
+	(*ChangePeersStep)(nil),           // 31: cairn.pd.v1.ChangePeersStep
+	(*ChangePeer)(nil),                // 32: cairn.pd.v1.ChangePeer
+	(*TransferLeaderStep)(nil),        // 33: cairn.pd.v1.TransferLeaderStep
+	(*SplitStep)(nil),                 // 34: cairn.pd.v1.SplitStep
+	(*MergeStep)(nil),                 // 35: cairn.pd.v1.MergeStep
+	(*GetRegionRequest)(nil),          // 36: cairn.pd.v1.GetRegionRequest
+	(*GetRegionResponse)(nil),         // 37: cairn.pd.v1.GetRegionResponse
+	(*ScanRegionsRequest)(nil),        // 38: cairn.pd.v1.ScanRegionsRequest
+	(*ScanRegionsResponse)(nil),       // 39: cairn.pd.v1.ScanRegionsResponse
+	(*AskSplitRequest)(nil),           // 40: cairn.pd.v1.AskSplitRequest
+	(*SplitID)(nil),                   // 41: cairn.pd.v1.SplitID
+	(*AskSplitResponse)(nil),          // 42: cairn.pd.v1.AskSplitResponse
+	(*GetSafePointRequest)(nil),       // 43: cairn.pd.v1.GetSafePointRequest
+	(*GetSafePointResponse)(nil),      // 44: cairn.pd.v1.GetSafePointResponse
+	(*UpdateSafePointRequest)(nil),    // 45: cairn.pd.v1.UpdateSafePointRequest
+	(*UpdateSafePointResponse)(nil),   // 46: cairn.pd.v1.UpdateSafePointResponse
+	(*ReportReadsRequest)(nil),        // 47: cairn.pd.v1.ReportReadsRequest
+	(*ReportReadsResponse)(nil),       // 48: cairn.pd.v1.ReportReadsResponse
+	(*HoldSafePointRequest)(nil),      // 49: cairn.pd.v1.HoldSafePointRequest
+	(*HoldSafePointResponse)(nil),     // 50: cairn.pd.v1.HoldSafePointResponse
+	(*DescribeSafePointRequest)(nil),  // 51: cairn.pd.v1.DescribeSafePointRequest
+	(*DescribeSafePointResponse)(nil), // 52: cairn.pd.v1.DescribeSafePointResponse
+	(*SafePointHold)(nil),             // 53: cairn.pd.v1.SafePointHold
+	(*SafePointRound)(nil),            // 54: cairn.pd.v1.SafePointRound
+	(*DescribeStoresRequest)(nil),     // 55: cairn.pd.v1.DescribeStoresRequest
+	(*DescribeStoresResponse)(nil),    // 56: cairn.pd.v1.DescribeStoresResponse
+	(*StoreDescription)(nil),          // 57: cairn.pd.v1.StoreDescription
+	(*Rates)(nil),                     // 58: cairn.pd.v1.Rates
+	(*DrainProgress)(nil),             // 59: cairn.pd.v1.DrainProgress
+	(*DrainStoreRequest)(nil),         // 60: cairn.pd.v1.DrainStoreRequest
+	(*DrainStoreResponse)(nil),        // 61: cairn.pd.v1.DrainStoreResponse
+	(*RemoveTombstonesRequest)(nil),   // 62: cairn.pd.v1.RemoveTombstonesRequest
+	(*RemoveTombstonesResponse)(nil),  // 63: cairn.pd.v1.RemoveTombstonesResponse
+	(*SetStoreLabelsRequest)(nil),     // 64: cairn.pd.v1.SetStoreLabelsRequest
+	(*SetStoreLabelsResponse)(nil),    // 65: cairn.pd.v1.SetStoreLabelsResponse
+	(*DescribeRegionsRequest)(nil),    // 66: cairn.pd.v1.DescribeRegionsRequest
+	(*DescribeRegionsResponse)(nil),   // 67: cairn.pd.v1.DescribeRegionsResponse
+	(*RegionDescription)(nil),         // 68: cairn.pd.v1.RegionDescription
+	(*OperatorDescription)(nil),       // 69: cairn.pd.v1.OperatorDescription
+	(*ListOperatorsRequest)(nil),      // 70: cairn.pd.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),     // 71: cairn.pd.v1.ListOperatorsResponse
+	(*AddOperatorRequest)(nil),        // 72: cairn.pd.v1.AddOperatorRequest
+	(*TransferLeaderTo)(nil),          // 73: cairn.pd.v1.TransferLeaderTo
+	(*AddPeerTo)(nil),                 // 74: cairn.pd.v1.AddPeerTo
+	(*RemovePeerFrom)(nil),            // 75: cairn.pd.v1.RemovePeerFrom
+	(*MovePeer)(nil),                  // 76: cairn.pd.v1.MovePeer
+	(*SplitAt)(nil),                   // 77: cairn.pd.v1.SplitAt
+	(*MergeInto)(nil),                 // 78: cairn.pd.v1.MergeInto
+	(*Scatter)(nil),                   // 79: cairn.pd.v1.Scatter
+	(*AddOperatorResponse)(nil),       // 80: cairn.pd.v1.AddOperatorResponse
+	(*CancelOperatorRequest)(nil),     // 81: cairn.pd.v1.CancelOperatorRequest
+	(*CancelOperatorResponse)(nil),    // 82: cairn.pd.v1.CancelOperatorResponse
+	(*SchedulerDescription)(nil),      // 83: cairn.pd.v1.SchedulerDescription
+	(*ListSchedulersRequest)(nil),     // 84: cairn.pd.v1.ListSchedulersRequest
+	(*ListSchedulersResponse)(nil),    // 85: cairn.pd.v1.ListSchedulersResponse
+	(*AddSchedulerRequest)(nil),       // 86: cairn.pd.v1.AddSchedulerRequest
+	(*AddSchedulerResponse)(nil),      // 87: cairn.pd.v1.AddSchedulerResponse
+	(*RemoveSchedulerRequest)(nil),    // 88: cairn.pd.v1.RemoveSchedulerRequest
+	(*RemoveSchedulerResponse)(nil),   // 89: cairn.pd.v1.RemoveSchedulerResponse
+	(*PauseSchedulerRequest)(nil),     // 90: cairn.pd.v1.PauseSchedulerRequest
+	(*PauseSchedulerResponse)(nil),    // 91: cairn.pd.v1.PauseSchedulerResponse
+	(*Placement)(nil),                 // 92: cairn.pd.v1.Placement
+	(*PlacementRule)(nil),             // 93: cairn.pd.v1.PlacementRule
+	(*LabelConstraint)(nil),           // 94: cairn.pd.v1.LabelConstraint
+	(*GetPlacementRequest)(nil),       // 95: cairn.pd.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),      // 96: cairn.pd.v1.GetPlacementResponse
+	(*SetPlacementRequest)(nil),       // 97: cairn.pd.v1.SetPlacementRequest
+	(*SetPlacementResponse)(nil),      // 98: cairn.pd.v1.SetPlacementResponse
+	(*kvpb.Store)(nil),                // 99: cairn.kv.v1.Store
+	(*kvpb.Region)(nil),               // 100: cairn.kv.v1.Region
+	(kvpb.StoreState)(0),              // 101: cairn.kv.v1.StoreState
+	(*kvpb.Peer)(nil),                 // 102: cairn.kv.v1.Peer
+	(*kvpb.RegionEpoch)(nil),          // 103: cairn.kv.v1.RegionEpoch
+	(*kvpb.StoreLabel)(nil),           // 104: cairn.kv.v1.StoreLabel
 }
 var file_pdpb_pd_proto_depIdxs = []int32{
 	1,   // 0: cairn.pd.v1.Error.code:type_name -> cairn.pd.v1.Error.Code
@@ -6550,185 +7230,200 @@ var file_pdpb_pd_proto_depIdxs = []int32{
 	9,   // 6: cairn.pd.v1.GetMembersResponse.members:type_name -> cairn.pd.v1.Member
 	9,   // 7: cairn.pd.v1.GetMembersResponse.leader:type_name -> cairn.pd.v1.Member
 	6,   // 8: cairn.pd.v1.BootstrapRequest.header:type_name -> cairn.pd.v1.Header
-	91,  // 9: cairn.pd.v1.BootstrapRequest.store:type_name -> cairn.kv.v1.Store
-	92,  // 10: cairn.pd.v1.BootstrapRequest.region:type_name -> cairn.kv.v1.Region
+	99,  // 9: cairn.pd.v1.BootstrapRequest.store:type_name -> cairn.kv.v1.Store
+	100, // 10: cairn.pd.v1.BootstrapRequest.region:type_name -> cairn.kv.v1.Region
 	6,   // 11: cairn.pd.v1.BootstrapResponse.header:type_name -> cairn.pd.v1.Header
 	6,   // 12: cairn.pd.v1.IsBootstrappedRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 13: cairn.pd.v1.IsBootstrappedResponse.header:type_name -> cairn.pd.v1.Header
 	6,   // 14: cairn.pd.v1.AllocIDsRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 15: cairn.pd.v1.AllocIDsResponse.header:type_name -> cairn.pd.v1.Header
 	6,   // 16: cairn.pd.v1.PutStoreRequest.header:type_name -> cairn.pd.v1.Header
-	91,  // 17: cairn.pd.v1.PutStoreRequest.store:type_name -> cairn.kv.v1.Store
+	99,  // 17: cairn.pd.v1.PutStoreRequest.store:type_name -> cairn.kv.v1.Store
 	6,   // 18: cairn.pd.v1.PutStoreResponse.header:type_name -> cairn.pd.v1.Header
 	6,   // 19: cairn.pd.v1.GetStoreRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 20: cairn.pd.v1.GetStoreResponse.header:type_name -> cairn.pd.v1.Header
-	91,  // 21: cairn.pd.v1.GetStoreResponse.store:type_name -> cairn.kv.v1.Store
+	99,  // 21: cairn.pd.v1.GetStoreResponse.store:type_name -> cairn.kv.v1.Store
 	6,   // 22: cairn.pd.v1.GetStoresRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 23: cairn.pd.v1.GetStoresResponse.header:type_name -> cairn.pd.v1.Header
-	91,  // 24: cairn.pd.v1.GetStoresResponse.stores:type_name -> cairn.kv.v1.Store
+	99,  // 24: cairn.pd.v1.GetStoresResponse.stores:type_name -> cairn.kv.v1.Store
 	6,   // 25: cairn.pd.v1.StoreHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
 	24,  // 26: cairn.pd.v1.StoreHeartbeatRequest.stats:type_name -> cairn.pd.v1.StoreStats
 	6,   // 27: cairn.pd.v1.StoreHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
-	93,  // 28: cairn.pd.v1.StoreHeartbeatResponse.state:type_name -> cairn.kv.v1.StoreState
+	101, // 28: cairn.pd.v1.StoreHeartbeatResponse.state:type_name -> cairn.kv.v1.StoreState
 	6,   // 29: cairn.pd.v1.RegionHeartbeatRequest.header:type_name -> cairn.pd.v1.Header
-	92,  // 30: cairn.pd.v1.RegionHeartbeatRequest.region:type_name -> cairn.kv.v1.Region
-	94,  // 31: cairn.pd.v1.RegionHeartbeatRequest.leader:type_name -> cairn.kv.v1.Peer
-	94,  // 32: cairn.pd.v1.RegionHeartbeatRequest.pending_peers:type_name -> cairn.kv.v1.Peer
+	100, // 30: cairn.pd.v1.RegionHeartbeatRequest.region:type_name -> cairn.kv.v1.Region
+	102, // 31: cairn.pd.v1.RegionHeartbeatRequest.leader:type_name -> cairn.kv.v1.Peer
+	102, // 32: cairn.pd.v1.RegionHeartbeatRequest.pending_peers:type_name -> cairn.kv.v1.Peer
 	29,  // 33: cairn.pd.v1.RegionHeartbeatRequest.down_peers:type_name -> cairn.pd.v1.DownPeer
 	28,  // 34: cairn.pd.v1.RegionHeartbeatRequest.queries_from:type_name -> cairn.pd.v1.StoreQueries
-	94,  // 35: cairn.pd.v1.DownPeer.peer:type_name -> cairn.kv.v1.Peer
+	102, // 35: cairn.pd.v1.DownPeer.peer:type_name -> cairn.kv.v1.Peer
 	6,   // 36: cairn.pd.v1.RegionHeartbeatResponse.header:type_name -> cairn.pd.v1.Header
-	95,  // 37: cairn.pd.v1.RegionHeartbeatResponse.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	94,  // 38: cairn.pd.v1.RegionHeartbeatResponse.target_peer:type_name -> cairn.kv.v1.Peer
+	103, // 37: cairn.pd.v1.RegionHeartbeatResponse.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	102, // 38: cairn.pd.v1.RegionHeartbeatResponse.target_peer:type_name -> cairn.kv.v1.Peer
 	31,  // 39: cairn.pd.v1.RegionHeartbeatResponse.change_peers:type_name -> cairn.pd.v1.ChangePeersStep
 	33,  // 40: cairn.pd.v1.RegionHeartbeatResponse.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderStep
 	34,  // 41: cairn.pd.v1.RegionHeartbeatResponse.split:type_name -> cairn.pd.v1.SplitStep
 	35,  // 42: cairn.pd.v1.RegionHeartbeatResponse.merge:type_name -> cairn.pd.v1.MergeStep
 	32,  // 43: cairn.pd.v1.ChangePeersStep.changes:type_name -> cairn.pd.v1.ChangePeer
 	2,   // 44: cairn.pd.v1.ChangePeer.type:type_name -> cairn.pd.v1.ChangePeer.Type
-	94,  // 45: cairn.pd.v1.ChangePeer.peer:type_name -> cairn.kv.v1.Peer
-	94,  // 46: cairn.pd.v1.TransferLeaderStep.peers:type_name -> cairn.kv.v1.Peer
-	92,  // 47: cairn.pd.v1.MergeStep.target:type_name -> cairn.kv.v1.Region
+	102, // 45: cairn.pd.v1.ChangePeer.peer:type_name -> cairn.kv.v1.Peer
+	102, // 46: cairn.pd.v1.TransferLeaderStep.peers:type_name -> cairn.kv.v1.Peer
+	100, // 47: cairn.pd.v1.MergeStep.target:type_name -> cairn.kv.v1.Region
 	6,   // 48: cairn.pd.v1.GetRegionRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 49: cairn.pd.v1.GetRegionResponse.header:type_name -> cairn.pd.v1.Header
-	92,  // 50: cairn.pd.v1.GetRegionResponse.region:type_name -> cairn.kv.v1.Region
-	94,  // 51: cairn.pd.v1.GetRegionResponse.leader:type_name -> cairn.kv.v1.Peer
+	100, // 50: cairn.pd.v1.GetRegionResponse.region:type_name -> cairn.kv.v1.Region
+	102, // 51: cairn.pd.v1.GetRegionResponse.leader:type_name -> cairn.kv.v1.Peer
 	6,   // 52: cairn.pd.v1.ScanRegionsRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 53: cairn.pd.v1.ScanRegionsResponse.header:type_name -> cairn.pd.v1.Header
 	37,  // 54: cairn.pd.v1.ScanRegionsResponse.regions:type_name -> cairn.pd.v1.GetRegionResponse
 	6,   // 55: cairn.pd.v1.AskSplitRequest.header:type_name -> cairn.pd.v1.Header
-	92,  // 56: cairn.pd.v1.AskSplitRequest.region:type_name -> cairn.kv.v1.Region
+	100, // 56: cairn.pd.v1.AskSplitRequest.region:type_name -> cairn.kv.v1.Region
 	6,   // 57: cairn.pd.v1.AskSplitResponse.header:type_name -> cairn.pd.v1.Header
 	41,  // 58: cairn.pd.v1.AskSplitResponse.ids:type_name -> cairn.pd.v1.SplitID
 	6,   // 59: cairn.pd.v1.GetSafePointRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 60: cairn.pd.v1.GetSafePointResponse.header:type_name -> cairn.pd.v1.Header
 	6,   // 61: cairn.pd.v1.UpdateSafePointRequest.header:type_name -> cairn.pd.v1.Header
 	6,   // 62: cairn.pd.v1.UpdateSafePointResponse.header:type_name -> cairn.pd.v1.Header
-	6,   // 63: cairn.pd.v1.DescribeStoresRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 64: cairn.pd.v1.DescribeStoresResponse.header:type_name -> cairn.pd.v1.Header
-	49,  // 65: cairn.pd.v1.DescribeStoresResponse.stores:type_name -> cairn.pd.v1.StoreDescription
-	91,  // 66: cairn.pd.v1.StoreDescription.store:type_name -> cairn.kv.v1.Store
-	0,   // 67: cairn.pd.v1.StoreDescription.liveness:type_name -> cairn.pd.v1.Liveness
-	24,  // 68: cairn.pd.v1.StoreDescription.stats:type_name -> cairn.pd.v1.StoreStats
-	50,  // 69: cairn.pd.v1.StoreDescription.rates:type_name -> cairn.pd.v1.Rates
-	51,  // 70: cairn.pd.v1.StoreDescription.drain:type_name -> cairn.pd.v1.DrainProgress
-	6,   // 71: cairn.pd.v1.DrainStoreRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 72: cairn.pd.v1.DrainStoreResponse.header:type_name -> cairn.pd.v1.Header
-	49,  // 73: cairn.pd.v1.DrainStoreResponse.store:type_name -> cairn.pd.v1.StoreDescription
-	6,   // 74: cairn.pd.v1.RemoveTombstonesRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 75: cairn.pd.v1.RemoveTombstonesResponse.header:type_name -> cairn.pd.v1.Header
-	6,   // 76: cairn.pd.v1.SetStoreLabelsRequest.header:type_name -> cairn.pd.v1.Header
-	96,  // 77: cairn.pd.v1.SetStoreLabelsRequest.labels:type_name -> cairn.kv.v1.StoreLabel
-	6,   // 78: cairn.pd.v1.SetStoreLabelsResponse.header:type_name -> cairn.pd.v1.Header
-	49,  // 79: cairn.pd.v1.SetStoreLabelsResponse.store:type_name -> cairn.pd.v1.StoreDescription
-	6,   // 80: cairn.pd.v1.DescribeRegionsRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 81: cairn.pd.v1.DescribeRegionsResponse.header:type_name -> cairn.pd.v1.Header
-	60,  // 82: cairn.pd.v1.DescribeRegionsResponse.regions:type_name -> cairn.pd.v1.RegionDescription
-	92,  // 83: cairn.pd.v1.RegionDescription.region:type_name -> cairn.kv.v1.Region
-	94,  // 84: cairn.pd.v1.RegionDescription.leader:type_name -> cairn.kv.v1.Peer
-	50,  // 85: cairn.pd.v1.RegionDescription.rates:type_name -> cairn.pd.v1.Rates
-	94,  // 86: cairn.pd.v1.RegionDescription.pending_peers:type_name -> cairn.kv.v1.Peer
-	29,  // 87: cairn.pd.v1.RegionDescription.down_peers:type_name -> cairn.pd.v1.DownPeer
-	61,  // 88: cairn.pd.v1.RegionDescription.operator:type_name -> cairn.pd.v1.OperatorDescription
-	6,   // 89: cairn.pd.v1.ListOperatorsRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 90: cairn.pd.v1.ListOperatorsResponse.header:type_name -> cairn.pd.v1.Header
-	61,  // 91: cairn.pd.v1.ListOperatorsResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
-	6,   // 92: cairn.pd.v1.AddOperatorRequest.header:type_name -> cairn.pd.v1.Header
-	65,  // 93: cairn.pd.v1.AddOperatorRequest.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderTo
-	66,  // 94: cairn.pd.v1.AddOperatorRequest.add_peer:type_name -> cairn.pd.v1.AddPeerTo
-	67,  // 95: cairn.pd.v1.AddOperatorRequest.remove_peer:type_name -> cairn.pd.v1.RemovePeerFrom
-	68,  // 96: cairn.pd.v1.AddOperatorRequest.move_peer:type_name -> cairn.pd.v1.MovePeer
-	69,  // 97: cairn.pd.v1.AddOperatorRequest.split:type_name -> cairn.pd.v1.SplitAt
-	70,  // 98: cairn.pd.v1.AddOperatorRequest.merge:type_name -> cairn.pd.v1.MergeInto
-	71,  // 99: cairn.pd.v1.AddOperatorRequest.scatter:type_name -> cairn.pd.v1.Scatter
-	6,   // 100: cairn.pd.v1.AddOperatorResponse.header:type_name -> cairn.pd.v1.Header
-	61,  // 101: cairn.pd.v1.AddOperatorResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
-	6,   // 102: cairn.pd.v1.CancelOperatorRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 103: cairn.pd.v1.CancelOperatorResponse.header:type_name -> cairn.pd.v1.Header
-	61,  // 104: cairn.pd.v1.CancelOperatorResponse.operator:type_name -> cairn.pd.v1.OperatorDescription
-	6,   // 105: cairn.pd.v1.ListSchedulersRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 106: cairn.pd.v1.ListSchedulersResponse.header:type_name -> cairn.pd.v1.Header
-	75,  // 107: cairn.pd.v1.ListSchedulersResponse.schedulers:type_name -> cairn.pd.v1.SchedulerDescription
-	6,   // 108: cairn.pd.v1.AddSchedulerRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 109: cairn.pd.v1.AddSchedulerResponse.header:type_name -> cairn.pd.v1.Header
-	6,   // 110: cairn.pd.v1.RemoveSchedulerRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 111: cairn.pd.v1.RemoveSchedulerResponse.header:type_name -> cairn.pd.v1.Header
-	6,   // 112: cairn.pd.v1.PauseSchedulerRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 113: cairn.pd.v1.PauseSchedulerResponse.header:type_name -> cairn.pd.v1.Header
-	85,  // 114: cairn.pd.v1.Placement.rules:type_name -> cairn.pd.v1.PlacementRule
-	3,   // 115: cairn.pd.v1.PlacementRule.role:type_name -> cairn.pd.v1.PlacementRule.Role
-	86,  // 116: cairn.pd.v1.PlacementRule.constraints:type_name -> cairn.pd.v1.LabelConstraint
-	4,   // 117: cairn.pd.v1.LabelConstraint.op:type_name -> cairn.pd.v1.LabelConstraint.Op
-	6,   // 118: cairn.pd.v1.GetPlacementRequest.header:type_name -> cairn.pd.v1.Header
-	6,   // 119: cairn.pd.v1.GetPlacementResponse.header:type_name -> cairn.pd.v1.Header
-	84,  // 120: cairn.pd.v1.GetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
-	6,   // 121: cairn.pd.v1.SetPlacementRequest.header:type_name -> cairn.pd.v1.Header
-	84,  // 122: cairn.pd.v1.SetPlacementRequest.placement:type_name -> cairn.pd.v1.Placement
-	6,   // 123: cairn.pd.v1.SetPlacementResponse.header:type_name -> cairn.pd.v1.Header
-	84,  // 124: cairn.pd.v1.SetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
-	7,   // 125: cairn.pd.v1.PD.Timestamps:input_type -> cairn.pd.v1.TimestampRequest
-	10,  // 126: cairn.pd.v1.PD.GetMembers:input_type -> cairn.pd.v1.GetMembersRequest
-	12,  // 127: cairn.pd.v1.PD.Bootstrap:input_type -> cairn.pd.v1.BootstrapRequest
-	14,  // 128: cairn.pd.v1.PD.IsBootstrapped:input_type -> cairn.pd.v1.IsBootstrappedRequest
-	16,  // 129: cairn.pd.v1.PD.AllocIDs:input_type -> cairn.pd.v1.AllocIDsRequest
-	18,  // 130: cairn.pd.v1.PD.PutStore:input_type -> cairn.pd.v1.PutStoreRequest
-	20,  // 131: cairn.pd.v1.PD.GetStore:input_type -> cairn.pd.v1.GetStoreRequest
-	22,  // 132: cairn.pd.v1.PD.GetStores:input_type -> cairn.pd.v1.GetStoresRequest
-	25,  // 133: cairn.pd.v1.PD.StoreHeartbeat:input_type -> cairn.pd.v1.StoreHeartbeatRequest
-	27,  // 134: cairn.pd.v1.PD.RegionHeartbeat:input_type -> cairn.pd.v1.RegionHeartbeatRequest
-	36,  // 135: cairn.pd.v1.PD.GetRegion:input_type -> cairn.pd.v1.GetRegionRequest
-	38,  // 136: cairn.pd.v1.PD.ScanRegions:input_type -> cairn.pd.v1.ScanRegionsRequest
-	40,  // 137: cairn.pd.v1.PD.AskSplit:input_type -> cairn.pd.v1.AskSplitRequest
-	43,  // 138: cairn.pd.v1.PD.GetSafePoint:input_type -> cairn.pd.v1.GetSafePointRequest
-	45,  // 139: cairn.pd.v1.PD.UpdateSafePoint:input_type -> cairn.pd.v1.UpdateSafePointRequest
-	47,  // 140: cairn.pd.v1.PD.DescribeStores:input_type -> cairn.pd.v1.DescribeStoresRequest
-	52,  // 141: cairn.pd.v1.PD.DrainStore:input_type -> cairn.pd.v1.DrainStoreRequest
-	54,  // 142: cairn.pd.v1.PD.RemoveTombstones:input_type -> cairn.pd.v1.RemoveTombstonesRequest
-	56,  // 143: cairn.pd.v1.PD.SetStoreLabels:input_type -> cairn.pd.v1.SetStoreLabelsRequest
-	58,  // 144: cairn.pd.v1.PD.DescribeRegions:input_type -> cairn.pd.v1.DescribeRegionsRequest
-	62,  // 145: cairn.pd.v1.PD.ListOperators:input_type -> cairn.pd.v1.ListOperatorsRequest
-	64,  // 146: cairn.pd.v1.PD.AddOperator:input_type -> cairn.pd.v1.AddOperatorRequest
-	73,  // 147: cairn.pd.v1.PD.CancelOperator:input_type -> cairn.pd.v1.CancelOperatorRequest
-	76,  // 148: cairn.pd.v1.PD.ListSchedulers:input_type -> cairn.pd.v1.ListSchedulersRequest
-	78,  // 149: cairn.pd.v1.PD.AddScheduler:input_type -> cairn.pd.v1.AddSchedulerRequest
-	80,  // 150: cairn.pd.v1.PD.RemoveScheduler:input_type -> cairn.pd.v1.RemoveSchedulerRequest
-	82,  // 151: cairn.pd.v1.PD.PauseScheduler:input_type -> cairn.pd.v1.PauseSchedulerRequest
-	87,  // 152: cairn.pd.v1.PD.GetPlacement:input_type -> cairn.pd.v1.GetPlacementRequest
-	89,  // 153: cairn.pd.v1.PD.SetPlacement:input_type -> cairn.pd.v1.SetPlacementRequest
-	8,   // 154: cairn.pd.v1.PD.Timestamps:output_type -> cairn.pd.v1.TimestampResponse
-	11,  // 155: cairn.pd.v1.PD.GetMembers:output_type -> cairn.pd.v1.GetMembersResponse
-	13,  // 156: cairn.pd.v1.PD.Bootstrap:output_type -> cairn.pd.v1.BootstrapResponse
-	15,  // 157: cairn.pd.v1.PD.IsBootstrapped:output_type -> cairn.pd.v1.IsBootstrappedResponse
-	17,  // 158: cairn.pd.v1.PD.AllocIDs:output_type -> cairn.pd.v1.AllocIDsResponse
-	19,  // 159: cairn.pd.v1.PD.PutStore:output_type -> cairn.pd.v1.PutStoreResponse
-	21,  // 160: cairn.pd.v1.PD.GetStore:output_type -> cairn.pd.v1.GetStoreResponse
-	23,  // 161: cairn.pd.v1.PD.GetStores:output_type -> cairn.pd.v1.GetStoresResponse
-	26,  // 162: cairn.pd.v1.PD.StoreHeartbeat:output_type -> cairn.pd.v1.StoreHeartbeatResponse
-	30,  // 163: cairn.pd.v1.PD.RegionHeartbeat:output_type -> cairn.pd.v1.RegionHeartbeatResponse
-	37,  // 164: cairn.pd.v1.PD.GetRegion:output_type -> cairn.pd.v1.GetRegionResponse
-	39,  // 165: cairn.pd.v1.PD.ScanRegions:output_type -> cairn.pd.v1.ScanRegionsResponse
-	42,  // 166: cairn.pd.v1.PD.AskSplit:output_type -> cairn.pd.v1.AskSplitResponse
-	44,  // 167: cairn.pd.v1.PD.GetSafePoint:output_type -> cairn.pd.v1.GetSafePointResponse
-	46,  // 168: cairn.pd.v1.PD.UpdateSafePoint:output_type -> cairn.pd.v1.UpdateSafePointResponse
-	48,  // 169: cairn.pd.v1.PD.DescribeStores:output_type -> cairn.pd.v1.DescribeStoresResponse
-	53,  // 170: cairn.pd.v1.PD.DrainStore:output_type -> cairn.pd.v1.DrainStoreResponse
-	55,  // 171: cairn.pd.v1.PD.RemoveTombstones:output_type -> cairn.pd.v1.RemoveTombstonesResponse
-	57,  // 172: cairn.pd.v1.PD.SetStoreLabels:output_type -> cairn.pd.v1.SetStoreLabelsResponse
-	59,  // 173: cairn.pd.v1.PD.DescribeRegions:output_type -> cairn.pd.v1.DescribeRegionsResponse
-	63,  // 174: cairn.pd.v1.PD.ListOperators:output_type -> cairn.pd.v1.ListOperatorsResponse
-	72,  // 175: cairn.pd.v1.PD.AddOperator:output_type -> cairn.pd.v1.AddOperatorResponse
-	74,  // 176: cairn.pd.v1.PD.CancelOperator:output_type -> cairn.pd.v1.CancelOperatorResponse
-	77,  // 177: cairn.pd.v1.PD.ListSchedulers:output_type -> cairn.pd.v1.ListSchedulersResponse
-	79,  // 178: cairn.pd.v1.PD.AddScheduler:output_type -> cairn.pd.v1.AddSchedulerResponse
-	81,  // 179: cairn.pd.v1.PD.RemoveScheduler:output_type -> cairn.pd.v1.RemoveSchedulerResponse
-	83,  // 180: cairn.pd.v1.PD.PauseScheduler:output_type -> cairn.pd.v1.PauseSchedulerResponse
-	88,  // 181: cairn.pd.v1.PD.GetPlacement:output_type -> cairn.pd.v1.GetPlacementResponse
-	90,  // 182: cairn.pd.v1.PD.SetPlacement:output_type -> cairn.pd.v1.SetPlacementResponse
-	154, // [154:183] is the sub-list for method output_type
-	125, // [125:154] is the sub-list for method input_type
-	125, // [125:125] is the sub-list for extension type_name
-	125, // [125:125] is the sub-list for extension extendee
-	0,   // [0:125] is the sub-list for field type_name
+	6,   // 63: cairn.pd.v1.ReportReadsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 64: cairn.pd.v1.ReportReadsResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 65: cairn.pd.v1.HoldSafePointRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 66: cairn.pd.v1.HoldSafePointResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 67: cairn.pd.v1.DescribeSafePointRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 68: cairn.pd.v1.DescribeSafePointResponse.header:type_name -> cairn.pd.v1.Header
+	53,  // 69: cairn.pd.v1.DescribeSafePointResponse.holds:type_name -> cairn.pd.v1.SafePointHold
+	54,  // 70: cairn.pd.v1.DescribeSafePointResponse.round:type_name -> cairn.pd.v1.SafePointRound
+	54,  // 71: cairn.pd.v1.DescribeSafePointResponse.last_round:type_name -> cairn.pd.v1.SafePointRound
+	6,   // 72: cairn.pd.v1.DescribeStoresRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 73: cairn.pd.v1.DescribeStoresResponse.header:type_name -> cairn.pd.v1.Header
+	57,  // 74: cairn.pd.v1.DescribeStoresResponse.stores:type_name -> cairn.pd.v1.StoreDescription
+	99,  // 75: cairn.pd.v1.StoreDescription.store:type_name -> cairn.kv.v1.Store
+	0,   // 76: cairn.pd.v1.StoreDescription.liveness:type_name -> cairn.pd.v1.Liveness
+	24,  // 77: cairn.pd.v1.StoreDescription.stats:type_name -> cairn.pd.v1.StoreStats
+	58,  // 78: cairn.pd.v1.StoreDescription.rates:type_name -> cairn.pd.v1.Rates
+	59,  // 79: cairn.pd.v1.StoreDescription.drain:type_name -> cairn.pd.v1.DrainProgress
+	6,   // 80: cairn.pd.v1.DrainStoreRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 81: cairn.pd.v1.DrainStoreResponse.header:type_name -> cairn.pd.v1.Header
+	57,  // 82: cairn.pd.v1.DrainStoreResponse.store:type_name -> cairn.pd.v1.StoreDescription
+	6,   // 83: cairn.pd.v1.RemoveTombstonesRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 84: cairn.pd.v1.RemoveTombstonesResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 85: cairn.pd.v1.SetStoreLabelsRequest.header:type_name -> cairn.pd.v1.Header
+	104, // 86: cairn.pd.v1.SetStoreLabelsRequest.labels:type_name -> cairn.kv.v1.StoreLabel
+	6,   // 87: cairn.pd.v1.SetStoreLabelsResponse.header:type_name -> cairn.pd.v1.Header
+	57,  // 88: cairn.pd.v1.SetStoreLabelsResponse.store:type_name -> cairn.pd.v1.StoreDescription
+	6,   // 89: cairn.pd.v1.DescribeRegionsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 90: cairn.pd.v1.DescribeRegionsResponse.header:type_name -> cairn.pd.v1.Header
+	68,  // 91: cairn.pd.v1.DescribeRegionsResponse.regions:type_name -> cairn.pd.v1.RegionDescription
+	100, // 92: cairn.pd.v1.RegionDescription.region:type_name -> cairn.kv.v1.Region
+	102, // 93: cairn.pd.v1.RegionDescription.leader:type_name -> cairn.kv.v1.Peer
+	58,  // 94: cairn.pd.v1.RegionDescription.rates:type_name -> cairn.pd.v1.Rates
+	102, // 95: cairn.pd.v1.RegionDescription.pending_peers:type_name -> cairn.kv.v1.Peer
+	29,  // 96: cairn.pd.v1.RegionDescription.down_peers:type_name -> cairn.pd.v1.DownPeer
+	69,  // 97: cairn.pd.v1.RegionDescription.operator:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 98: cairn.pd.v1.ListOperatorsRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 99: cairn.pd.v1.ListOperatorsResponse.header:type_name -> cairn.pd.v1.Header
+	69,  // 100: cairn.pd.v1.ListOperatorsResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 101: cairn.pd.v1.AddOperatorRequest.header:type_name -> cairn.pd.v1.Header
+	73,  // 102: cairn.pd.v1.AddOperatorRequest.transfer_leader:type_name -> cairn.pd.v1.TransferLeaderTo
+	74,  // 103: cairn.pd.v1.AddOperatorRequest.add_peer:type_name -> cairn.pd.v1.AddPeerTo
+	75,  // 104: cairn.pd.v1.AddOperatorRequest.remove_peer:type_name -> cairn.pd.v1.RemovePeerFrom
+	76,  // 105: cairn.pd.v1.AddOperatorRequest.move_peer:type_name -> cairn.pd.v1.MovePeer
+	77,  // 106: cairn.pd.v1.AddOperatorRequest.split:type_name -> cairn.pd.v1.SplitAt
+	78,  // 107: cairn.pd.v1.AddOperatorRequest.merge:type_name -> cairn.pd.v1.MergeInto
+	79,  // 108: cairn.pd.v1.AddOperatorRequest.scatter:type_name -> cairn.pd.v1.Scatter
+	6,   // 109: cairn.pd.v1.AddOperatorResponse.header:type_name -> cairn.pd.v1.Header
+	69,  // 110: cairn.pd.v1.AddOperatorResponse.operators:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 111: cairn.pd.v1.CancelOperatorRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 112: cairn.pd.v1.CancelOperatorResponse.header:type_name -> cairn.pd.v1.Header
+	69,  // 113: cairn.pd.v1.CancelOperatorResponse.operator:type_name -> cairn.pd.v1.OperatorDescription
+	6,   // 114: cairn.pd.v1.ListSchedulersRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 115: cairn.pd.v1.ListSchedulersResponse.header:type_name -> cairn.pd.v1.Header
+	83,  // 116: cairn.pd.v1.ListSchedulersResponse.schedulers:type_name -> cairn.pd.v1.SchedulerDescription
+	6,   // 117: cairn.pd.v1.AddSchedulerRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 118: cairn.pd.v1.AddSchedulerResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 119: cairn.pd.v1.RemoveSchedulerRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 120: cairn.pd.v1.RemoveSchedulerResponse.header:type_name -> cairn.pd.v1.Header
+	6,   // 121: cairn.pd.v1.PauseSchedulerRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 122: cairn.pd.v1.PauseSchedulerResponse.header:type_name -> cairn.pd.v1.Header
+	93,  // 123: cairn.pd.v1.Placement.rules:type_name -> cairn.pd.v1.PlacementRule
+	3,   // 124: cairn.pd.v1.PlacementRule.role:type_name -> cairn.pd.v1.PlacementRule.Role
+	94,  // 125: cairn.pd.v1.PlacementRule.constraints:type_name -> cairn.pd.v1.LabelConstraint
+	4,   // 126: cairn.pd.v1.LabelConstraint.op:type_name -> cairn.pd.v1.LabelConstraint.Op
+	6,   // 127: cairn.pd.v1.GetPlacementRequest.header:type_name -> cairn.pd.v1.Header
+	6,   // 128: cairn.pd.v1.GetPlacementResponse.header:type_name -> cairn.pd.v1.Header
+	92,  // 129: cairn.pd.v1.GetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
+	6,   // 130: cairn.pd.v1.SetPlacementRequest.header:type_name -> cairn.pd.v1.Header
+	92,  // 131: cairn.pd.v1.SetPlacementRequest.placement:type_name -> cairn.pd.v1.Placement
+	6,   // 132: cairn.pd.v1.SetPlacementResponse.header:type_name -> cairn.pd.v1.Header
+	92,  // 133: cairn.pd.v1.SetPlacementResponse.placement:type_name -> cairn.pd.v1.Placement
+	7,   // 134: cairn.pd.v1.PD.Timestamps:input_type -> cairn.pd.v1.TimestampRequest
+	10,  // 135: cairn.pd.v1.PD.GetMembers:input_type -> cairn.pd.v1.GetMembersRequest
+	12,  // 136: cairn.pd.v1.PD.Bootstrap:input_type -> cairn.pd.v1.BootstrapRequest
+	14,  // 137: cairn.pd.v1.PD.IsBootstrapped:input_type -> cairn.pd.v1.IsBootstrappedRequest
+	16,  // 138: cairn.pd.v1.PD.AllocIDs:input_type -> cairn.pd.v1.AllocIDsRequest
+	18,  // 139: cairn.pd.v1.PD.PutStore:input_type -> cairn.pd.v1.PutStoreRequest
+	20,  // 140: cairn.pd.v1.PD.GetStore:input_type -> cairn.pd.v1.GetStoreRequest
+	22,  // 141: cairn.pd.v1.PD.GetStores:input_type -> cairn.pd.v1.GetStoresRequest
+	25,  // 142: cairn.pd.v1.PD.StoreHeartbeat:input_type -> cairn.pd.v1.StoreHeartbeatRequest
+	27,  // 143: cairn.pd.v1.PD.RegionHeartbeat:input_type -> cairn.pd.v1.RegionHeartbeatRequest
+	36,  // 144: cairn.pd.v1.PD.GetRegion:input_type -> cairn.pd.v1.GetRegionRequest
+	38,  // 145: cairn.pd.v1.PD.ScanRegions:input_type -> cairn.pd.v1.ScanRegionsRequest
+	40,  // 146: cairn.pd.v1.PD.AskSplit:input_type -> cairn.pd.v1.AskSplitRequest
+	43,  // 147: cairn.pd.v1.PD.GetSafePoint:input_type -> cairn.pd.v1.GetSafePointRequest
+	45,  // 148: cairn.pd.v1.PD.UpdateSafePoint:input_type -> cairn.pd.v1.UpdateSafePointRequest
+	47,  // 149: cairn.pd.v1.PD.ReportReads:input_type -> cairn.pd.v1.ReportReadsRequest
+	49,  // 150: cairn.pd.v1.PD.HoldSafePoint:input_type -> cairn.pd.v1.HoldSafePointRequest
+	51,  // 151: cairn.pd.v1.PD.DescribeSafePoint:input_type -> cairn.pd.v1.DescribeSafePointRequest
+	55,  // 152: cairn.pd.v1.PD.DescribeStores:input_type -> cairn.pd.v1.DescribeStoresRequest
+	60,  // 153: cairn.pd.v1.PD.DrainStore:input_type -> cairn.pd.v1.DrainStoreRequest
+	62,  // 154: cairn.pd.v1.PD.RemoveTombstones:input_type -> cairn.pd.v1.RemoveTombstonesRequest
+	64,  // 155: cairn.pd.v1.PD.SetStoreLabels:input_type -> cairn.pd.v1.SetStoreLabelsRequest
+	66,  // 156: cairn.pd.v1.PD.DescribeRegions:input_type -> cairn.pd.v1.DescribeRegionsRequest
+	70,  // 157: cairn.pd.v1.PD.ListOperators:input_type -> cairn.pd.v1.ListOperatorsRequest
+	72,  // 158: cairn.pd.v1.PD.AddOperator:input_type -> cairn.pd.v1.AddOperatorRequest
+	81,  // 159: cairn.pd.v1.PD.CancelOperator:input_type -> cairn.pd.v1.CancelOperatorRequest
+	84,  // 160: cairn.pd.v1.PD.ListSchedulers:input_type -> cairn.pd.v1.ListSchedulersRequest
+	86,  // 161: cairn.pd.v1.PD.AddScheduler:input_type -> cairn.pd.v1.AddSchedulerRequest
+	88,  // 162: cairn.pd.v1.PD.RemoveScheduler:input_type -> cairn.pd.v1.RemoveSchedulerRequest
+	90,  // 163: cairn.pd.v1.PD.PauseScheduler:input_type -> cairn.pd.v1.PauseSchedulerRequest
+	95,  // 164: cairn.pd.v1.PD.GetPlacement:input_type -> cairn.pd.v1.GetPlacementRequest
+	97,  // 165: cairn.pd.v1.PD.SetPlacement:input_type -> cairn.pd.v1.SetPlacementRequest
+	8,   // 166: cairn.pd.v1.PD.Timestamps:output_type -> cairn.pd.v1.TimestampResponse
+	11,  // 167: cairn.pd.v1.PD.GetMembers:output_type -> cairn.pd.v1.GetMembersResponse
+	13,  // 168: cairn.pd.v1.PD.Bootstrap:output_type -> cairn.pd.v1.BootstrapResponse
+	15,  // 169: cairn.pd.v1.PD.IsBootstrapped:output_type -> cairn.pd.v1.IsBootstrappedResponse
+	17,  // 170: cairn.pd.v1.PD.AllocIDs:output_type -> cairn.pd.v1.AllocIDsResponse
+	19,  // 171: cairn.pd.v1.PD.PutStore:output_type -> cairn.pd.v1.PutStoreResponse
+	21,  // 172: cairn.pd.v1.PD.GetStore:output_type -> cairn.pd.v1.GetStoreResponse
+	23,  // 173: cairn.pd.v1.PD.GetStores:output_type -> cairn.pd.v1.GetStoresResponse
+	26,  // 174: cairn.pd.v1.PD.StoreHeartbeat:output_type -> cairn.pd.v1.StoreHeartbeatResponse
+	30,  // 175: cairn.pd.v1.PD.RegionHeartbeat:output_type -> cairn.pd.v1.RegionHeartbeatResponse
+	37,  // 176: cairn.pd.v1.PD.GetRegion:output_type -> cairn.pd.v1.GetRegionResponse
+	39,  // 177: cairn.pd.v1.PD.ScanRegions:output_type -> cairn.pd.v1.ScanRegionsResponse
+	42,  // 178: cairn.pd.v1.PD.AskSplit:output_type -> cairn.pd.v1.AskSplitResponse
+	44,  // 179: cairn.pd.v1.PD.GetSafePoint:output_type -> cairn.pd.v1.GetSafePointResponse
+	46,  // 180: cairn.pd.v1.PD.UpdateSafePoint:output_type -> cairn.pd.v1.UpdateSafePointResponse
+	48,  // 181: cairn.pd.v1.PD.ReportReads:output_type -> cairn.pd.v1.ReportReadsResponse
+	50,  // 182: cairn.pd.v1.PD.HoldSafePoint:output_type -> cairn.pd.v1.HoldSafePointResponse
+	52,  // 183: cairn.pd.v1.PD.DescribeSafePoint:output_type -> cairn.pd.v1.DescribeSafePointResponse
+	56,  // 184: cairn.pd.v1.PD.DescribeStores:output_type -> cairn.pd.v1.DescribeStoresResponse
+	61,  // 185: cairn.pd.v1.PD.DrainStore:output_type -> cairn.pd.v1.DrainStoreResponse
+	63,  // 186: cairn.pd.v1.PD.RemoveTombstones:output_type -> cairn.pd.v1.RemoveTombstonesResponse
+	65,  // 187: cairn.pd.v1.PD.SetStoreLabels:output_type -> cairn.pd.v1.SetStoreLabelsResponse
+	67,  // 188: cairn.pd.v1.PD.DescribeRegions:output_type -> cairn.pd.v1.DescribeRegionsResponse
+	71,  // 189: cairn.pd.v1.PD.ListOperators:output_type -> cairn.pd.v1.ListOperatorsResponse
+	80,  // 190: cairn.pd.v1.PD.AddOperator:output_type -> cairn.pd.v1.AddOperatorResponse
+	82,  // 191: cairn.pd.v1.PD.CancelOperator:output_type -> cairn.pd.v1.CancelOperatorResponse
+	85,  // 192: cairn.pd.v1.PD.ListSchedulers:output_type -> cairn.pd.v1.ListSchedulersResponse
+	87,  // 193: cairn.pd.v1.PD.AddScheduler:output_type -> cairn.pd.v1.AddSchedulerResponse
+	89,  // 194: cairn.pd.v1.PD.RemoveScheduler:output_type -> cairn.pd.v1.RemoveSchedulerResponse
+	91,  // 195: cairn.pd.v1.PD.PauseScheduler:output_type -> cairn.pd.v1.PauseSchedulerResponse
+	96,  // 196: cairn.pd.v1.PD.GetPlacement:output_type -> cairn.pd.v1.GetPlacementResponse
+	98,  // 197: cairn.pd.v1.PD.SetPlacement:output_type -> cairn.pd.v1.SetPlacementResponse
+	166, // [166:198] is the sub-list for method output_type
+	134, // [134:166] is the sub-list for method input_type
+	134, // [134:134] is the sub-list for extension type_name
+	134, // [134:134] is the sub-list for extension extendee
+	0,   // [0:134] is the sub-list for field type_name
 }
 
 func init() { file_pdpb_pd_proto_init() }
@@ -6742,7 +7437,7 @@ func file_pdpb_pd_proto_init() {
 		(*RegionHeartbeatResponse_Split)(nil),
 		(*RegionHeartbeatResponse_Merge)(nil),
 	}
-	file_pdpb_pd_proto_msgTypes[59].OneofWrappers = []any{
+	file_pdpb_pd_proto_msgTypes[67].OneofWrappers = []any{
 		(*AddOperatorRequest_TransferLeader)(nil),
 		(*AddOperatorRequest_AddPeer)(nil),
 		(*AddOperatorRequest_RemovePeer)(nil),
@@ -6757,7 +7452,7 @@ func file_pdpb_pd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpb_pd_proto_rawDesc), len(file_pdpb_pd_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   86,
+			NumMessages:   94,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,35 +21,38 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PD_Timestamps_FullMethodName       = "/cairn.pd.v1.PD/Timestamps"
-	PD_GetMembers_FullMethodName       = "/cairn.pd.v1.PD/GetMembers"
-	PD_Bootstrap_FullMethodName        = "/cairn.pd.v1.PD/Bootstrap"
-	PD_IsBootstrapped_FullMethodName   = "/cairn.pd.v1.PD/IsBootstrapped"
-	PD_AllocIDs_FullMethodName         = "/cairn.pd.v1.PD/AllocIDs"
-	PD_PutStore_FullMethodName         = "/cairn.pd.v1.PD/PutStore"
-	PD_GetStore_FullMethodName         = "/cairn.pd.v1.PD/GetStore"
-	PD_GetStores_FullMethodName        = "/cairn.pd.v1.PD/GetStores"
-	PD_StoreHeartbeat_FullMethodName   = "/cairn.pd.v1.PD/StoreHeartbeat"
-	PD_RegionHeartbeat_FullMethodName  = "/cairn.pd.v1.PD/RegionHeartbeat"
-	PD_GetRegion_FullMethodName        = "/cairn.pd.v1.PD/GetRegion"
-	PD_ScanRegions_FullMethodName      = "/cairn.pd.v1.PD/ScanRegions"
-	PD_AskSplit_FullMethodName         = "/cairn.pd.v1.PD/AskSplit"
-	PD_GetSafePoint_FullMethodName     = "/cairn.pd.v1.PD/GetSafePoint"
-	PD_UpdateSafePoint_FullMethodName  = "/cairn.pd.v1.PD/UpdateSafePoint"
-	PD_DescribeStores_FullMethodName   = "/cairn.pd.v1.PD/DescribeStores"
-	PD_DrainStore_FullMethodName       = "/cairn.pd.v1.PD/DrainStore"
-	PD_RemoveTombstones_FullMethodName = "/cairn.pd.v1.PD/RemoveTombstones"
-	PD_SetStoreLabels_FullMethodName   = "/cairn.pd.v1.PD/SetStoreLabels"
-	PD_DescribeRegions_FullMethodName  = "/cairn.pd.v1.PD/DescribeRegions"
-	PD_ListOperators_FullMethodName    = "/cairn.pd.v1.PD/ListOperators"
-	PD_AddOperator_FullMethodName      = "/cairn.pd.v1.PD/AddOperator"
-	PD_CancelOperator_FullMethodName   = "/cairn.pd.v1.PD/CancelOperator"
-	PD_ListSchedulers_FullMethodName   = "/cairn.pd.v1.PD/ListSchedulers"
-	PD_AddScheduler_FullMethodName     = "/cairn.pd.v1.PD/AddScheduler"
-	PD_RemoveScheduler_FullMethodName  = "/cairn.pd.v1.PD/RemoveScheduler"
-	PD_PauseScheduler_FullMethodName   = "/cairn.pd.v1.PD/PauseScheduler"
-	PD_GetPlacement_FullMethodName     = "/cairn.pd.v1.PD/GetPlacement"
-	PD_SetPlacement_FullMethodName     = "/cairn.pd.v1.PD/SetPlacement"
+	PD_Timestamps_FullMethodName        = "/cairn.pd.v1.PD/Timestamps"
+	PD_GetMembers_FullMethodName        = "/cairn.pd.v1.PD/GetMembers"
+	PD_Bootstrap_FullMethodName         = "/cairn.pd.v1.PD/Bootstrap"
+	PD_IsBootstrapped_FullMethodName    = "/cairn.pd.v1.PD/IsBootstrapped"
+	PD_AllocIDs_FullMethodName          = "/cairn.pd.v1.PD/AllocIDs"
+	PD_PutStore_FullMethodName          = "/cairn.pd.v1.PD/PutStore"
+	PD_GetStore_FullMethodName          = "/cairn.pd.v1.PD/GetStore"
+	PD_GetStores_FullMethodName         = "/cairn.pd.v1.PD/GetStores"
+	PD_StoreHeartbeat_FullMethodName    = "/cairn.pd.v1.PD/StoreHeartbeat"
+	PD_RegionHeartbeat_FullMethodName   = "/cairn.pd.v1.PD/RegionHeartbeat"
+	PD_GetRegion_FullMethodName         = "/cairn.pd.v1.PD/GetRegion"
+	PD_ScanRegions_FullMethodName       = "/cairn.pd.v1.PD/ScanRegions"
+	PD_AskSplit_FullMethodName          = "/cairn.pd.v1.PD/AskSplit"
+	PD_GetSafePoint_FullMethodName      = "/cairn.pd.v1.PD/GetSafePoint"
+	PD_UpdateSafePoint_FullMethodName   = "/cairn.pd.v1.PD/UpdateSafePoint"
+	PD_ReportReads_FullMethodName       = "/cairn.pd.v1.PD/ReportReads"
+	PD_HoldSafePoint_FullMethodName     = "/cairn.pd.v1.PD/HoldSafePoint"
+	PD_DescribeSafePoint_FullMethodName = "/cairn.pd.v1.PD/DescribeSafePoint"
+	PD_DescribeStores_FullMethodName    = "/cairn.pd.v1.PD/DescribeStores"
+	PD_DrainStore_FullMethodName        = "/cairn.pd.v1.PD/DrainStore"
+	PD_RemoveTombstones_FullMethodName  = "/cairn.pd.v1.PD/RemoveTombstones"
+	PD_SetStoreLabels_FullMethodName    = "/cairn.pd.v1.PD/SetStoreLabels"
+	PD_DescribeRegions_FullMethodName   = "/cairn.pd.v1.PD/DescribeRegions"
+	PD_ListOperators_FullMethodName     = "/cairn.pd.v1.PD/ListOperators"
+	PD_AddOperator_FullMethodName       = "/cairn.pd.v1.PD/AddOperator"
+	PD_CancelOperator_FullMethodName    = "/cairn.pd.v1.PD/CancelOperator"
+	PD_ListSchedulers_FullMethodName    = "/cairn.pd.v1.PD/ListSchedulers"
+	PD_AddScheduler_FullMethodName      = "/cairn.pd.v1.PD/AddScheduler"
+	PD_RemoveScheduler_FullMethodName   = "/cairn.pd.v1.PD/RemoveScheduler"
+	PD_PauseScheduler_FullMethodName    = "/cairn.pd.v1.PD/PauseScheduler"
+	PD_GetPlacement_FullMethodName      = "/cairn.pd.v1.PD/GetPlacement"
+	PD_SetPlacement_FullMethodName      = "/cairn.pd.v1.PD/SetPlacement"
 )
 
 // PDClient is the client API for PD service.
@@ -74,6 +77,11 @@ type PDClient interface {
 	AskSplit(ctx context.Context, in *AskSplitRequest, opts ...grpc.CallOption) (*AskSplitResponse, error)
 	GetSafePoint(ctx context.Context, in *GetSafePointRequest, opts ...grpc.CallOption) (*GetSafePointResponse, error)
 	UpdateSafePoint(ctx context.Context, in *UpdateSafePointRequest, opts ...grpc.CallOption) (*UpdateSafePointResponse, error)
+	// ReportReads tells how far back a node's transactions read, and who will raise the safe point.
+	ReportReads(ctx context.Context, in *ReportReadsRequest, opts ...grpc.CallOption) (*ReportReadsResponse, error)
+	// HoldSafePoint keeps the safe point from passing a timestamp for a while.
+	HoldSafePoint(ctx context.Context, in *HoldSafePointRequest, opts ...grpc.CallOption) (*HoldSafePointResponse, error)
+	DescribeSafePoint(ctx context.Context, in *DescribeSafePointRequest, opts ...grpc.CallOption) (*DescribeSafePointResponse, error)
 	// For operators: people and their tools.
 	DescribeStores(ctx context.Context, in *DescribeStoresRequest, opts ...grpc.CallOption) (*DescribeStoresResponse, error)
 	// DrainStore moves everything off a store, or, with undo, lets it be used again.
@@ -256,6 +264,36 @@ func (c *pDClient) UpdateSafePoint(ctx context.Context, in *UpdateSafePointReque
 	return out, nil
 }
 
+func (c *pDClient) ReportReads(ctx context.Context, in *ReportReadsRequest, opts ...grpc.CallOption) (*ReportReadsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportReadsResponse)
+	err := c.cc.Invoke(ctx, PD_ReportReads_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) HoldSafePoint(ctx context.Context, in *HoldSafePointRequest, opts ...grpc.CallOption) (*HoldSafePointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldSafePointResponse)
+	err := c.cc.Invoke(ctx, PD_HoldSafePoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pDClient) DescribeSafePoint(ctx context.Context, in *DescribeSafePointRequest, opts ...grpc.CallOption) (*DescribeSafePointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeSafePointResponse)
+	err := c.cc.Invoke(ctx, PD_DescribeSafePoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *pDClient) DescribeStores(ctx context.Context, in *DescribeStoresRequest, opts ...grpc.CallOption) (*DescribeStoresResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DescribeStoresResponse)
@@ -418,6 +456,11 @@ type PDServer interface {
 	AskSplit(context.Context, *AskSplitRequest) (*AskSplitResponse, error)
 	GetSafePoint(context.Context, *GetSafePointRequest) (*GetSafePointResponse, error)
 	UpdateSafePoint(context.Context, *UpdateSafePointRequest) (*UpdateSafePointResponse, error)
+	// ReportReads tells how far back a node's transactions read, and who will raise the safe point.
+	ReportReads(context.Context, *ReportReadsRequest) (*ReportReadsResponse, error)
+	// HoldSafePoint keeps the safe point from passing a timestamp for a while.
+	HoldSafePoint(context.Context, *HoldSafePointRequest) (*HoldSafePointResponse, error)
+	DescribeSafePoint(context.Context, *DescribeSafePointRequest) (*DescribeSafePointResponse, error)
 	// For operators: people and their tools.
 	DescribeStores(context.Context, *DescribeStoresRequest) (*DescribeStoresResponse, error)
 	// DrainStore moves everything off a store, or, with undo, lets it be used again.
@@ -488,6 +531,15 @@ func (UnimplementedPDServer) GetSafePoint(context.Context, *GetSafePointRequest)
 }
 func (UnimplementedPDServer) UpdateSafePoint(context.Context, *UpdateSafePointRequest) (*UpdateSafePointResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateSafePoint not implemented")
+}
+func (UnimplementedPDServer) ReportReads(context.Context, *ReportReadsRequest) (*ReportReadsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportReads not implemented")
+}
+func (UnimplementedPDServer) HoldSafePoint(context.Context, *HoldSafePointRequest) (*HoldSafePointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HoldSafePoint not implemented")
+}
+func (UnimplementedPDServer) DescribeSafePoint(context.Context, *DescribeSafePointRequest) (*DescribeSafePointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DescribeSafePoint not implemented")
 }
 func (UnimplementedPDServer) DescribeStores(context.Context, *DescribeStoresRequest) (*DescribeStoresResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeStores not implemented")
@@ -796,6 +848,60 @@ func _PD_UpdateSafePoint_Handler(srv interface{}, ctx context.Context, dec func(
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PDServer).UpdateSafePoint(ctx, req.(*UpdateSafePointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_ReportReads_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportReadsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).ReportReads(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_ReportReads_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).ReportReads(ctx, req.(*ReportReadsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_HoldSafePoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldSafePointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).HoldSafePoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_HoldSafePoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).HoldSafePoint(ctx, req.(*HoldSafePointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PD_DescribeSafePoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeSafePointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PDServer).DescribeSafePoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PD_DescribeSafePoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PDServer).DescribeSafePoint(ctx, req.(*DescribeSafePointRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1110,6 +1216,18 @@ var PD_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateSafePoint",
 			Handler:    _PD_UpdateSafePoint_Handler,
+		},
+		{
+			MethodName: "ReportReads",
+			Handler:    _PD_ReportReads_Handler,
+		},
+		{
+			MethodName: "HoldSafePoint",
+			Handler:    _PD_HoldSafePoint_Handler,
+		},
+		{
+			MethodName: "DescribeSafePoint",
+			Handler:    _PD_DescribeSafePoint_Handler,
 		},
 		{
 			MethodName: "DescribeStores",

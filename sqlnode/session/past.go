@@ -96,6 +96,7 @@ func (s *Session) onSchemaOf(ctx context.Context, asOf ast.ExprNode, params []ty
 	if err != nil {
 		return err
 	}
+	s.setReads(func(r *reads) { r.stmt = p.ts }) // until the statement ends
 	ref := s.pastRef(p)
 	defer ref.done()
 	return f(&ref)
@@ -128,6 +129,7 @@ func (s *Session) setPast(ctx context.Context, text string) error {
 	}
 	if text = strings.TrimSpace(text); text == "" || text == "0" {
 		s.past = nil
+		s.setReads(func(r *reads) { r.session = 0 })
 		return nil
 	}
 	p, err := s.pastAt(ctx, text)
@@ -135,6 +137,7 @@ func (s *Session) setPast(ctx context.Context, text string) error {
 		return err
 	}
 	s.past = p
+	s.setReads(func(r *reads) { r.session = p.ts })
 	return nil
 }
 

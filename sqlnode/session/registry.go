@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -35,18 +36,19 @@ func (s *Session) Info() Info {
 
 // Sessions lists the sessions by id.
 func (e *Engine) Sessions() []Info {
-	e.mu.Lock()
-	all := make([]*Session, 0, len(e.mu.sessions))
-	for _, s := range e.mu.sessions {
-		all = append(all, s)
-	}
-	e.mu.Unlock()
+	all := e.all()
 	out := make([]Info, len(all))
 	for i, s := range all {
 		out[i] = s.Info()
 	}
 	slices.SortFunc(out, func(a, b Info) int { return int(int64(a.ID) - int64(b.ID)) })
 	return out
+}
+
+func (e *Engine) all() []*Session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Values(e.mu.sessions))
 }
 
 // Kill ends a session, or with query only its running statement. It returns
@@ -107,6 +109,7 @@ func (s *Session) begin(kind, sql string) (ctx context.Context, end func()) {
 		stop()
 		s.public.Lock()
 		s.public.statement, s.public.since, s.public.cancel = "", time.Now(), nil
+		s.public.reads.stmt = 0
 		s.public.Unlock()
 		cancel(nil)
 	}

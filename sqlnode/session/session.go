@@ -157,6 +157,7 @@ type publicState struct {
 	since     time.Time
 	cancel    context.CancelCauseFunc // of the running statement
 	killed    bool                    // the whole session
+	reads     reads
 }
 
 // NewSession starts a conversation. db may be empty; whether it exists is the
@@ -186,6 +187,7 @@ func (s *Session) resetState() {
 	s.counts.warnings, s.counts.errors = 0, 0
 	s.txn.next = nextTraits{}
 	s.past = nil
+	s.setReads(func(r *reads) { r.session = 0 })
 	s.info = expr.SessionInfo{
 		User: s.id.User + "@" + s.id.Host, CurrentUser: s.id.Account, ConnID: s.id.ConnID,
 		Version: s.engine.Version, DB: s.db, RowCount: -1, SetLastInsertID: s.setLastInsertID,

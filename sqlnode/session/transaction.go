@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pingcap/tidb/pkg/parser/ast"
 
@@ -54,6 +55,12 @@ func (s *Session) openOn(snap *schemaRef, t traits) {
 	s.txn.past = snap.past
 	s.txn.snapshot, s.txn.release = snap.Snapshot, snap.release
 	snap.release = nil
+	s.setReads(func(r *reads) {
+		r.begun = time.Now()
+		if p := s.txn.past; p != nil {
+			r.transaction = p.ts
+		}
+	})
 }
 
 // store returns the transaction's txn.Txn, beginning it at its first use. Its start
@@ -110,6 +117,7 @@ func (s *Session) endTransaction() {
 		s.txn.release()
 	}
 	s.txn = transaction{next: s.txn.next}
+	s.setReads(func(r *reads) { r.begun, r.transaction = time.Time{}, 0 })
 }
 
 // control executes BEGIN, COMMIT, ROLLBACK and savepoints.

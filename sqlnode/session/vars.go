@@ -271,6 +271,7 @@ var paired = map[string]string{
 	"last_insert_id": "identity", "identity": "last_insert_id",
 	"cairn_txn_mode": "tidb_txn_mode", "tidb_txn_mode": "cairn_txn_mode",
 	"cairn_snapshot": "tidb_snapshot", "tidb_snapshot": "cairn_snapshot",
+	"cairn_gc_life_time": "tidb_gc_life_time", "tidb_gc_life_time": "cairn_gc_life_time",
 }
 
 func (s *Session) setSession(ctx context.Context, v *sysvar.Var, text string) error {

@@ -1,5 +1,7 @@
 package sysvar
 
+import "time"
+
 // SQLModes are the words of sql_mode in bit order.
 var SQLModes = []string{
 	"REAL_AS_FLOAT", "PIPES_AS_CONCAT", "ANSI_QUOTES", "IGNORE_SPACE", "NOT_USED", "ONLY_FULL_GROUP_BY",
@@ -14,6 +16,13 @@ var SQLModes = []string{
 var txnModes = []string{"pessimistic", "optimistic"}
 
 var isolationLevels = []string{"READ-UNCOMMITTED", "READ-COMMITTED", "REPEATABLE-READ", "SERIALIZABLE"}
+
+// What cairn_gc_life_time may be. Less than the minimum and ordinary statements fail; more
+// than the maximum is for a hold of the safe point by name.
+const (
+	minGCLife = 10 * time.Second
+	maxGCLife = 365 * 24 * time.Hour
+)
 
 // DefaultSQLMode is that of MySQL 8.0.
 const DefaultSQLMode = "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
@@ -52,6 +61,8 @@ func defined() []Var {
 		{Name: "tx_read_only", Scope: Both, Kind: Bool, Default: "OFF", Live: true},
 		{Name: "cairn_snapshot", Scope: Session, Live: true},
 		{Name: "tidb_snapshot", Scope: Session, Live: true},
+		{Name: "cairn_gc_life_time", Scope: Global, Kind: Duration, Default: "10m0s", Min: int64(minGCLife), Max: int64(maxGCLife), Live: true},
+		{Name: "tidb_gc_life_time", Scope: Global, Kind: Duration, Default: "10m0s", Min: int64(minGCLife), Max: int64(maxGCLife), Live: true},
 		{Name: "foreign_key_checks", Scope: Both, Kind: Bool, Default: "ON"},
 		{Name: "unique_checks", Scope: Both, Kind: Bool, Default: "ON"},
 		{Name: "sql_select_limit", Scope: Both, Kind: Uint, Default: "18446744073709551615", Live: true},

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cairndb/cairn/internal/sqlerr"
 )
@@ -35,7 +36,8 @@ const (
 	Uint // unsigned
 	Float
 	Enum
-	Set // comma-separated words of Words
+	Set      // comma-separated words of Words
+	Duration // such as 10m0s or 1h30m
 )
 
 // Var describes one variable. All fields are read-only.
@@ -45,7 +47,7 @@ type Var struct {
 	ReadOnly bool // SET is error 1238
 	Kind     Kind
 	Default  string
-	Min, Max int64    // of Int and Uint; Max 0 = no limit
+	Min, Max int64    // of Int, Uint and, in nanoseconds, Duration; Max 0 = no limit
 	Words    []string // of Enum and Set, in MySQL's order
 	// Live marks variables that change behaviour here. The others are kept only
 	// for clients that set or read them.
@@ -99,6 +101,8 @@ func (v *Var) Normalize(text string) (string, []sqlerr.Warning, error) {
 		return v.normalizeEnum(text)
 	case Set:
 		return v.normalizeSet(text)
+	case Duration:
+		return v.normalizeDuration(text)
 	}
 	return text, nil, nil
 }
@@ -191,6 +195,21 @@ func (v *Var) normalizeSet(text string) (string, []sqlerr.Warning, error) {
 		}
 	}
 	return strings.Join(out, ","), nil, nil
+}
+
+func (v *Var) normalizeDuration(text string) (string, []sqlerr.Warning, error) {
+	d, err := time.ParseDuration(strings.TrimSpace(text))
+	if err != nil {
+		return "", nil, v.wrong(text)
+	}
+	clipped := max(d, time.Duration(v.Min))
+	if v.Max > 0 {
+		clipped = min(clipped, time.Duration(v.Max))
+	}
+	if clipped != d {
+		return clipped.String(), []sqlerr.Warning{sqlerr.Warn(sqlerr.ErrTruncatedWrongValue, v.Name, text)}, nil
+	}
+	return d.String(), nil, nil
 }
 
 // setMacros are sql_mode words that stand for others.

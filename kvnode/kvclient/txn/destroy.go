@@ -3,10 +3,8 @@ package txn
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
-	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/proto/kvpb"
 )
 
@@ -65,44 +63,15 @@ func (s *Store) settleLeftovers(ctx context.Context, ranges []KeyRange) error {
 		}
 		return inside(l.GetPrimary())
 	}
-	bo := s.newBackoff(backoffRegion)
-	start := []byte{}
-	for {
-		region, err := s.kv.Locate(ctx, start)
-		if err != nil {
-			return err
-		}
-		resp, err := s.kv.Send(ctx, region, &kvpb.Request{Cmd: &kvpb.Request_ScanLock{
-			ScanLock: &kvpb.ScanLockRequest{MaxTs: now, StartKey: start, EndKey: region.EndKey(), Limit: leftoverLocks},
-		}})
-		if errors.Is(err, kvclient.ErrRegionChanged) {
-			if err := bo.wait(ctx); err != nil {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		locks := resp.GetScanLock().GetLocks()
-		if ke := resp.GetScanLock().GetError(); ke != nil {
-			return keyError(ke, now)
-		}
-		for _, l := range locks {
-			if needs(l) {
-				if err := s.settleLeftover(ctx, l); err != nil {
-					return fmt.Errorf("lock of %d on %x: %w", l.GetStartTs(), l.GetKey(), err)
-				}
-			}
-		}
-		if len(locks) >= leftoverLocks {
-			start = append(bytes.Clone(locks[len(locks)-1].GetKey()), 0)
-			continue
-		}
-		if start = region.EndKey(); len(start) == 0 {
+	return s.eachLock(ctx, now, func(l *kvpb.LockInfo) error {
+		if !needs(l) {
 			return nil
 		}
-	}
+		if err := s.settleLeftover(ctx, l); err != nil {
+			return fmt.Errorf("lock of %d on %x: %w", l.GetStartTs(), l.GetKey(), err)
+		}
+		return nil
+	})
 }
 
 // leftoverLocks is how many locks are asked for at a time.
