@@ -1,5 +1,6 @@
 // Command cairn runs CairnDB: everything in one process (start), its roles in
-// processes of their own (pd, kv, sql), and says what it is (version).
+// processes of their own (pd, kv, sql), operates and measures clusters (ctl, bench),
+// and says what it is (version).
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cairndb/cairn/cmd/cairn/bench"
 	"github.com/cairndb/cairn/cmd/cairn/ctl"
 )
 
@@ -37,6 +39,7 @@ func rootCommand() *cobra.Command {
   cairn playground   runs a whole cluster on this machine
   cairn pd, kv, sql  run the roles as processes of their own
   cairn ctl          looks inside a running cluster and operates it
+  cairn bench        puts load on a running cluster
 
 Every port listens on loopback unless told otherwise.`,
 		SilenceUsage:  true,
@@ -44,7 +47,7 @@ Every port listens on loopback unless told otherwise.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(startCommand(), playgroundCommand(), pdCommand(), kvCommand(), sqlCommand(), ctl.New(nil), versionCommand())
+	root.AddCommand(startCommand(), playgroundCommand(), pdCommand(), kvCommand(), sqlCommand(), ctl.New(nil), bench.New(), versionCommand())
 	return root
 }
 

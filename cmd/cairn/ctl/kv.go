@@ -223,7 +223,7 @@ func kvScan(s *kvSession, args [][]byte) error {
 		return s.limit == 0 || len(found) < s.limit
 	}
 	if s.raw {
-		for p, err := range s.rawPairs.Scan(s.ctx, start, end) {
+		for p, err := range s.rawPairs.Scan(s.ctx, start, end, rawkv.ScanOptions{Limit: s.limit, KeyOnly: s.keysOnly}) {
 			if err != nil {
 				return err
 			}

@@ -66,7 +66,7 @@ func Example() {
 	if _, err := kv.Get(ctx, []byte("shape")); errors.Is(err, rawkv.ErrNotFound) {
 		fmt.Println("no shape")
 	}
-	for p, err := range kv.Scan(ctx, nil, nil) {
+	for p, err := range kv.Scan(ctx, nil, nil, rawkv.ScanOptions{}) {
 		if err != nil {
 			log.Fatal(err)
 		}

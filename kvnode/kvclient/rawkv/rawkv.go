@@ -155,16 +155,23 @@ func (c *Client) CompareAndSwap(ctx context.Context, key []byte, s Swap) (swappe
 	return resp.GetSwapped(), had, nil
 }
 
+// ScanOptions of Scan. The zero value of a field means its default.
+type ScanOptions struct {
+	Limit   int  // pairs; 0 = all
+	KeyOnly bool // leave values out
+}
+
 // Scan delivers the pairs of [start, end) in the order of their keys; a nil end is the end
 // of all raw keys. Keys and values belong to the caller. The loop ends after an error.
-func (c *Client) Scan(ctx context.Context, start, end []byte) iter.Seq2[Pair, error] {
+func (c *Client) Scan(ctx context.Context, start, end []byte, o ScanOptions) iter.Seq2[Pair, error] {
 	return func(yield func(Pair, error) bool) {
+		left := o.Limit
 		at, to := keys.AppendRaw(nil, start), keys.RawEnd()
 		if end != nil {
 			to = keys.AppendRaw(nil, end)
 		}
 		for string(at) < string(to) {
-			resp, next, err := c.page(ctx, at, to)
+			resp, next, err := c.page(ctx, at, to, ScanOptions{Limit: left, KeyOnly: o.KeyOnly})
 			if err != nil {
 				yield(Pair{}, err)
 				return
@@ -176,6 +183,9 @@ func (c *Client) Scan(ctx context.Context, start, end []byte) iter.Seq2[Pair, er
 				if !yield(p, nil) {
 					return
 				}
+				if left--; left == 0 {
+					return
+				}
 			}
 			at = next
 		}
@@ -183,7 +193,7 @@ func (c *Client) Scan(ctx context.Context, start, end []byte) iter.Seq2[Pair, er
 }
 
 // page reads from at, and says where the next page begins.
-func (c *Client) page(ctx context.Context, at, to []byte) (*kvpb.RawResponse, []byte, error) {
+func (c *Client) page(ctx context.Context, at, to []byte, o ScanOptions) (*kvpb.RawResponse, []byte, error) {
 	for {
 		r, err := c.kv.Locate(ctx, at)
 		if err != nil {
@@ -193,7 +203,9 @@ func (c *Client) page(ctx context.Context, at, to []byte) (*kvpb.RawResponse, []
 		if e := r.Meta.GetEndKey(); len(e) > 0 && string(e) < string(to) {
 			end = e
 		}
-		resp, err := c.kv.Send(ctx, r, rawRequest(&kvpb.RawRequest{Op: &kvpb.RawRequest_Scan{Scan: &kvpb.RawScan{StartKey: at, EndKey: end}}}))
+		resp, err := c.kv.Send(ctx, r, rawRequest(&kvpb.RawRequest{Op: &kvpb.RawRequest_Scan{Scan: &kvpb.RawScan{
+			StartKey: at, EndKey: end, Limit: uint32(min(max(o.Limit, 0), 1<<30)), KeyOnly: o.KeyOnly,
+		}}}))
 		if errors.Is(err, kvclient.ErrRegionChanged) {
 			continue
 		}
