@@ -29,6 +29,7 @@ const (
 	opDestroyRange
 	opRawRead
 	opRawWrite
+	opCheckUnchanged
 	operationCount
 )
 
@@ -58,6 +59,7 @@ var operations = [operationCount]struct {
 	opDestroyRange:        {"destroy_range", 40 * time.Second, false},
 	opRawRead:             {"raw_read", 20 * time.Second, true},
 	opRawWrite:            {"raw_write", 20 * time.Second, false},
+	opCheckUnchanged:      {"check_unchanged", 20 * time.Second, true},
 }
 
 // once reports whether a request is not sent again when an attempt may have been executed,
@@ -112,6 +114,8 @@ func open(req *kvpb.Request) (operation, *kvpb.Context) {
 			return opRawRead, ensure(&c.Raw.Context)
 		}
 		return opRawWrite, ensure(&c.Raw.Context)
+	case *kvpb.Request_CheckUnchanged:
+		return opCheckUnchanged, ensure(&c.CheckUnchanged.Context)
 	}
 	return opUnknown, nil
 }
@@ -157,6 +161,8 @@ func regionErrorOf(op operation, resp *kvpb.Response) (e *kvpb.RegionError, ok b
 		return c.DestroyRange.GetRegionError(), op == opDestroyRange
 	case *kvpb.Response_Raw:
 		return c.Raw.GetRegionError(), op == opRawRead || op == opRawWrite
+	case *kvpb.Response_CheckUnchanged:
+		return c.CheckUnchanged.GetRegionError(), op == opCheckUnchanged
 	}
 	return nil, false
 }

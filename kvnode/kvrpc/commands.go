@@ -22,6 +22,7 @@ const (
 	cmdTxnHeartBeat
 	cmdDestroyRange
 	cmdRaw
+	cmdCheckUnchanged
 	commandCount
 )
 
@@ -30,7 +31,7 @@ var commandNames = [commandCount]string{
 	"unknown", "get", "batch_get", "scan", "prewrite", "commit", "batch_rollback",
 	"pessimistic_lock", "pessimistic_rollback", "check_txn_status",
 	"check_secondary_locks", "resolve_lock", "scan_lock", "txn_heart_beat",
-	"destroy_range", "raw",
+	"destroy_range", "raw", "check_unchanged",
 }
 
 // timed marks the commands whose duration is measured. Point reads are not: two
@@ -38,7 +39,7 @@ var commandNames = [commandCount]string{
 var timed = [commandCount]bool{
 	cmdBatchGet: true, cmdScan: true, cmdPrewrite: true, cmdCommit: true, cmdBatchRollback: true,
 	cmdCheckTxnStatus: true, cmdCheckSecondaryLocks: true, cmdResolveLock: true, cmdScanLock: true,
-	cmdTxnHeartBeat: true, cmdDestroyRange: true, cmdRaw: true, cmdPessimisticLock: true, cmdPessimisticRollback: true,
+	cmdTxnHeartBeat: true, cmdDestroyRange: true, cmdRaw: true, cmdCheckUnchanged: true, cmdPessimisticLock: true, cmdPessimisticRollback: true,
 }
 
 // unsupported says why this server does not execute a kind of command; empty = it does.
@@ -81,6 +82,8 @@ func commandOf(req *kvpb.Request) command {
 		return cmdDestroyRange
 	case *kvpb.Request_Raw:
 		return cmdRaw
+	case *kvpb.Request_CheckUnchanged:
+		return cmdCheckUnchanged
 	}
 	return cmdUnknown
 }
@@ -118,6 +121,8 @@ func contextOf(req *kvpb.Request) *kvpb.Context {
 		return c.DestroyRange.GetContext()
 	case *kvpb.Request_Raw:
 		return c.Raw.GetContext()
+	case *kvpb.Request_CheckUnchanged:
+		return c.CheckUnchanged.GetContext()
 	}
 	return nil
 }
@@ -155,6 +160,8 @@ func regionErrorResponse(c command, e *kvpb.RegionError) *kvpb.Response {
 		return &kvpb.Response{Cmd: &kvpb.Response_DestroyRange{DestroyRange: &kvpb.DestroyRangeResponse{RegionError: e}}}
 	case cmdRaw:
 		return &kvpb.Response{Cmd: &kvpb.Response_Raw{Raw: &kvpb.RawResponse{RegionError: e}}}
+	case cmdCheckUnchanged:
+		return &kvpb.Response{Cmd: &kvpb.Response_CheckUnchanged{CheckUnchanged: &kvpb.CheckUnchangedResponse{RegionError: e}}}
 	}
 	return &kvpb.Response{Unsupported: "unknown command"}
 }

@@ -44,6 +44,7 @@ var requests = map[command]*kvpb.Request{
 	cmdScanLock:            {Cmd: &kvpb.Request_ScanLock{ScanLock: &kvpb.ScanLockRequest{}}},
 	cmdTxnHeartBeat:        {Cmd: &kvpb.Request_TxnHeartBeat{TxnHeartBeat: &kvpb.TxnHeartBeatRequest{}}},
 	cmdDestroyRange:        {Cmd: &kvpb.Request_DestroyRange{DestroyRange: &kvpb.DestroyRangeRequest{}}},
+	cmdCheckUnchanged:      {Cmd: &kvpb.Request_CheckUnchanged{CheckUnchanged: &kvpb.CheckUnchangedRequest{}}},
 }
 
 func TestEveryCommandIsKnownAndAnsweredInKind(t *testing.T) {

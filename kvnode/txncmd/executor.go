@@ -98,6 +98,8 @@ func (e *Executor) Execute(ctx context.Context, req *kvpb.Request) *kvpb.Respons
 		return &kvpb.Response{Cmd: &kvpb.Response_PessimisticRollback{PessimisticRollback: e.PessimisticRollback(ctx, c.PessimisticRollback)}}
 	case *kvpb.Request_Raw:
 		return &kvpb.Response{Cmd: &kvpb.Response_Raw{Raw: e.Raw(ctx, c.Raw)}}
+	case *kvpb.Request_CheckUnchanged:
+		return &kvpb.Response{Cmd: &kvpb.Response_CheckUnchanged{CheckUnchanged: e.CheckUnchanged(ctx, c.CheckUnchanged)}}
 	default:
 		return &kvpb.Response{Unsupported: "unknown command"}
 	}

@@ -91,6 +91,7 @@ const (
 	ConflictReason_CONFLICT_REASON_SELF_ROLLED_BACK  ConflictReason = 3
 	ConflictReason_CONFLICT_REASON_RC_CHECK_TS       ConflictReason = 4
 	ConflictReason_CONFLICT_REASON_LAZY_UNIQUENESS   ConflictReason = 5
+	ConflictReason_CONFLICT_REASON_READ_CHANGED      ConflictReason = 6 // what a serializable transaction has read
 )
 
 // Enum value maps for ConflictReason.
@@ -102,6 +103,7 @@ var (
 		3: "CONFLICT_REASON_SELF_ROLLED_BACK",
 		4: "CONFLICT_REASON_RC_CHECK_TS",
 		5: "CONFLICT_REASON_LAZY_UNIQUENESS",
+		6: "CONFLICT_REASON_READ_CHANGED",
 	}
 	ConflictReason_value = map[string]int32{
 		"CONFLICT_REASON_UNKNOWN":           0,
@@ -110,6 +112,7 @@ var (
 		"CONFLICT_REASON_SELF_ROLLED_BACK":  3,
 		"CONFLICT_REASON_RC_CHECK_TS":       4,
 		"CONFLICT_REASON_LAZY_UNIQUENESS":   5,
+		"CONFLICT_REASON_READ_CHANGED":      6,
 	}
 )
 
@@ -2559,14 +2562,15 @@ const file_kvpb_errors_proto_rawDesc = "" +
 	"\x10LOCK_TYPE_DELETE\x10\x01\x12\x12\n" +
 	"\x0eLOCK_TYPE_LOCK\x10\x02\x12\x19\n" +
 	"\x15LOCK_TYPE_PESSIMISTIC\x10\x03\x12\x14\n" +
-	"\x10LOCK_TYPE_SHARED\x10\x04*\xe0\x01\n" +
+	"\x10LOCK_TYPE_SHARED\x10\x04*\x82\x02\n" +
 	"\x0eConflictReason\x12\x1b\n" +
 	"\x17CONFLICT_REASON_UNKNOWN\x10\x00\x12\x1e\n" +
 	"\x1aCONFLICT_REASON_OPTIMISTIC\x10\x01\x12%\n" +
 	"!CONFLICT_REASON_PESSIMISTIC_RETRY\x10\x02\x12$\n" +
 	" CONFLICT_REASON_SELF_ROLLED_BACK\x10\x03\x12\x1f\n" +
 	"\x1bCONFLICT_REASON_RC_CHECK_TS\x10\x04\x12#\n" +
-	"\x1fCONFLICT_REASON_LAZY_UNIQUENESS\x10\x05*M\n" +
+	"\x1fCONFLICT_REASON_LAZY_UNIQUENESS\x10\x05\x12 \n" +
+	"\x1cCONFLICT_REASON_READ_CHANGED\x10\x06*M\n" +
 	"\tAssertion\x12\x12\n" +
 	"\x0eASSERTION_NONE\x10\x00\x12\x13\n" +
 	"\x0fASSERTION_EXIST\x10\x01\x12\x17\n" +

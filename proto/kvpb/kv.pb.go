@@ -3499,6 +3499,220 @@ func (x *RawResponse) GetResumeKey() []byte {
 	return nil
 }
 
+// ReadSpan is what a transaction has read: the keys of [start_key, end_key) as of
+// since_ts.
+type ReadSpan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StartKey      []byte                 `protobuf:"bytes,1,opt,name=start_key,json=startKey,proto3" json:"start_key,omitempty"`
+	EndKey        []byte                 `protobuf:"bytes,2,opt,name=end_key,json=endKey,proto3" json:"end_key,omitempty"` // empty = end of the region
+	SinceTs       uint64                 `protobuf:"varint,3,opt,name=since_ts,json=sinceTs,proto3" json:"since_ts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadSpan) Reset() {
+	*x = ReadSpan{}
+	mi := &file_kvpb_kv_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadSpan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadSpan) ProtoMessage() {}
+
+func (x *ReadSpan) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadSpan.ProtoReflect.Descriptor instead.
+func (*ReadSpan) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ReadSpan) GetStartKey() []byte {
+	if x != nil {
+		return x.StartKey
+	}
+	return nil
+}
+
+func (x *ReadSpan) GetEndKey() []byte {
+	if x != nil {
+		return x.EndKey
+	}
+	return nil
+}
+
+func (x *ReadSpan) GetSinceTs() uint64 {
+	if x != nil {
+		return x.SinceTs
+	}
+	return 0
+}
+
+// CheckUnchangedRequest asks whether what a transaction has read is the same at
+// commit_ts, the timestamp it is about to commit at: that no key of a span was given
+// another value in (since_ts, commit_ts], and never will be. Locks of start_ts, the
+// asker's own, do not count; neither do those of context.resolved_locks.
+type CheckUnchangedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Context       *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	StartTs       uint64                 `protobuf:"varint,2,opt,name=start_ts,json=startTs,proto3" json:"start_ts,omitempty"`
+	CommitTs      uint64                 `protobuf:"varint,3,opt,name=commit_ts,json=commitTs,proto3" json:"commit_ts,omitempty"`
+	Spans         []*ReadSpan            `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckUnchangedRequest) Reset() {
+	*x = CheckUnchangedRequest{}
+	mi := &file_kvpb_kv_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckUnchangedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckUnchangedRequest) ProtoMessage() {}
+
+func (x *CheckUnchangedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckUnchangedRequest.ProtoReflect.Descriptor instead.
+func (*CheckUnchangedRequest) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *CheckUnchangedRequest) GetContext() *Context {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *CheckUnchangedRequest) GetStartTs() uint64 {
+	if x != nil {
+		return x.StartTs
+	}
+	return 0
+}
+
+func (x *CheckUnchangedRequest) GetCommitTs() uint64 {
+	if x != nil {
+		return x.CommitTs
+	}
+	return 0
+}
+
+func (x *CheckUnchangedRequest) GetSpans() []*ReadSpan {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+// CheckUnchangedResponse: errors holds a conflict, which says that the answer is no,
+// or locks that have to be settled before the question is asked again. When more is
+// true the answer is about the spans before resume_span, and of that one about the
+// keys before resume_key, and the rest is to be asked for.
+type CheckUnchangedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RegionError   *RegionError           `protobuf:"bytes,1,opt,name=region_error,json=regionError,proto3" json:"region_error,omitempty"`
+	Errors        []*KeyError            `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
+	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	ResumeSpan    uint32                 `protobuf:"varint,4,opt,name=resume_span,json=resumeSpan,proto3" json:"resume_span,omitempty"`
+	ResumeKey     []byte                 `protobuf:"bytes,5,opt,name=resume_key,json=resumeKey,proto3" json:"resume_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckUnchangedResponse) Reset() {
+	*x = CheckUnchangedResponse{}
+	mi := &file_kvpb_kv_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckUnchangedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckUnchangedResponse) ProtoMessage() {}
+
+func (x *CheckUnchangedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckUnchangedResponse.ProtoReflect.Descriptor instead.
+func (*CheckUnchangedResponse) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *CheckUnchangedResponse) GetRegionError() *RegionError {
+	if x != nil {
+		return x.RegionError
+	}
+	return nil
+}
+
+func (x *CheckUnchangedResponse) GetErrors() []*KeyError {
+	if x != nil {
+		return x.Errors
+	}
+	return nil
+}
+
+func (x *CheckUnchangedResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *CheckUnchangedResponse) GetResumeSpan() uint32 {
+	if x != nil {
+		return x.ResumeSpan
+	}
+	return 0
+}
+
+func (x *CheckUnchangedResponse) GetResumeKey() []byte {
+	if x != nil {
+		return x.ResumeKey
+	}
+	return nil
+}
+
 type KeyRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
@@ -3509,7 +3723,7 @@ type KeyRange struct {
 
 func (x *KeyRange) Reset() {
 	*x = KeyRange{}
-	mi := &file_kvpb_kv_proto_msgTypes[41]
+	mi := &file_kvpb_kv_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3521,7 +3735,7 @@ func (x *KeyRange) String() string {
 func (*KeyRange) ProtoMessage() {}
 
 func (x *KeyRange) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[41]
+	mi := &file_kvpb_kv_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3534,7 +3748,7 @@ func (x *KeyRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
 func (*KeyRange) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{41}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *KeyRange) GetStart() []byte {
@@ -3563,7 +3777,7 @@ type CoprocessorRequest struct {
 
 func (x *CoprocessorRequest) Reset() {
 	*x = CoprocessorRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[42]
+	mi := &file_kvpb_kv_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3575,7 +3789,7 @@ func (x *CoprocessorRequest) String() string {
 func (*CoprocessorRequest) ProtoMessage() {}
 
 func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[42]
+	mi := &file_kvpb_kv_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3588,7 +3802,7 @@ func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorRequest.ProtoReflect.Descriptor instead.
 func (*CoprocessorRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{42}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CoprocessorRequest) GetContext() *Context {
@@ -3633,7 +3847,7 @@ type CoprocessorResponse struct {
 
 func (x *CoprocessorResponse) Reset() {
 	*x = CoprocessorResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[43]
+	mi := &file_kvpb_kv_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3859,7 @@ func (x *CoprocessorResponse) String() string {
 func (*CoprocessorResponse) ProtoMessage() {}
 
 func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[43]
+	mi := &file_kvpb_kv_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3872,7 @@ func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorResponse.ProtoReflect.Descriptor instead.
 func (*CoprocessorResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{43}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CoprocessorResponse) GetRegionError() *RegionError {
@@ -3708,7 +3922,7 @@ type SplitRegionRequest struct {
 
 func (x *SplitRegionRequest) Reset() {
 	*x = SplitRegionRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[44]
+	mi := &file_kvpb_kv_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3720,7 +3934,7 @@ func (x *SplitRegionRequest) String() string {
 func (*SplitRegionRequest) ProtoMessage() {}
 
 func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[44]
+	mi := &file_kvpb_kv_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3733,7 +3947,7 @@ func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionRequest.ProtoReflect.Descriptor instead.
 func (*SplitRegionRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{44}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SplitRegionRequest) GetContext() *Context {
@@ -3760,7 +3974,7 @@ type SplitRegionResponse struct {
 
 func (x *SplitRegionResponse) Reset() {
 	*x = SplitRegionResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[45]
+	mi := &file_kvpb_kv_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +3986,7 @@ func (x *SplitRegionResponse) String() string {
 func (*SplitRegionResponse) ProtoMessage() {}
 
 func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[45]
+	mi := &file_kvpb_kv_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +3999,7 @@ func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionResponse.ProtoReflect.Descriptor instead.
 func (*SplitRegionResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{45}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SplitRegionResponse) GetRegionError() *RegionError {
@@ -3820,6 +4034,7 @@ type Request struct {
 	//	*Request_ScanLock
 	//	*Request_TxnHeartBeat
 	//	*Request_DestroyRange
+	//	*Request_CheckUnchanged
 	//	*Request_Raw
 	Cmd           isRequest_Cmd `protobuf_oneof:"cmd"`
 	unknownFields protoimpl.UnknownFields
@@ -3828,7 +4043,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_kvpb_kv_proto_msgTypes[46]
+	mi := &file_kvpb_kv_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +4055,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[46]
+	mi := &file_kvpb_kv_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3853,7 +4068,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{46}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Request) GetCmd() isRequest_Cmd {
@@ -3989,6 +4204,15 @@ func (x *Request) GetDestroyRange() *DestroyRangeRequest {
 	return nil
 }
 
+func (x *Request) GetCheckUnchanged() *CheckUnchangedRequest {
+	if x != nil {
+		if x, ok := x.Cmd.(*Request_CheckUnchanged); ok {
+			return x.CheckUnchanged
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetRaw() *RawRequest {
 	if x != nil {
 		if x, ok := x.Cmd.(*Request_Raw); ok {
@@ -4058,6 +4282,10 @@ type Request_DestroyRange struct {
 	DestroyRange *DestroyRangeRequest `protobuf:"bytes,14,opt,name=destroy_range,json=destroyRange,proto3,oneof"`
 }
 
+type Request_CheckUnchanged struct {
+	CheckUnchanged *CheckUnchangedRequest `protobuf:"bytes,15,opt,name=check_unchanged,json=checkUnchanged,proto3,oneof"`
+}
+
 type Request_Raw struct {
 	Raw *RawRequest `protobuf:"bytes,20,opt,name=raw,proto3,oneof"`
 }
@@ -4090,6 +4318,8 @@ func (*Request_TxnHeartBeat) isRequest_Cmd() {}
 
 func (*Request_DestroyRange) isRequest_Cmd() {}
 
+func (*Request_CheckUnchanged) isRequest_Cmd() {}
+
 func (*Request_Raw) isRequest_Cmd() {}
 
 type Response struct {
@@ -4110,6 +4340,7 @@ type Response struct {
 	//	*Response_ScanLock
 	//	*Response_TxnHeartBeat
 	//	*Response_DestroyRange
+	//	*Response_CheckUnchanged
 	//	*Response_Raw
 	Cmd isResponse_Cmd `protobuf_oneof:"cmd"`
 	// Not empty: the command is known but this server does not execute it.
@@ -4120,7 +4351,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_kvpb_kv_proto_msgTypes[47]
+	mi := &file_kvpb_kv_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4132,7 +4363,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[47]
+	mi := &file_kvpb_kv_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4145,7 +4376,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{47}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Response) GetCmd() isResponse_Cmd {
@@ -4281,6 +4512,15 @@ func (x *Response) GetDestroyRange() *DestroyRangeResponse {
 	return nil
 }
 
+func (x *Response) GetCheckUnchanged() *CheckUnchangedResponse {
+	if x != nil {
+		if x, ok := x.Cmd.(*Response_CheckUnchanged); ok {
+			return x.CheckUnchanged
+		}
+	}
+	return nil
+}
+
 func (x *Response) GetRaw() *RawResponse {
 	if x != nil {
 		if x, ok := x.Cmd.(*Response_Raw); ok {
@@ -4357,6 +4597,10 @@ type Response_DestroyRange struct {
 	DestroyRange *DestroyRangeResponse `protobuf:"bytes,14,opt,name=destroy_range,json=destroyRange,proto3,oneof"`
 }
 
+type Response_CheckUnchanged struct {
+	CheckUnchanged *CheckUnchangedResponse `protobuf:"bytes,15,opt,name=check_unchanged,json=checkUnchanged,proto3,oneof"`
+}
+
 type Response_Raw struct {
 	Raw *RawResponse `protobuf:"bytes,20,opt,name=raw,proto3,oneof"`
 }
@@ -4389,6 +4633,8 @@ func (*Response_TxnHeartBeat) isResponse_Cmd() {}
 
 func (*Response_DestroyRange) isResponse_Cmd() {}
 
+func (*Response_CheckUnchanged) isResponse_Cmd() {}
+
 func (*Response_Raw) isResponse_Cmd() {}
 
 type BatchRequest struct {
@@ -4401,7 +4647,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[48]
+	mi := &file_kvpb_kv_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4413,7 +4659,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[48]
+	mi := &file_kvpb_kv_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4426,7 +4672,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{48}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *BatchRequest) GetIds() []uint64 {
@@ -4453,7 +4699,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[49]
+	mi := &file_kvpb_kv_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4465,7 +4711,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[49]
+	mi := &file_kvpb_kv_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4478,7 +4724,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{49}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *BatchResponse) GetIds() []uint64 {
@@ -4745,7 +4991,24 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x05pairs\x18\a \x01(\v2\x14.cairn.kv.v1.KvBlockR\x05pairs\x12\x12\n" +
 	"\x04more\x18\b \x01(\bR\x04more\x12\x1d\n" +
 	"\n" +
-	"resume_key\x18\t \x01(\fR\tresumeKey\"2\n" +
+	"resume_key\x18\t \x01(\fR\tresumeKey\"[\n" +
+	"\bReadSpan\x12\x1b\n" +
+	"\tstart_key\x18\x01 \x01(\fR\bstartKey\x12\x17\n" +
+	"\aend_key\x18\x02 \x01(\fR\x06endKey\x12\x19\n" +
+	"\bsince_ts\x18\x03 \x01(\x04R\asinceTs\"\xac\x01\n" +
+	"\x15CheckUnchangedRequest\x12.\n" +
+	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x19\n" +
+	"\bstart_ts\x18\x02 \x01(\x04R\astartTs\x12\x1b\n" +
+	"\tcommit_ts\x18\x03 \x01(\x04R\bcommitTs\x12+\n" +
+	"\x05spans\x18\x04 \x03(\v2\x15.cairn.kv.v1.ReadSpanR\x05spans\"\xd8\x01\n" +
+	"\x16CheckUnchangedResponse\x12;\n" +
+	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12-\n" +
+	"\x06errors\x18\x02 \x03(\v2\x15.cairn.kv.v1.KeyErrorR\x06errors\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12\x1f\n" +
+	"\vresume_span\x18\x04 \x01(\rR\n" +
+	"resumeSpan\x12\x1d\n" +
+	"\n" +
+	"resume_key\x18\x05 \x01(\fR\tresumeKey\"2\n" +
 	"\bKeyRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\"\xb4\x01\n" +
@@ -4766,7 +5029,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"split_keys\x18\x02 \x03(\fR\tsplitKeys\"\x81\x01\n" +
 	"\x13SplitRegionResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12-\n" +
-	"\aregions\x18\x02 \x03(\v2\x13.cairn.kv.v1.RegionR\aregions\"\x8a\b\n" +
+	"\aregions\x18\x02 \x03(\v2\x13.cairn.kv.v1.RegionR\aregions\"\xd9\b\n" +
 	"\aRequest\x12+\n" +
 	"\x03get\x18\x01 \x01(\v2\x17.cairn.kv.v1.GetRequestH\x00R\x03get\x12;\n" +
 	"\tbatch_get\x18\x02 \x01(\v2\x1c.cairn.kv.v1.BatchGetRequestH\x00R\bbatchGet\x12.\n" +
@@ -4782,9 +5045,10 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\fresolve_lock\x18\v \x01(\v2\x1f.cairn.kv.v1.ResolveLockRequestH\x00R\vresolveLock\x12;\n" +
 	"\tscan_lock\x18\f \x01(\v2\x1c.cairn.kv.v1.ScanLockRequestH\x00R\bscanLock\x12H\n" +
 	"\x0etxn_heart_beat\x18\r \x01(\v2 .cairn.kv.v1.TxnHeartBeatRequestH\x00R\ftxnHeartBeat\x12G\n" +
-	"\rdestroy_range\x18\x0e \x01(\v2 .cairn.kv.v1.DestroyRangeRequestH\x00R\fdestroyRange\x12+\n" +
+	"\rdestroy_range\x18\x0e \x01(\v2 .cairn.kv.v1.DestroyRangeRequestH\x00R\fdestroyRange\x12M\n" +
+	"\x0fcheck_unchanged\x18\x0f \x01(\v2\".cairn.kv.v1.CheckUnchangedRequestH\x00R\x0echeckUnchanged\x12+\n" +
 	"\x03raw\x18\x14 \x01(\v2\x17.cairn.kv.v1.RawRequestH\x00R\x03rawB\x05\n" +
-	"\x03cmd\"\xbc\b\n" +
+	"\x03cmd\"\x8c\t\n" +
 	"\bResponse\x12,\n" +
 	"\x03get\x18\x01 \x01(\v2\x18.cairn.kv.v1.GetResponseH\x00R\x03get\x12<\n" +
 	"\tbatch_get\x18\x02 \x01(\v2\x1d.cairn.kv.v1.BatchGetResponseH\x00R\bbatchGet\x12/\n" +
@@ -4800,7 +5064,8 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\fresolve_lock\x18\v \x01(\v2 .cairn.kv.v1.ResolveLockResponseH\x00R\vresolveLock\x12<\n" +
 	"\tscan_lock\x18\f \x01(\v2\x1d.cairn.kv.v1.ScanLockResponseH\x00R\bscanLock\x12I\n" +
 	"\x0etxn_heart_beat\x18\r \x01(\v2!.cairn.kv.v1.TxnHeartBeatResponseH\x00R\ftxnHeartBeat\x12H\n" +
-	"\rdestroy_range\x18\x0e \x01(\v2!.cairn.kv.v1.DestroyRangeResponseH\x00R\fdestroyRange\x12,\n" +
+	"\rdestroy_range\x18\x0e \x01(\v2!.cairn.kv.v1.DestroyRangeResponseH\x00R\fdestroyRange\x12N\n" +
+	"\x0fcheck_unchanged\x18\x0f \x01(\v2#.cairn.kv.v1.CheckUnchangedResponseH\x00R\x0echeckUnchanged\x12,\n" +
 	"\x03raw\x18\x14 \x01(\v2\x18.cairn.kv.v1.RawResponseH\x00R\x03raw\x12 \n" +
 	"\vunsupported\x18d \x01(\tR\vunsupportedB\x05\n" +
 	"\x03cmd\"R\n" +
@@ -4864,7 +5129,7 @@ func file_kvpb_kv_proto_rawDescGZIP() []byte {
 }
 
 var file_kvpb_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_kvpb_kv_proto_goTypes = []any{
 	(Priority)(0),                       // 0: cairn.kv.v1.Priority
 	(MutationOp)(0),                     // 1: cairn.kv.v1.MutationOp
@@ -4914,84 +5179,87 @@ var file_kvpb_kv_proto_goTypes = []any{
 	(*RawScan)(nil),                     // 45: cairn.kv.v1.RawScan
 	(*RawRequest)(nil),                  // 46: cairn.kv.v1.RawRequest
 	(*RawResponse)(nil),                 // 47: cairn.kv.v1.RawResponse
-	(*KeyRange)(nil),                    // 48: cairn.kv.v1.KeyRange
-	(*CoprocessorRequest)(nil),          // 49: cairn.kv.v1.CoprocessorRequest
-	(*CoprocessorResponse)(nil),         // 50: cairn.kv.v1.CoprocessorResponse
-	(*SplitRegionRequest)(nil),          // 51: cairn.kv.v1.SplitRegionRequest
-	(*SplitRegionResponse)(nil),         // 52: cairn.kv.v1.SplitRegionResponse
-	(*Request)(nil),                     // 53: cairn.kv.v1.Request
-	(*Response)(nil),                    // 54: cairn.kv.v1.Response
-	(*BatchRequest)(nil),                // 55: cairn.kv.v1.BatchRequest
-	(*BatchResponse)(nil),               // 56: cairn.kv.v1.BatchResponse
-	(*RegionEpoch)(nil),                 // 57: cairn.kv.v1.RegionEpoch
-	(*Peer)(nil),                        // 58: cairn.kv.v1.Peer
-	(*RegionError)(nil),                 // 59: cairn.kv.v1.RegionError
-	(*KeyError)(nil),                    // 60: cairn.kv.v1.KeyError
-	(Assertion)(0),                      // 61: cairn.kv.v1.Assertion
-	(*LockInfo)(nil),                    // 62: cairn.kv.v1.LockInfo
-	(*coppb.Plan)(nil),                  // 63: cairn.cop.v1.Plan
-	(*Region)(nil),                      // 64: cairn.kv.v1.Region
+	(*ReadSpan)(nil),                    // 48: cairn.kv.v1.ReadSpan
+	(*CheckUnchangedRequest)(nil),       // 49: cairn.kv.v1.CheckUnchangedRequest
+	(*CheckUnchangedResponse)(nil),      // 50: cairn.kv.v1.CheckUnchangedResponse
+	(*KeyRange)(nil),                    // 51: cairn.kv.v1.KeyRange
+	(*CoprocessorRequest)(nil),          // 52: cairn.kv.v1.CoprocessorRequest
+	(*CoprocessorResponse)(nil),         // 53: cairn.kv.v1.CoprocessorResponse
+	(*SplitRegionRequest)(nil),          // 54: cairn.kv.v1.SplitRegionRequest
+	(*SplitRegionResponse)(nil),         // 55: cairn.kv.v1.SplitRegionResponse
+	(*Request)(nil),                     // 56: cairn.kv.v1.Request
+	(*Response)(nil),                    // 57: cairn.kv.v1.Response
+	(*BatchRequest)(nil),                // 58: cairn.kv.v1.BatchRequest
+	(*BatchResponse)(nil),               // 59: cairn.kv.v1.BatchResponse
+	(*RegionEpoch)(nil),                 // 60: cairn.kv.v1.RegionEpoch
+	(*Peer)(nil),                        // 61: cairn.kv.v1.Peer
+	(*RegionError)(nil),                 // 62: cairn.kv.v1.RegionError
+	(*KeyError)(nil),                    // 63: cairn.kv.v1.KeyError
+	(Assertion)(0),                      // 64: cairn.kv.v1.Assertion
+	(*LockInfo)(nil),                    // 65: cairn.kv.v1.LockInfo
+	(*coppb.Plan)(nil),                  // 66: cairn.cop.v1.Plan
+	(*Region)(nil),                      // 67: cairn.kv.v1.Region
 }
 var file_kvpb_kv_proto_depIdxs = []int32{
-	57,  // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	58,  // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
+	60,  // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	61,  // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
 	0,   // 2: cairn.kv.v1.Context.priority:type_name -> cairn.kv.v1.Priority
 	7,   // 3: cairn.kv.v1.GetRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 4: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 5: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 4: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 5: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 6: cairn.kv.v1.BatchGetRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 7: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 8: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
+	62,  // 7: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 8: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
 	10,  // 9: cairn.kv.v1.BatchGetResponse.pairs:type_name -> cairn.kv.v1.KvBlock
 	7,   // 10: cairn.kv.v1.ScanRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 11: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 12: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 11: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 12: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
 	10,  // 13: cairn.kv.v1.ScanResponse.pairs:type_name -> cairn.kv.v1.KvBlock
 	1,   // 14: cairn.kv.v1.Mutation.op:type_name -> cairn.kv.v1.MutationOp
-	61,  // 15: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
+	64,  // 15: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
 	2,   // 16: cairn.kv.v1.Mutation.pessimistic_action:type_name -> cairn.kv.v1.PessimisticAction
 	7,   // 17: cairn.kv.v1.PrewriteRequest.context:type_name -> cairn.kv.v1.Context
 	15,  // 18: cairn.kv.v1.PrewriteRequest.mutations:type_name -> cairn.kv.v1.Mutation
 	3,   // 19: cairn.kv.v1.PrewriteRequest.assertion_level:type_name -> cairn.kv.v1.AssertionLevel
-	59,  // 20: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 21: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
+	62,  // 20: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 21: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
 	7,   // 22: cairn.kv.v1.CommitRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 23: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 24: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 23: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 24: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 25: cairn.kv.v1.BatchRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 26: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 27: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 26: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 27: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 28: cairn.kv.v1.PessimisticLockRequest.context:type_name -> cairn.kv.v1.Context
 	4,   // 29: cairn.kv.v1.PessimisticLockRequest.wait_mode:type_name -> cairn.kv.v1.LockWaitMode
 	5,   // 30: cairn.kv.v1.KeyLockResult.status:type_name -> cairn.kv.v1.KeyLockStatus
-	60,  // 31: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
-	59,  // 32: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 31: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 32: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
 	23,  // 33: cairn.kv.v1.PessimisticLockResponse.results:type_name -> cairn.kv.v1.KeyLockResult
 	7,   // 34: cairn.kv.v1.PessimisticRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 35: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 36: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
+	62,  // 35: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 36: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
 	7,   // 37: cairn.kv.v1.CheckTxnStatusRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 38: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 39: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
-	62,  // 40: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
+	62,  // 38: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 39: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
+	65,  // 40: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
 	6,   // 41: cairn.kv.v1.CheckTxnStatusResponse.action:type_name -> cairn.kv.v1.TxnAction
 	7,   // 42: cairn.kv.v1.CheckSecondaryLocksRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 43: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 44: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
-	62,  // 45: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	62,  // 43: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 44: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
+	65,  // 45: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
 	7,   // 46: cairn.kv.v1.ResolveLockRequest.context:type_name -> cairn.kv.v1.Context
 	32,  // 47: cairn.kv.v1.ResolveLockRequest.txns:type_name -> cairn.kv.v1.TxnStatus
-	59,  // 48: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 49: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 48: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 49: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 50: cairn.kv.v1.ScanLockRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 51: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 52: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
-	62,  // 53: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	62,  // 51: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 52: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	65,  // 53: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
 	7,   // 54: cairn.kv.v1.TxnHeartBeatRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 55: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 56: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
+	62,  // 55: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 56: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
 	7,   // 57: cairn.kv.v1.DestroyRangeRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 58: cairn.kv.v1.DestroyRangeResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	62,  // 58: cairn.kv.v1.DestroyRangeResponse.region_error:type_name -> cairn.kv.v1.RegionError
 	41,  // 59: cairn.kv.v1.RawPut.pairs:type_name -> cairn.kv.v1.RawPair
 	41,  // 60: cairn.kv.v1.RawCompareAndSwap.pair:type_name -> cairn.kv.v1.RawPair
 	7,   // 61: cairn.kv.v1.RawRequest.context:type_name -> cairn.kv.v1.Context
@@ -4999,60 +5267,66 @@ var file_kvpb_kv_proto_depIdxs = []int32{
 	42,  // 63: cairn.kv.v1.RawRequest.put:type_name -> cairn.kv.v1.RawPut
 	43,  // 64: cairn.kv.v1.RawRequest.delete:type_name -> cairn.kv.v1.RawDelete
 	44,  // 65: cairn.kv.v1.RawRequest.cas:type_name -> cairn.kv.v1.RawCompareAndSwap
-	59,  // 66: cairn.kv.v1.RawResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	62,  // 66: cairn.kv.v1.RawResponse.region_error:type_name -> cairn.kv.v1.RegionError
 	10,  // 67: cairn.kv.v1.RawResponse.pairs:type_name -> cairn.kv.v1.KvBlock
-	7,   // 68: cairn.kv.v1.CoprocessorRequest.context:type_name -> cairn.kv.v1.Context
-	48,  // 69: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
-	63,  // 70: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
-	59,  // 71: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	60,  // 72: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
-	48,  // 73: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
-	7,   // 74: cairn.kv.v1.SplitRegionRequest.context:type_name -> cairn.kv.v1.Context
-	59,  // 75: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	64,  // 76: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
-	8,   // 77: cairn.kv.v1.Request.get:type_name -> cairn.kv.v1.GetRequest
-	11,  // 78: cairn.kv.v1.Request.batch_get:type_name -> cairn.kv.v1.BatchGetRequest
-	13,  // 79: cairn.kv.v1.Request.scan:type_name -> cairn.kv.v1.ScanRequest
-	16,  // 80: cairn.kv.v1.Request.prewrite:type_name -> cairn.kv.v1.PrewriteRequest
-	18,  // 81: cairn.kv.v1.Request.commit:type_name -> cairn.kv.v1.CommitRequest
-	20,  // 82: cairn.kv.v1.Request.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackRequest
-	22,  // 83: cairn.kv.v1.Request.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockRequest
-	25,  // 84: cairn.kv.v1.Request.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackRequest
-	27,  // 85: cairn.kv.v1.Request.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusRequest
-	29,  // 86: cairn.kv.v1.Request.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksRequest
-	33,  // 87: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
-	35,  // 88: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
-	37,  // 89: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
-	39,  // 90: cairn.kv.v1.Request.destroy_range:type_name -> cairn.kv.v1.DestroyRangeRequest
-	46,  // 91: cairn.kv.v1.Request.raw:type_name -> cairn.kv.v1.RawRequest
-	9,   // 92: cairn.kv.v1.Response.get:type_name -> cairn.kv.v1.GetResponse
-	12,  // 93: cairn.kv.v1.Response.batch_get:type_name -> cairn.kv.v1.BatchGetResponse
-	14,  // 94: cairn.kv.v1.Response.scan:type_name -> cairn.kv.v1.ScanResponse
-	17,  // 95: cairn.kv.v1.Response.prewrite:type_name -> cairn.kv.v1.PrewriteResponse
-	19,  // 96: cairn.kv.v1.Response.commit:type_name -> cairn.kv.v1.CommitResponse
-	21,  // 97: cairn.kv.v1.Response.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackResponse
-	24,  // 98: cairn.kv.v1.Response.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockResponse
-	26,  // 99: cairn.kv.v1.Response.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackResponse
-	28,  // 100: cairn.kv.v1.Response.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusResponse
-	30,  // 101: cairn.kv.v1.Response.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksResponse
-	34,  // 102: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
-	36,  // 103: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
-	38,  // 104: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
-	40,  // 105: cairn.kv.v1.Response.destroy_range:type_name -> cairn.kv.v1.DestroyRangeResponse
-	47,  // 106: cairn.kv.v1.Response.raw:type_name -> cairn.kv.v1.RawResponse
-	53,  // 107: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
-	54,  // 108: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
-	55,  // 109: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
-	49,  // 110: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
-	51,  // 111: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
-	56,  // 112: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
-	50,  // 113: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
-	52,  // 114: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
-	112, // [112:115] is the sub-list for method output_type
-	109, // [109:112] is the sub-list for method input_type
-	109, // [109:109] is the sub-list for extension type_name
-	109, // [109:109] is the sub-list for extension extendee
-	0,   // [0:109] is the sub-list for field type_name
+	7,   // 68: cairn.kv.v1.CheckUnchangedRequest.context:type_name -> cairn.kv.v1.Context
+	48,  // 69: cairn.kv.v1.CheckUnchangedRequest.spans:type_name -> cairn.kv.v1.ReadSpan
+	62,  // 70: cairn.kv.v1.CheckUnchangedResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 71: cairn.kv.v1.CheckUnchangedResponse.errors:type_name -> cairn.kv.v1.KeyError
+	7,   // 72: cairn.kv.v1.CoprocessorRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 73: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
+	66,  // 74: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
+	62,  // 75: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	63,  // 76: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
+	51,  // 77: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
+	7,   // 78: cairn.kv.v1.SplitRegionRequest.context:type_name -> cairn.kv.v1.Context
+	62,  // 79: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	67,  // 80: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
+	8,   // 81: cairn.kv.v1.Request.get:type_name -> cairn.kv.v1.GetRequest
+	11,  // 82: cairn.kv.v1.Request.batch_get:type_name -> cairn.kv.v1.BatchGetRequest
+	13,  // 83: cairn.kv.v1.Request.scan:type_name -> cairn.kv.v1.ScanRequest
+	16,  // 84: cairn.kv.v1.Request.prewrite:type_name -> cairn.kv.v1.PrewriteRequest
+	18,  // 85: cairn.kv.v1.Request.commit:type_name -> cairn.kv.v1.CommitRequest
+	20,  // 86: cairn.kv.v1.Request.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackRequest
+	22,  // 87: cairn.kv.v1.Request.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockRequest
+	25,  // 88: cairn.kv.v1.Request.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackRequest
+	27,  // 89: cairn.kv.v1.Request.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusRequest
+	29,  // 90: cairn.kv.v1.Request.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksRequest
+	33,  // 91: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
+	35,  // 92: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
+	37,  // 93: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
+	39,  // 94: cairn.kv.v1.Request.destroy_range:type_name -> cairn.kv.v1.DestroyRangeRequest
+	49,  // 95: cairn.kv.v1.Request.check_unchanged:type_name -> cairn.kv.v1.CheckUnchangedRequest
+	46,  // 96: cairn.kv.v1.Request.raw:type_name -> cairn.kv.v1.RawRequest
+	9,   // 97: cairn.kv.v1.Response.get:type_name -> cairn.kv.v1.GetResponse
+	12,  // 98: cairn.kv.v1.Response.batch_get:type_name -> cairn.kv.v1.BatchGetResponse
+	14,  // 99: cairn.kv.v1.Response.scan:type_name -> cairn.kv.v1.ScanResponse
+	17,  // 100: cairn.kv.v1.Response.prewrite:type_name -> cairn.kv.v1.PrewriteResponse
+	19,  // 101: cairn.kv.v1.Response.commit:type_name -> cairn.kv.v1.CommitResponse
+	21,  // 102: cairn.kv.v1.Response.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackResponse
+	24,  // 103: cairn.kv.v1.Response.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockResponse
+	26,  // 104: cairn.kv.v1.Response.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackResponse
+	28,  // 105: cairn.kv.v1.Response.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusResponse
+	30,  // 106: cairn.kv.v1.Response.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksResponse
+	34,  // 107: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
+	36,  // 108: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
+	38,  // 109: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
+	40,  // 110: cairn.kv.v1.Response.destroy_range:type_name -> cairn.kv.v1.DestroyRangeResponse
+	50,  // 111: cairn.kv.v1.Response.check_unchanged:type_name -> cairn.kv.v1.CheckUnchangedResponse
+	47,  // 112: cairn.kv.v1.Response.raw:type_name -> cairn.kv.v1.RawResponse
+	56,  // 113: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
+	57,  // 114: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
+	58,  // 115: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
+	52,  // 116: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
+	54,  // 117: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
+	59,  // 118: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
+	53,  // 119: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
+	55,  // 120: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
+	118, // [118:121] is the sub-list for method output_type
+	115, // [115:118] is the sub-list for method input_type
+	115, // [115:115] is the sub-list for extension type_name
+	115, // [115:115] is the sub-list for extension extendee
+	0,   // [0:115] is the sub-list for field type_name
 }
 
 func init() { file_kvpb_kv_proto_init() }
@@ -5069,7 +5343,7 @@ func file_kvpb_kv_proto_init() {
 		(*RawRequest_Delete)(nil),
 		(*RawRequest_Cas)(nil),
 	}
-	file_kvpb_kv_proto_msgTypes[46].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[49].OneofWrappers = []any{
 		(*Request_Get)(nil),
 		(*Request_BatchGet)(nil),
 		(*Request_Scan)(nil),
@@ -5084,9 +5358,10 @@ func file_kvpb_kv_proto_init() {
 		(*Request_ScanLock)(nil),
 		(*Request_TxnHeartBeat)(nil),
 		(*Request_DestroyRange)(nil),
+		(*Request_CheckUnchanged)(nil),
 		(*Request_Raw)(nil),
 	}
-	file_kvpb_kv_proto_msgTypes[47].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[50].OneofWrappers = []any{
 		(*Response_Get)(nil),
 		(*Response_BatchGet)(nil),
 		(*Response_Scan)(nil),
@@ -5101,6 +5376,7 @@ func file_kvpb_kv_proto_init() {
 		(*Response_ScanLock)(nil),
 		(*Response_TxnHeartBeat)(nil),
 		(*Response_DestroyRange)(nil),
+		(*Response_CheckUnchanged)(nil),
 		(*Response_Raw)(nil),
 	}
 	type x struct{}
@@ -5109,7 +5385,7 @@ func file_kvpb_kv_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvpb_kv_proto_rawDesc), len(file_kvpb_kv_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   50,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -209,6 +209,8 @@ func address(r kvclient.Region, req *kvpb.Request) {
 		fill(&c.ScanLock.Context)
 	case *kvpb.Request_DestroyRange:
 		fill(&c.DestroyRange.Context)
+	case *kvpb.Request_CheckUnchanged:
+		fill(&c.CheckUnchanged.Context)
 	}
 }
 
@@ -242,6 +244,8 @@ func regionError(resp *kvpb.Response) *kvpb.RegionError {
 		return c.ScanLock.GetRegionError()
 	case *kvpb.Response_DestroyRange:
 		return c.DestroyRange.GetRegionError()
+	case *kvpb.Response_CheckUnchanged:
+		return c.CheckUnchanged.GetRegionError()
 	}
 	return nil
 }
