@@ -495,7 +495,10 @@ func (p *prewriter) writeLocks() {
 			}
 		}
 		if old := p.own[i]; old != nil {
-			l.TTL, l.MinCommitTS = max(l.TTL, old.TTL), max(l.MinCommitTS, old.MinCommitTS)
+			l.TTL = max(l.TTL, old.TTL)
+			if p.req.MinCommitTs != 0 { // else the commit timestamp is drawn after this, and lies above
+				l.MinCommitTS = max(l.MinCommitTS, old.MinCommitTS)
+			}
 		}
 		switch m.GetOp() {
 		case kvpb.MutationOp_MUTATION_OP_PUT, kvpb.MutationOp_MUTATION_OP_INSERT:

@@ -77,7 +77,7 @@ var scriptCommands = map[string]func(s *script, t *testing.T, d *datadriven.Test
 	"scan-lock": (*script).scanLock, "heartbeat": (*script).heartbeat, "dump": (*script).dump,
 	"lock": (*script).lock, "write": (*script).write, "max-ts": (*script).maxTS, "pd-ts": (*script).pdTS,
 	"acquire": (*script).acquire, "release": (*script).release,
-	"split": (*script).split, "new-term": (*script).newTerm, "put": (*script).put,
+	"split": (*script).split, "new-term": (*script).newTerm, "put": (*script).put, "unchanged": (*script).unchanged,
 }
 
 func parseTS(s string) uint64 {
@@ -416,6 +416,27 @@ func (s *script) scan(t *testing.T, d *datadriven.TestData) string {
 		fmt.Fprintf(&out, "more, resume at %q\n", resp.ResumeKey)
 	}
 	return out.String()
+}
+
+// unchanged asks about the spans given as lines "start end since"; - is no bound.
+func (s *script) unchanged(_ *testing.T, d *datadriven.TestData) string {
+	req := &kvpb.CheckUnchangedRequest{StartTs: argTS(d, "start"), CommitTs: argTS(d, "commit")}
+	for _, line := range strings.Split(strings.TrimSpace(d.Input), "\n") {
+		f := strings.Fields(strings.ReplaceAll(line, "-", `""`))
+		sp := &kvpb.ReadSpan{SinceTs: parseTS(f[2])}
+		sp.StartKey, sp.EndKey = []byte(strings.Trim(f[0], `"`)), []byte(strings.Trim(f[1], `"`))
+		if f[1] == "." { // this key alone
+			sp.EndKey = append(bytes.Clone(sp.StartKey), 0)
+		}
+		req.Spans = append(req.Spans, sp)
+	}
+	req.Context = s.at(req.Spans[0].StartKey, d)
+	resp := s.ex.CheckUnchanged(context.Background(), req)
+	out := outcome(resp.RegionError, resp.Errors...)
+	if resp.More {
+		out += fmt.Sprintf(" more, resume at span %d, %q", resp.ResumeSpan, resp.ResumeKey)
+	}
+	return out
 }
 
 func (s *script) status(t *testing.T, d *datadriven.TestData) string {

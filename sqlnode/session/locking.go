@@ -128,8 +128,8 @@ func (s *Session) readLocked(ctx context.Context, c *exec.Context, st *plan.Stat
 
 // tryLockedAutocommit executes a change as a pessimistic transaction of its own, after it has lost a conflict as an
 // optimistic one: it waits for its turn.
-func (s *Session) tryLockedAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement) error {
-	t, err := s.engine.Store.Begin(ctx, txn.TxnOptions{Autocommit: true, Pessimistic: true})
+func (s *Session) tryLockedAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement, tr traits) error {
+	t, err := s.engine.Store.Begin(ctx, txn.TxnOptions{Autocommit: true, Pessimistic: true, Serializable: tr.isolation == serializable})
 	if err != nil {
 		return err
 	}

@@ -183,11 +183,11 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 	case s.txn.open && st.UsesTables:
 		return s.runInTransaction(ctx, c, st, w)
 	case writes:
-		return s.runAutocommit(ctx, c, st, w)
+		return s.runAutocommit(ctx, c, st, t, w)
 	case st.ForUpdate && st.UsesTables && s.hot.pessimistic:
 		return s.readLocked(ctx, c, st, w)
 	}
-	return s.runRead(ctx, c, st, w)
+	return s.runRead(ctx, c, st, t, w)
 }
 
 func isWrite(k plan.Kind) bool {
@@ -232,10 +232,13 @@ func (s *Session) execContext(ctx context.Context, st *plan.Statement, params []
 	return c
 }
 
-// runRead executes a statement that reads outside a transaction.
-func (s *Session) runRead(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
+// runRead executes a statement that reads outside a transaction. A point read needs
+// no timestamp to see what was committed before it; what is being committed it passes
+// over, even if it then turns out to be older than something this client has seen.
+// SERIALIZABLE promises that this cannot be told.
+func (s *Session) runRead(ctx context.Context, c *exec.Context, st *plan.Statement, t traits, w ResultWriter) error {
 	ts := uint64(math.MaxUint64)
-	if st.UsesTables && !st.PointRead {
+	if st.UsesTables && (!st.PointRead || t.isolation == serializable) {
 		var err error
 		if ts, err = s.engine.Store.CurrentTS(ctx); err != nil {
 			return err
@@ -286,13 +289,13 @@ func (s *Session) statementTS(ctx context.Context, _ *plan.Statement, first bool
 
 // runAutocommit executes a change as a transaction of its own, and again when
 // it loses a write conflict: the client has seen nothing of it.
-func (s *Session) runAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
+func (s *Session) runAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement, t traits, w ResultWriter) error {
 	for attempt := 0; ; attempt++ {
 		try := s.tryAutocommit
 		if attempt > 0 && s.hot.pessimistic {
 			try = s.tryLockedAutocommit
 		}
-		err := try(ctx, c, st)
+		err := try(ctx, c, st, t)
 		if err == nil {
 			return s.finishWrite(c, st, w)
 		}
@@ -308,8 +311,8 @@ func (s *Session) runAutocommit(ctx context.Context, c *exec.Context, st *plan.S
 	}
 }
 
-func (s *Session) tryAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement) error {
-	t, err := s.engine.Store.Begin(ctx, txn.TxnOptions{Autocommit: true})
+func (s *Session) tryAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement, tr traits) error {
+	t, err := s.engine.Store.Begin(ctx, txn.TxnOptions{Autocommit: true, Serializable: tr.isolation == serializable})
 	if err != nil {
 		return err
 	}

@@ -222,19 +222,8 @@ func (s *Session) setNext(ctx context.Context, a *ast.VariableAssignment) error 
 		readOnly := text == "ON"
 		s.txn.next.readOnly = &readOnly
 	default:
-		if err := checkIsolation(text); err != nil {
-			return err
-		}
 		level := isolationOf(text)
 		s.txn.next.isolation = &level
-	}
-	return nil
-}
-
-// checkIsolation refuses what is not given yet.
-func checkIsolation(level string) error {
-	if level == "SERIALIZABLE" {
-		return unsupported("isolation level SERIALIZABLE")
 	}
 	return nil
 }

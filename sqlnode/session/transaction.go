@@ -68,7 +68,9 @@ func (s *Session) openOn(snap *schemaRef, t traits) {
 // session's name and not in that of the first, whose context ends with it.
 func (s *Session) store() (*txn.Txn, error) {
 	if s.txn.txn == nil {
-		t, err := s.engine.Store.Begin(s.life, txn.TxnOptions{Pessimistic: s.txn.pessimistic})
+		t, err := s.engine.Store.Begin(s.life, txn.TxnOptions{
+			Pessimistic: s.txn.pessimistic, Serializable: s.txn.isolation == serializable,
+		})
 		if err != nil {
 			return nil, err
 		}

@@ -258,8 +258,6 @@ func checkMeaning(v *sysvar.Var, text string) (string, error) {
 			return "", sqlerr.New(sqlerr.ErrUnknownCharacterSet, text)
 		}
 		return c.Charset.Name, nil
-	case "transaction_isolation", "tx_isolation":
-		return text, checkIsolation(text)
 	}
 	return text, nil
 }

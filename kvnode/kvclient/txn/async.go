@@ -31,7 +31,7 @@ const (
 // asyncPossible decides whether to ask for async commit. Keys that are only checked
 // leave no lock that could tell whether the check succeeded.
 func (c *committer) asyncPossible() bool {
-	if c.s.noAsync || c.primary < 0 || len(c.keys) > asyncMaxKeys {
+	if c.s.noAsync || len(c.reads) > 0 || c.primary < 0 || len(c.keys) > asyncMaxKeys {
 		return false
 	}
 	size := 0

@@ -19,6 +19,9 @@ var (
 	backoffReadLock = backoffKind{500 * time.Microsecond, 250 * time.Millisecond, 20 * time.Second}
 	// A writer waits for a lock.
 	backoffWriteLock = backoffKind{2 * time.Millisecond, 250 * time.Millisecond, 40 * time.Second}
+	// A transaction that checks its reads waits for the lock of an older one: it gives
+	// up soon, for that one may be waiting for it.
+	backoffOlderLock = backoffKind{500 * time.Microsecond, 4 * time.Millisecond, 10 * time.Millisecond}
 	// Regions change; new routes are known almost at once.
 	backoffRegion = backoffKind{time.Millisecond, 500 * time.Millisecond, 40 * time.Second}
 )

@@ -46,8 +46,9 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 	}
 	t.done = true
 	if t.buf.len() == 0 || t.locks != nil && !t.writes() {
+		err := t.validateReads(ctx)
 		t.releaseAll(true) // nobody can tell whether what was only read is released now or at the commit
-		return 0, nil
+		return 0, err
 	}
 	startTS, err := t.awaitStart()
 	if err != nil {
@@ -55,7 +56,7 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 	}
 	c := newCommitter(t, startTS)
 	if len(c.keys) == 0 {
-		return 0, nil
+		return 0, t.validateReads(ctx)
 	}
 	commitTS, err := c.run(ctx)
 	t.endLocks(err)
@@ -121,6 +122,10 @@ type committer struct {
 
 	// async: the prewrites ask for async commit. Never changed once they are out.
 	async bool
+	// reads is what the commit has to find unchanged; see validate.
+	reads       []readsAt
+	validations int // how often that was done
+
 	// minCommit is a timestamp drawn after the client asked to commit; 0 = not drawn
 	// yet. What commits in one round commits after it, so that the order of
 	// transactions is the one their clients see.
@@ -162,6 +167,7 @@ func newCommitter(t *Txn, startTS uint64) *committer {
 		}
 	}
 	c.ttl, c.age = max(c.s.lockTTL, ttlFor(c.size)), time.Since(t.began)
+	c.takeReads(t.reads)
 	return c
 }
 
@@ -262,7 +268,7 @@ func (c *committer) run(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	var all []batch
-	if len(groups) == 1 && c.size <= onePCMaxBytes && len(c.keys) <= onePCMaxKeys {
+	if len(groups) == 1 && len(c.reads) == 0 && c.size <= onePCMaxBytes && len(c.keys) <= onePCMaxKeys {
 		done, b, err := c.onePhase(ctx, groups[0])
 		if done || err != nil {
 			return c.commitTS, err
@@ -282,7 +288,7 @@ func (c *committer) run(ctx context.Context) (uint64, error) {
 	}
 	switch {
 	case c.primary < 0:
-		return 0, nil
+		return 0, c.validateNewest(ctx)
 	case c.commitTS != 0, c.async && !c.plain:
 		return c.commitAsync(all), nil
 	case c.async:
@@ -396,7 +402,9 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 	p.StartTs = c.startTS
 	p.LockTtlMs = uint64((c.age + c.ttl) / time.Millisecond)
 	p.TxnSize = uint64(len(c.keys))
-	p.MinCommitTs = max(c.startTS, c.forUpdateTS) + 1
+	if p.MinCommitTs = max(c.startTS, c.forUpdateTS) + 1; len(c.reads) > 0 {
+		p.MinCommitTs = 0 // readers wait; see validate
+	}
 	p.ForUpdateTs = c.forUpdateTS
 	p.IsRetry = c.maybe || c.stray
 	if c.locked != nil {
@@ -573,7 +581,7 @@ func (c *committer) prewrite(ctx context.Context, b batch, maybe bool) error {
 		if err := c.lasting(got.GetErrors()); err != nil {
 			return err
 		}
-		if err := c.prewriteErrors(ctx, &w, c.startTS, got.GetErrors()); err != nil {
+		if err := c.prewriteErrors(ctx, &w, c.holding(), got.GetErrors()); err != nil {
 			return c.gaveUp(b, p.IsRetry, err)
 		}
 	}

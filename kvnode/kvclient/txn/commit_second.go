@@ -34,7 +34,7 @@ func (c *committer) commitAll(ctx context.Context, batches []batch) (uint64, err
 // commitPrimary commits the batch of the primary and sets c.commitTS. If its
 // region changed, the parts without the primary are returned uncommitted.
 func (c *committer) commitPrimary(ctx context.Context, b batch) (rest []batch, err error) {
-	commitTS, err := c.s.CurrentTS(ctx)
+	commitTS, err := c.drawCommitTS(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (c *committer) commitPrimary(ctx context.Context, b batch) (rest []batch, e
 			c.commitTS = max(got.GetCommitTs(), 1)
 			return rest, nil
 		case ke.GetCommitTsExpired() != nil: // a reader pushed us behind itself
-			if commitTS, err = c.s.CurrentTS(ctx); err != nil {
+			if commitTS, err = c.drawCommitTS(ctx); err != nil {
 				return nil, err
 			}
 		default:

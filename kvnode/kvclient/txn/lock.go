@@ -134,6 +134,7 @@ func (t *Txn) lockedValue(key []byte) (value []byte, exists, ok bool) {
 	if h == nil || !h.known || max(t.readTS, t.startTS) < h.ts {
 		return nil, false, false
 	}
+	t.reads.addKey(key, h.ts)
 	return h.value, h.exists, true
 }
 
@@ -230,6 +231,9 @@ func (r *locking) known(ctx context.Context) (ask []int, err error) {
 				return nil, err
 			}
 			h.known, h.exists, h.value = true, err == nil, value
+		}
+		if h.known {
+			r.t.reads.addKey(k, h.ts)
 		}
 		if r.mustBeAbsent(i) && h.exists {
 			return nil, &KeyExistsError{Key: k}
@@ -447,6 +451,8 @@ func (r *locking) take(ctx context.Context, b *batch, primary []byte, got []*kvp
 		switch res.GetStatus() {
 		case kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED, kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED_WITH_CONFLICT:
 			r.hold(pos, primary, res)
+		case kvpb.KeyLockStatus_KEY_LOCK_STATUS_NOT_EXIST:
+			r.t.reads.addKey(r.keys[pos], r.forUpdateTS)
 		case kvpb.KeyLockStatus_KEY_LOCK_STATUS_SKIPPED:
 			// Perhaps nobody's any more: a lock nobody waits for would be skipped for ever.
 			lock := res.GetError().GetLocked()
@@ -493,8 +499,11 @@ func (r *locking) settle(ctx context.Context, met []*kvpb.LockInfo) (alive *kvpb
 }
 
 func (r *locking) keyError(ke *kvpb.KeyError) error {
-	if ke.GetConflict() != nil {
+	switch {
+	case ke.GetConflict() != nil:
 		r.t.store.metrics.lockConflicts.Inc()
+	case ke.GetAlreadyExist() != nil:
+		r.t.reads.addKey(ke.GetAlreadyExist().GetKey(), r.forUpdateTS)
 	}
 	return keyError(ke, r.startTS)
 }
@@ -512,6 +521,9 @@ func (r *locking) hold(pos int, primary []byte, res *kvpb.KeyLockResult) {
 		r.results[pos].Exists, r.results[pos].Value = h.exists, h.value
 	case r.mustBeAbsent(pos):
 		h.known = true
+	}
+	if h.known {
+		r.t.reads.addKey(key, h.ts)
 	}
 	r.results[pos].Locked = true
 	l.mu.Lock()

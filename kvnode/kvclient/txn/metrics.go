@@ -17,6 +17,9 @@ type metrics struct {
 	tsoWait   prometheus.Histogram
 
 	lockTimeouts, lockConflicts prometheus.Counter
+
+	validate     prometheus.Observer
+	readsChanged prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -68,11 +71,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 12),
 		}),
 	}
+	m.readsChanged = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "cairn_sql_txn_reads_changed_total",
+		Help: "Serializable transactions that failed because what they had read was changed.",
+	})
+	m.validate = m.phase.WithLabelValues("validate")
 	m.prewrite = m.phase.WithLabelValues("prewrite")
 	m.commit = m.phase.WithLabelValues("commit")
 	m.onePCTime = m.phase.WithLabelValues("one_pc")
 	if reg != nil {
-		reg.MustRegister(m.phase, m.onePC, m.async, m.fallback, m.recovered, m.conflicts, m.resolved, m.undeterm, m.tsoWait)
+		reg.MustRegister(m.phase, m.onePC, m.async, m.fallback, m.recovered, m.conflicts, m.resolved, m.undeterm, m.tsoWait, m.readsChanged)
 	}
 	return m
 }

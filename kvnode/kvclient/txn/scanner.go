@@ -22,11 +22,13 @@ type Scanner struct {
 	fetched   bool // nothing is left to fetch
 	left      int  // pairs still wanted; valid with o.Limit > 0
 	// own are writes of the transaction not merged yet, in scan order.
-	own  []entry
-	out  Block // merged pairs, reused
-	wait LockWait
-	bo   backoff
-	err  error // sticky
+	own []entry
+	out Block // merged pairs, reused
+	// reads remembers what was fetched for a serializable transaction; nil = nothing.
+	reads *readSet
+	wait  LockWait
+	bo    backoff
+	err   error // sticky
 }
 
 func newScanner(sn *Snapshot, start, end []byte, o ScanOptions) *Scanner {
@@ -132,10 +134,12 @@ func (sc *Scanner) locate(ctx context.Context) (r kvclient.Region, low, high []b
 func (sc *Scanner) advance(page *kvpb.ScanResponse, low, high []byte) {
 	switch {
 	case page.GetMore() && sc.o.Reverse:
-		sc.high = page.GetResumeKey()
+		low = page.GetResumeKey()
+		sc.high = low
 		sc.fetched = len(sc.high) == 0
 	case page.GetMore():
-		sc.low = page.GetResumeKey()
+		high = page.GetResumeKey()
+		sc.low = high
 	case sc.o.Reverse:
 		sc.fetched = bytes.Equal(low, sc.low)
 		sc.high = low
@@ -143,6 +147,7 @@ func (sc *Scanner) advance(page *kvpb.ScanResponse, low, high []byte) {
 		sc.fetched = bytes.Equal(high, sc.high)
 		sc.low = high
 	}
+	sc.reads.add(low, high, sc.sn.ts)
 }
 
 // merge lays the own writes of the part fetched so far over its pairs.

@@ -27,7 +27,9 @@ var siSeeds = flag.Int("si.seeds", 0, "run TestSnapshotIsolation with this many 
 // others have to find out what became of their transactions. What they saw is
 // recorded and every read checked against a model that knows the order of commits:
 // reads are those of the snapshot, no update is lost, transactions are atomic,
-// and what was acknowledged is what happened.
+// and what was acknowledged is what happened. Some are serializable: all they read
+// must be the same at their commit timestamps, so that the order of these is one in
+// which they could have run one after the other.
 func TestSnapshotIsolation(t *testing.T) {
 	seeds := []uint64{1, 2, 3, uint64(time.Now().UnixNano())}
 	for i := range *siSeeds {
@@ -52,10 +54,17 @@ type record struct {
 	startTS   uint64
 	commitTS  uint64 // 0 = not known to be committed
 	unknown   bool   // result undetermined
-	reads     map[int]uint64
+	strict    bool   // serializable
+	views     []view // one by one
 	inserted  map[int]bool
 	writes    map[int]uint64 // 0 = delete
 	err       error
+}
+
+// view is what a transaction read at one timestamp.
+type view struct {
+	ts    uint64
+	reads map[int]uint64
 }
 
 // leaves reports whether the write of k leaves a version: a key inserted and
@@ -63,7 +72,7 @@ type record struct {
 func (r *record) leaves(k int) bool { return !r.inserted[k] || r.writes[k] != 0 }
 
 func (r *record) String() string {
-	return fmt.Sprintf("client %d txn %d start %d commit %d unknown %v reads %v writes %v", r.client, r.n, r.startTS, r.commitTS, r.unknown, r.reads, r.writes)
+	return fmt.Sprintf("client %d txn %d start %d commit %d unknown %v strict %v reads %v writes %v", r.client, r.n, r.startTS, r.commitTS, r.unknown, r.strict, r.views, r.writes)
 }
 
 func runHistory(t *testing.T, seed uint64) {
@@ -112,14 +121,18 @@ func runHistory(t *testing.T, seed uint64) {
 	checkHistory(t, history)
 	checkOutcomes(t, s, history)
 	checkFinal(t, s, tso, history)
-	committed := 0
+	committed, changed := 0, 0
 	for _, r := range history {
 		if r.commitTS != 0 {
 			committed++
 		}
+		var conflict *WriteConflictError
+		if errors.As(r.err, &conflict) && conflict.Reason == kvpb.ConflictReason_CONFLICT_REASON_READ_CHANGED {
+			changed++
+		}
 	}
-	t.Logf("%d of %d transactions committed, %d async prewrites, %d recoveries, %d requests, %d answers lost",
-		committed, len(history), kv.asyncs.Load(), kv.checks.Load(), kv.sent.Load(), kv.lost.Load())
+	t.Logf("%d of %d transactions committed, %d had read what changed, %d async prewrites, %d recoveries, %d requests, %d answers lost",
+		committed, len(history), changed, kv.asyncs.Load(), kv.checks.Load(), kv.sent.Load(), kv.lost.Load())
 	if committed < len(history)/10 {
 		t.Errorf("only %d of %d transactions committed", committed, len(history))
 	}
@@ -253,15 +266,16 @@ func (o *realTime) committed(commitTS, asked uint64) {
 func runRandomTxn(order *realTime, s *Store, rnd *rand.Rand, c, n int) *record {
 	t := order.t
 	ctx := context.Background()
-	r := &record{client: c, n: n, reads: map[int]uint64{}, writes: map[int]uint64{}, inserted: map[int]bool{}}
+	r := &record{client: c, n: n, strict: rnd.IntN(2) == 0, writes: map[int]uint64{}, inserted: map[int]bool{}}
 	acked := order.acked.Load()
-	tx, err := s.Begin(ctx, TxnOptions{})
+	tx, err := s.Begin(ctx, TxnOptions{Serializable: r.strict})
 	if err != nil {
 		t.Error(err)
 		return r
 	}
 	r.startTS = tx.StartTS()
 	order.began(r.startTS, acked)
+	r.views = []view{{r.startTS, map[int]uint64{}}}
 	for range 1 + rnd.IntN(6) {
 		if err := randomOp(ctx, tx, rnd, r); err != nil {
 			r.err = err
@@ -279,6 +293,14 @@ func runRandomTxn(order *realTime, s *Store, rnd *rand.Rand, c, n int) *record {
 
 func randomOp(ctx context.Context, tx *Txn, rnd *rand.Rand, r *record) error {
 	k := rnd.IntN(siKeys)
+	if rnd.IntN(8) == 0 { // a statement with a snapshot of its own
+		ts, err := tx.store.CurrentTS(ctx)
+		if err != nil {
+			return err
+		}
+		tx.ReadAt(ts)
+		r.views = append(r.views, view{ts, map[int]uint64{}})
+	}
 	switch rnd.IntN(8) {
 	case 0, 1:
 		v, err := tx.Get(ctx, siKey(k))
@@ -328,11 +350,29 @@ func (r *record) saw(k int, v []byte) error {
 		}
 		return nil
 	}
-	if before, ok := r.reads[k]; ok && before != got {
+	reads := r.views[len(r.views)-1].reads
+	if before, ok := reads[k]; ok && before != got {
 		return fmt.Errorf("BUG: key %d: read %x, then %x", k, before, got)
 	}
-	r.reads[k] = got
+	reads[k] = got
 	return nil
+}
+
+// takesEffect is the timestamp at which all reads of a serializable transaction
+// must hold; 0 = it failed.
+func (r *record) takesEffect() (ts uint64) {
+	switch {
+	case r.commitTS != 0:
+		return r.commitTS
+	case r.err != nil:
+		return 0
+	}
+	for _, v := range r.views {
+		if len(v.reads) > 0 {
+			ts = max(ts, v.ts)
+		}
+	}
+	return ts
 }
 
 func scanSome(ctx context.Context, tx *Txn, rnd *rand.Rand, r *record) error {
@@ -421,9 +461,16 @@ func checkHistory(t *testing.T, history []*record) {
 		}
 	}
 	for _, r := range history {
-		for k, got := range r.reads {
-			if want := at(k, r.startTS); want.value != got {
-				t.Errorf("key %d at %d: read %x, want %x (commit %d): %v", k, r.startTS, got, want.value, want.ts, r)
+		for _, v := range r.views {
+			for k, got := range v.reads {
+				if want := at(k, v.ts); want.value != got {
+					t.Errorf("key %d at %d: read %x, want %x (commit %d): %v", k, v.ts, got, want.value, want.ts, r)
+				}
+				own, mine := r.writes[k]
+				if want := at(k, r.takesEffect()); r.strict && r.takesEffect() != 0 && want.value != got && !(mine && want.value == own) {
+					t.Errorf("key %d at %d was %x, what a transaction that takes effect at %d had read, and is %x (commit %d): %v",
+						k, v.ts, got, r.takesEffect(), want.value, want.ts, r)
+				}
 			}
 		}
 	}
@@ -438,7 +485,7 @@ func checkFinal(t *testing.T, s *Store, tso *fakeTSO, history []*record) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	final := &record{startTS: tx.StartTS(), reads: map[int]uint64{}}
+	final := &record{startTS: tx.StartTS(), views: []view{{tx.StartTS(), map[int]uint64{}}}}
 	for _, reverse := range []bool{false, true} {
 		sc := tx.Scan(ctx, nil, nil, ScanOptions{Reverse: reverse})
 		seen := make(map[int]uint64)
@@ -459,7 +506,7 @@ func checkFinal(t *testing.T, s *Store, tso *fakeTSO, history []*record) {
 			}
 		}
 		for k := range siKeys {
-			final.reads[k] = seen[k]
+			final.views[0].reads[k] = seen[k]
 		}
 		checkHistory(t, append(slices.Clone(history), final))
 	}

@@ -21,16 +21,18 @@ type Statement struct{ sp Savepoint }
 
 // BeginStatement marks the present state.
 func (t *Txn) BeginStatement() Statement {
+	t.reads.keep()
 	if l := t.locks; l != nil {
 		l.recent, l.attempt = l.recent[:0], 1
 	}
 	return Statement{t.Savepoint()}
 }
 
-// Again takes back what the statement wrote and moves ForUpdateTS to now. Its locks stay:
+// Again takes back what the statement wrote, forgets what it read, and moves ForUpdateTS to now. Its locks stay:
 // most likely it wants them again, and others cannot take them away meanwhile.
 func (t *Txn) Again(ctx context.Context, st Statement) error {
 	t.RollbackTo(st.sp)
+	t.reads.forget()
 	l := t.locks
 	if len(l.held) > 0 && l.held[string(l.primary)] == nil {
 		t.releaseRecent(ctx, func(*heldLock) bool { return true }) // they name a primary that failed
@@ -45,6 +47,9 @@ func (t *Txn) Keep(ctx context.Context, st Statement) {
 	t.Release(st.sp)
 	if l := t.locks; l != nil && l.attempt > 1 {
 		t.releaseRecent(ctx, func(h *heldLock) bool { return h.attempt < l.attempt })
+	}
+	if t.locks != nil {
+		t.reads.drop(t.lockedSince)
 	}
 }
 

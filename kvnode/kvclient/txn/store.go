@@ -160,6 +160,9 @@ func (s *Store) Begin(ctx context.Context, o TxnOptions) (*Txn, error) {
 	if o.Pessimistic {
 		t.locks = &lockSet{s: s}
 	}
+	if o.Serializable {
+		t.reads = &readSet{}
+	}
 	if o.StartTS == 0 {
 		t.start = s.pd.TSAsync(ctx)
 	}

@@ -20,6 +20,10 @@ type TxnOptions struct {
 	// Pessimistic: the transaction locks keys before it commits (Lock, LockWritten), and
 	// may read at a timestamp later than its start (ReadAt).
 	Pessimistic bool
+	// Serializable: the commit fails with *WriteConflictError when something the
+	// transaction has read was changed by another since. Everything read through the
+	// Txn counts, keys that were absent and the gaps in scans too.
+	Serializable bool
 }
 
 // Txn is a transaction of one client. It is not safe for concurrent use, except
@@ -35,6 +39,8 @@ type Txn struct {
 	began  time.Time
 	// locks is what a pessimistic transaction has locked; nil for an optimistic one.
 	locks *lockSet
+	// reads is what a serializable transaction has read; nil for others.
+	reads *readSet
 
 	start    pdclient.Future
 	startTS  uint64 // 0 until start was awaited
@@ -176,6 +182,7 @@ func (t *Txn) Get(ctx context.Context, key []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.reads.addKey(key, sn.ts)
 	return sn.Get(ctx, key)
 }
 
@@ -186,6 +193,7 @@ func (t *Txn) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
 		return nil, err
 	}
 	if t.buf.len() == 0 && t.locks == nil {
+		t.noteKeys(keys, sn.ts)
 		return sn.BatchGet(ctx, keys)
 	}
 	values := make([][]byte, len(keys))
@@ -210,6 +218,7 @@ func (t *Txn) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
 	if len(ask) == 0 {
 		return values, nil
 	}
+	t.noteKeys(ask, sn.ts)
 	got, err := sn.BatchGet(ctx, ask)
 	if err != nil {
 		return nil, err
@@ -228,6 +237,7 @@ func (t *Txn) Scan(_ context.Context, start, end []byte, o ScanOptions) *Scanner
 		return &Scanner{err: err}
 	}
 	sc := newScanner(sn, start, end, o)
+	sc.reads = t.reads
 	for e := range t.buf.inRange(start, end) {
 		if e.put || e.deleted {
 			sc.own = append(sc.own, *e)
@@ -243,9 +253,21 @@ func (t *Txn) Scan(_ context.Context, start, end []byte, o ScanOptions) *Scanner
 // is written conflicts with other writers since the start timestamp all the same, but for
 // keys that are locked.
 // No reader or scanner of the transaction may run meanwhile.
+//
+// For a serializable transaction ts may not be math.MaxUint64, which names no point in
+// time.
 func (t *Txn) ReadAt(ts uint64) {
 	if ts != t.readTS {
 		t.readTS, t.snap = ts, nil
+	}
+}
+
+func (t *Txn) noteKeys(keys [][]byte, ts uint64) {
+	if t.reads == nil {
+		return
+	}
+	for _, k := range keys {
+		t.reads.addKey(k, ts)
 	}
 }
 
