@@ -51,6 +51,11 @@
 // A shared lock is one record with a holder per transaction. It can not be taken
 // over while there are others.
 //
+// # Serializable transactions
+//
+// CheckUnchanged is the read that ends one: it looks for versions instead of values, at
+// the timestamp the transaction is about to commit at.
+//
 // Lock order: latches before pending-table and wait-table shards; no lock is held while
 // proposing except latches.
 package txncmd

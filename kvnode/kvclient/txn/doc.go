@@ -27,6 +27,12 @@
 //     the locks before that asks the primary and settles them. Readers of the same
 //     node know better and read through them.
 //
+// # Serializable transactions
+//
+// With TxnOptions.Serializable a transaction remembers what it reads, and its commit
+// finds out whether that has changed: *WriteConflictError then. What it has read and
+// not written costs the commit a third step, between 2 and 4. See validate.go.
+//
 // # Locks of silent clients
 //
 // The primary tells what became of a transaction of two phases; one whose time

@@ -120,11 +120,14 @@ func (c *committer) drawCommitTS(ctx context.Context) (uint64, error) {
 // everything at one timestamp it takes effect there; else it has to be the same at
 // the newest of them.
 func (t *Txn) validateReads(ctx context.Context) error {
-	c := &committer{s: t.store, startTS: t.startTS, reads: t.reads.all()}
+	c := &committer{s: t.store, reads: t.reads.all()}
 	if len(c.reads) <= 1 {
 		return nil
 	}
-	err := c.validateNewest(ctx)
+	var err error
+	if c.startTS, err = t.awaitStart(); err == nil {
+		err = c.validateNewest(ctx)
+	}
 	if err != nil {
 		c.countFailure(err)
 		return fmt.Errorf("commit: %w", err)
