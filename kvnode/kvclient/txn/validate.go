@@ -120,6 +120,14 @@ func (c *committer) drawCommitTS(ctx context.Context) (uint64, error) {
 // everything at one timestamp it takes effect there; else it has to be the same at
 // the newest of them.
 func (t *Txn) validateReads(ctx context.Context) error {
+	if t.reads == nil {
+		return nil
+	}
+	if t.locks != nil { // no commit makes sure that these locks were not lost
+		for k, h := range t.locks.held {
+			t.reads.addKey([]byte(k), h.ts)
+		}
+	}
 	c := &committer{s: t.store, reads: t.reads.all()}
 	if len(c.reads) <= 1 {
 		return nil
