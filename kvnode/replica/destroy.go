@@ -55,6 +55,7 @@ func (r *Replica) applyDestroy(d *replpb.DestroyRange, p *proposal, e *raftpb.En
 	r.ab.b = r.o.Engine.NewBatch()
 	r.ab.index, r.ab.term = e.GetIndex(), e.GetTerm()
 	r.answer(p, nil)
+	r.host.Changed(r) // it is smaller now, and perhaps never written again
 	r.o.Metrics.destroyed.Inc()
 	return nil
 }

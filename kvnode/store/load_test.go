@@ -297,3 +297,22 @@ func TestAStoreThatWasRemovedEnds(t *testing.T) {
 	p.noticeRemoval(now.Add(2*removedGrace), gone)
 	require.Equal(t, []string{fmt.Sprintf("store %d was removed from the cluster; stop this node and delete its data directory data", s.ID())}, fatal)
 }
+
+// A region that was emptied in one step may never be used again: PD must not keep its old size.
+func TestARegionThatHasChangedIsMeasuredSoon(t *testing.T) {
+	pd := newStatsPD()
+	s, p := unstarted(t, pd)
+	require.Nil(t, put(t.Context(), s, "a", "v"))
+	now := time.Now()
+	p.reportDue(now)
+	require.NotZero(t, drain(pd.regions)[0].GetApproximateBytes())
+	v := s.replicas()[0].View()
+	require.Nil(t, v.DestroyRange(t.Context(), []byte("a"), []byte("b")))
+	p.changed(s.replicas()[0]) // as the store's own reporter was told
+	p.reportChanged(now)
+	require.Len(t, drain(pd.regions), 1)
+	p.reportDue(now.Add(s.o.RegionHeartbeat + time.Second))
+	told := drain(pd.regions)
+	require.Len(t, told, 1)
+	require.NotZero(t, told[0].GetApproximateBytes(), "0 is not a size")
+}

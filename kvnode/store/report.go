@@ -76,6 +76,18 @@ func (p *reporter) changed(r *replica.Replica) {
 	}
 }
 
+// reportChanged reports the regions that have changed.
+func (p *reporter) reportChanged(now time.Time) {
+	p.mu.Lock()
+	dirty := p.dirty
+	p.dirty = make(map[*replica.Replica]struct{})
+	p.mu.Unlock()
+	for r := range dirty {
+		p.reportRegion(now, r, 0)
+		p.of(r).sized = 0 // measured soon, even if nobody uses it
+	}
+}
+
 func (p *reporter) run() {
 	storeClock := time.NewTicker(p.s.o.StoreHeartbeat)
 	defer storeClock.Stop()
@@ -87,14 +99,7 @@ func (p *reporter) run() {
 		case <-p.s.stop:
 			return
 		case <-p.wake:
-			p.mu.Lock()
-			dirty := p.dirty
-			p.dirty = make(map[*replica.Replica]struct{})
-			p.mu.Unlock()
-			now := time.Now()
-			for r := range dirty {
-				p.reportRegion(now, r, 0)
-			}
+			p.reportChanged(time.Now())
 		case <-storeClock.C:
 			p.reportStore()
 		case now := <-regionClock.C:

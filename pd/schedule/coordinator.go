@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -377,6 +378,14 @@ func (c *Coordinator) stuck(v *view, op *Operator) (state, why string) {
 	if why := op.overdue(v.Now, r); why != "" {
 		return timedOut, why
 	}
+	if into, ok := op.steps[op.at].(mergeInto); ok {
+		switch target := v.Regions.ByID(into.target); {
+		case target == nil:
+			return cancelled, fmt.Sprintf("region %d is gone", into.target)
+		case !neighbours(r.Meta, target.Meta):
+			return cancelled, fmt.Sprintf("region %d is not its neighbour any more", into.target)
+		}
+	}
 	if add, ok := op.steps[op.at].(addLearner); ok {
 		s := v.byID[add.peer.StoreId]
 		switch {
@@ -389,6 +398,11 @@ func (c *Coordinator) stuck(v *view, op *Operator) (state, why string) {
 		}
 	}
 	return "", ""
+}
+
+// neighbours reports whether one region begins where the other ends.
+func neighbours(a, b *kvpb.Region) bool {
+	return len(a.EndKey) > 0 && bytes.Equal(a.EndKey, b.StartKey) || len(b.EndKey) > 0 && bytes.Equal(b.EndKey, a.StartKey)
 }
 
 // checkLocked looks at the regions that are queued, and queues all of them when it

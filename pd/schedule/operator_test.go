@@ -130,6 +130,20 @@ func TestOperatorsEndWhenTheirWorldChanges(t *testing.T) {
 	s.split(s.regions[1002], nil)
 	s.send(s.regions[1002])
 	require.Equal(t, cancelled, op.state, op.result)
+	// The neighbour that a region is to be merged into is its neighbour no more.
+	s.run(time.Second)
+	_, _, err := s.add(&pdpb.AddOperatorRequest{RegionId: 1010, What: &pdpb.AddOperatorRequest_Merge{Merge: &pdpb.MergeInto{TargetRegionId: 1011}}})
+	require.NoError(t, err)
+	op = s.co.ops[1010]
+	for _, id := range []uint64{1010, 1011} {
+		s.regions[id].todo = nil
+		s.split(s.regions[id], nil)
+		s.regions[id].todo = nil
+		s.send(s.regions[id])
+	}
+	s.regions[1010].todo = nil
+	s.step()
+	require.Equal(t, cancelled, op.state, op.result)
 	// The leader does nothing.
 	op = move(1003)
 	for range 20 * 80 {
