@@ -18,10 +18,11 @@ import (
 // entry is a cached region. Its range and epoch never change; a change makes a new
 // entry. Only the route moves, to where a request has succeeded.
 type entry struct {
-	meta  *kvpb.Region
-	route atomic.Pointer[route]
-	gone  atomic.Bool  // no longer in the cache
-	asked atomic.Int64 // when PD was last asked in the background, by Client.clock
+	meta   *kvpb.Region
+	route  atomic.Pointer[route]
+	gone   atomic.Bool            // no longer in the cache
+	closed atomic.Pointer[closed] // the greatest timestamp known to be closed; nil = none
+	asked  atomic.Int64           // when PD was last asked in the background, by Client.clock
 
 	mu sync.Mutex // serialises writers of route and gone
 	// moved is closed when the route moves or the entry goes; nil while nobody

@@ -62,6 +62,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -87,6 +88,9 @@ type Options struct {
 	// FromStore is the store of this process, which every request tells, so that the
 	// regions it is about can be led there; 0 = none.
 	FromStore uint64
+	// Labels say where this process is, as those of a store do: the most significant
+	// first. nil = where FromStore is.
+	Labels []*kvpb.StoreLabel
 	// AttemptTimeout is how long a request waits for a store's answer before it
 	// turns to the other replicas, and how long a store may be silent before it is
 	// asked whether it is alive. Later attempts of the same request get more, up to
@@ -111,8 +115,9 @@ type Client struct {
 	ctx    context.Context // lifetime of connections, ended by Close
 	cancel context.CancelFunc
 
-	born    time.Time // see clock
-	slowLog slowLog
+	born        time.Time     // see clock
+	nextReplica atomic.Uint32 // round robin
+	slowLog     slowLog
 
 	mu     sync.Mutex // protects stores and closed; no I/O under it
 	stores map[uint64]*store

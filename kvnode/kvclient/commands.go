@@ -30,6 +30,7 @@ const (
 	opRawRead
 	opRawWrite
 	opCheckUnchanged
+	opReadIndex
 	operationCount
 )
 
@@ -60,6 +61,7 @@ var operations = [operationCount]struct {
 	opRawRead:             {"raw_read", 20 * time.Second, true},
 	opRawWrite:            {"raw_write", 20 * time.Second, false},
 	opCheckUnchanged:      {"check_unchanged", 20 * time.Second, true},
+	opReadIndex:           {"read_index", 20 * time.Second, true},
 }
 
 // once reports whether a request is not sent again when an attempt may have been executed,
@@ -116,6 +118,8 @@ func open(req *kvpb.Request) (operation, *kvpb.Context) {
 		return opRawWrite, ensure(&c.Raw.Context)
 	case *kvpb.Request_CheckUnchanged:
 		return opCheckUnchanged, ensure(&c.CheckUnchanged.Context)
+	case *kvpb.Request_ReadIndex:
+		return opReadIndex, ensure(&c.ReadIndex.Context)
 	}
 	return opUnknown, nil
 }
@@ -163,6 +167,8 @@ func regionErrorOf(op operation, resp *kvpb.Response) (e *kvpb.RegionError, ok b
 		return c.Raw.GetRegionError(), op == opRawRead || op == opRawWrite
 	case *kvpb.Response_CheckUnchanged:
 		return c.CheckUnchanged.GetRegionError(), op == opCheckUnchanged
+	case *kvpb.Response_ReadIndex:
+		return c.ReadIndex.GetRegionError(), op == opReadIndex
 	}
 	return nil, false
 }

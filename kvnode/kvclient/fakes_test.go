@@ -22,6 +22,7 @@ type fakePD struct {
 	regions []*kvpb.Region
 	leaders map[uint64]*kvpb.Peer
 	addrs   map[uint64]string
+	labels  map[uint64][]*kvpb.StoreLabel
 	asked   int
 }
 
@@ -67,10 +68,10 @@ func (p *fakePD) GetStore(_ context.Context, id uint64) (*kvpb.Store, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	addr, ok := p.addrs[id]
-	if !ok {
+	if !ok && p.labels[id] == nil {
 		return nil, pdclient.ErrStoreNotFound
 	}
-	return &kvpb.Store{Id: id, Address: addr}, nil
+	return &kvpb.Store{Id: id, Address: addr, Labels: p.labels[id]}, nil
 }
 
 // region makes a region with voters on the stores; peer ids are id*100+store.

@@ -10,6 +10,7 @@ type metrics struct {
 	sendErrors                  [sendReasons]prometheus.Counter
 	streamBreaks, leaderMoves   prometheus.Counter
 	outages                     prometheus.Counter
+	replicaReads                [nearOutcomes]prometheus.Counter
 	storesDown                  prometheus.Gauge
 	slow                        prometheus.Counter
 	batch                       prometheus.Histogram
@@ -46,6 +47,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "cairn_kvclient_batch_requests", Help: "Requests in a BatchCommands frame sent.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 8)}),
 	}
+	replicaReads := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cairn_kvclient_replica_reads_total",
+		Help: "Reads that may go to another replica than the leader, by who served them: replica, with an index of the leader; past, without; leader, because it is chosen; failed: leader, because the replica could not."}, []string{"served"})
+	for o, name := range nearOutcomeNames {
+		m.replicaReads[o] = replicaReads.WithLabelValues(name)
+	}
 	sendErrors := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cairn_kvclient_send_errors_total", Help: "Attempts that got no answer, by reason."}, []string{"reason"})
 	for r := range m.sendErrors {
@@ -60,7 +67,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.backoffWait[k] = waits.WithLabelValues(backoffTable[k].name)
 	}
 	if reg != nil {
-		reg.MustRegister(lookups, requests, attempts, seconds, waits, m.regionErrors, sendErrors, m.streamBreaks, m.batch,
+		reg.MustRegister(replicaReads, lookups, requests, attempts, seconds, waits, m.regionErrors, sendErrors, m.streamBreaks, m.batch,
 			m.leaderMoves, m.outages, m.storesDown, m.slow)
 	}
 	return m

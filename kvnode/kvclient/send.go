@@ -37,6 +37,16 @@ func (c *Client) Send(ctx context.Context, r Region, req *kvpb.Request) (*kvpb.R
 		return nil, &UnsupportedError{Reason: "unknown command"}
 	}
 	slice := c.opts.AttemptTimeout + patience(req)
+	if mode := kctx.ReplicaRead; mode != kvpb.ReplicaRead_REPLICA_READ_LEADER {
+		if e := r.entry; e != nil && !e.gone.Load() {
+			if resp := c.sendNearest(ctx, op, e, kctx, req); resp != nil {
+				c.metrics.ok[op].Inc()
+				return resp, nil
+			}
+		}
+		kctx.ReplicaRead = kvpb.ReplicaRead_REPLICA_READ_LEADER
+		defer func() { kctx.ReplicaRead = mode }()
+	}
 	if e := r.entry; e != nil && !e.gone.Load() {
 		rt := e.route.Load()
 		resp, err := c.attempt(ctx, e, rt, slice, kctx, req)

@@ -31,9 +31,11 @@ type store struct {
 	conns atomic.Pointer[[connsPerStore]*conn] // nil = to be resolved
 	next  atomic.Uint32                        // round robin
 
-	down      atomic.Bool  // does not answer; a probe runs
-	heard     atomic.Int64 // when the last frame came in, by Client.clock
-	suspected atomic.Bool  // it is being asked whether it is alive
+	down      atomic.Bool                        // does not answer; a probe runs
+	heard     atomic.Int64                       // when the last frame came in, by Client.clock
+	labels    atomic.Pointer[[]*kvpb.StoreLabel] // as PD said last; nil = not yet
+	labelled  atomic.Int64                       // when PD was asked for them, by Client.clock; 0 = never
+	suspected atomic.Bool                        // it is being asked whether it is alive
 
 	resolving chan struct{} // one token: the right to resolve
 	// Under the token:

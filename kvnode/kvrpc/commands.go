@@ -23,6 +23,7 @@ const (
 	cmdDestroyRange
 	cmdRaw
 	cmdCheckUnchanged
+	cmdReadIndex
 	commandCount
 )
 
@@ -31,7 +32,7 @@ var commandNames = [commandCount]string{
 	"unknown", "get", "batch_get", "scan", "prewrite", "commit", "batch_rollback",
 	"pessimistic_lock", "pessimistic_rollback", "check_txn_status",
 	"check_secondary_locks", "resolve_lock", "scan_lock", "txn_heart_beat",
-	"destroy_range", "raw", "check_unchanged",
+	"destroy_range", "raw", "check_unchanged", "read_index",
 }
 
 // timed marks the commands whose duration is measured. Point reads are not: two
@@ -40,6 +41,7 @@ var timed = [commandCount]bool{
 	cmdBatchGet: true, cmdScan: true, cmdPrewrite: true, cmdCommit: true, cmdBatchRollback: true,
 	cmdCheckTxnStatus: true, cmdCheckSecondaryLocks: true, cmdResolveLock: true, cmdScanLock: true,
 	cmdTxnHeartBeat: true, cmdDestroyRange: true, cmdRaw: true, cmdCheckUnchanged: true, cmdPessimisticLock: true, cmdPessimisticRollback: true,
+	cmdReadIndex: true,
 }
 
 // unsupported says why this server does not execute a kind of command; empty = it does.
@@ -84,6 +86,8 @@ func commandOf(req *kvpb.Request) command {
 		return cmdRaw
 	case *kvpb.Request_CheckUnchanged:
 		return cmdCheckUnchanged
+	case *kvpb.Request_ReadIndex:
+		return cmdReadIndex
 	}
 	return cmdUnknown
 }
@@ -123,6 +127,8 @@ func contextOf(req *kvpb.Request) *kvpb.Context {
 		return c.Raw.GetContext()
 	case *kvpb.Request_CheckUnchanged:
 		return c.CheckUnchanged.GetContext()
+	case *kvpb.Request_ReadIndex:
+		return c.ReadIndex.GetContext()
 	}
 	return nil
 }
@@ -162,6 +168,8 @@ func regionErrorResponse(c command, e *kvpb.RegionError) *kvpb.Response {
 		return &kvpb.Response{Cmd: &kvpb.Response_Raw{Raw: &kvpb.RawResponse{RegionError: e}}}
 	case cmdCheckUnchanged:
 		return &kvpb.Response{Cmd: &kvpb.Response_CheckUnchanged{CheckUnchanged: &kvpb.CheckUnchangedResponse{RegionError: e}}}
+	case cmdReadIndex:
+		return &kvpb.Response{Cmd: &kvpb.Response_ReadIndex{ReadIndex: &kvpb.ReadIndexResponse{RegionError: e}}}
 	}
 	return &kvpb.Response{Unsupported: "unknown command"}
 }

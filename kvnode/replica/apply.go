@@ -209,6 +209,7 @@ func (r *Replica) commitApplied(sync bool) error {
 			return err
 		}
 		r.applied.Store(ab.index)
+		r.noteApplied()
 		if ab.term != r.appliedTerm {
 			r.appliedTerm = ab.term
 			r.noteServing()

@@ -40,6 +40,7 @@ type cluster struct {
 	reluctant  uint64                                        // a store
 	silent     map[uint64]bool                               // stores that nothing is heard of
 	deaf       func(to uint64, m rafttransport.Message) bool // loses messages
+	losesData  func(r *Replica)                              // is about to have its data removed or replaced
 	onMerging  func(source, target *Replica, c *replpb.CommitMerge)
 	slow       *Replica          // does not hear that what it appended is durable
 	held       []*raftpb.Message // kept back from slow
@@ -212,7 +213,14 @@ func (s *testStore) SendSnapshot(r *Replica, m rafttransport.Message, state *eng
 }
 
 func (s *testStore) Install(r *Replica, meta *replpb.SnapshotMeta) {
+	s.c.loses(r)
 	r.Install(context.Background(), meta, s.snapshots[r.ID()], nil)
+}
+
+func (c *cluster) loses(r *Replica) {
+	if c.losesData != nil {
+		c.losesData(r)
+	}
 }
 
 func (s *testStore) DropSnapshot(*Replica)            {}
@@ -240,6 +248,7 @@ func (s *testStore) Silent(store uint64) bool { return s.c.silent[store] }
 func (s *testStore) Background(fn func(context.Context)) { fn(context.Background()) }
 
 func (s *testStore) Remove(r *Replica) {
+	s.c.loses(r)
 	require.NoError(s.c.t, r.Destroy(context.Background()))
 	s.removed[r.ID()] = r.Peer().GetId()
 	delete(s.replicas, r.ID())

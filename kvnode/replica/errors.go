@@ -65,6 +65,14 @@ func regionNotFound(region uint64) *kvpb.RegionError {
 	}
 }
 
+// dataIsNotReady sends a read to the leader.
+func dataIsNotReady(region, closed uint64) *kvpb.RegionError {
+	return &kvpb.RegionError{
+		Message: fmt.Sprintf("the replica of region %d cannot serve this read now", region),
+		Kind:    &kvpb.RegionError_DataIsNotReady{DataIsNotReady: &kvpb.DataIsNotReady{RegionId: region, SafeTs: closed}},
+	}
+}
+
 // invalidAdmin refuses a command that changes the region itself; asking again does not help.
 func invalidAdmin(reason string) *kvpb.RegionError {
 	return &kvpb.RegionError{Message: "refused: " + reason}

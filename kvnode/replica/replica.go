@@ -162,6 +162,9 @@ type Replica struct {
 	applied atomic.Uint64 // index; written during visits only
 	// safePoint and collected are those of state, for readers.
 	safePoint, collected atomic.Uint64
+	awaited              awaited
+	closed               atomic.Pointer[closedTS] // what the leader told last; nil = nothing yet
+	closing              atomic.Int64             // time of Options.Now until which others are told of closed timestamps
 	load                 loadCounters
 	resting              atomic.Bool   // = quiet
 	ready                chan struct{} // closed when this replica first serves as leader

@@ -125,6 +125,7 @@ func (r *Replica) beginInstall(m *raftpb.Message) {
 		return
 	}
 	r.installing = m
+	r.publish() // what reads under the view before finds out, if it sees the data of the snapshot
 	r.host.Install(r, &meta)
 }
 
@@ -208,6 +209,7 @@ func (r *Replica) finishInstall(i *installation) {
 	r.setState(state)
 	r.locks = i.locks
 	r.applied.Store(i.meta.GetAppliedIndex())
+	r.noteApplied()
 	r.appliedTerm = i.meta.GetAppliedTerm()
 	r.storage.SetConf(confState(r.region))
 	if self := peerByID(r.region, r.peer.GetId()); self != nil {

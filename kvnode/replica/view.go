@@ -33,6 +33,7 @@ type View struct {
 	merging bool   // takes no reads and no writes
 	target  uint64 // of the merge, 0 for none
 	barred  bool   // never has a lease: every read asks the quorum
+	out     bool   // of use: the replica has ended, or a snapshot takes the place of its data
 	// mergeIndex is of the merge under way, for its rollback.
 	mergeIndex uint64
 	leader     *kvpb.Peer // nil when unknown
@@ -72,6 +73,9 @@ func (v *View) Replica() *Replica { return v.r }
 
 // Locks is the lock index of the region in this view.
 func (v *View) Locks() *mvcc.LockIndex { return v.locks }
+
+// AppliedIndex is up to where the region's log is applied: all of its effects are visible.
+func (v *View) AppliedIndex() uint64 { return v.r.applied.Load() }
 
 // Engine is where the region's data is.
 func (v *View) Engine() *engine.DB { return v.r.o.Engine }

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 
+	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/kvnode/replica"
 	"github.com/cairndb/cairn/kvnode/txncmd"
 	"github.com/cairndb/cairn/proto/kvpb"
@@ -20,8 +21,62 @@ func (s *Store) Region(c *kvpb.Context) (txncmd.Region, *kvpb.RegionError) {
 	return v, nil
 }
 
+// Reader implements txncmd.Regions.
+func (s *Store) Reader(c *kvpb.Context, ts uint64) (txncmd.Region, *kvpb.RegionError) {
+	if c.GetReplicaRead() == kvpb.ReplicaRead_REPLICA_READ_LEADER {
+		return s.Region(c)
+	}
+	v, err := s.locate(c)
+	if err != nil {
+		return nil, err
+	}
+	if v.Leading() {
+		return s.Region(c)
+	}
+	if err := s.checkVersion(v, c); err != nil {
+		return nil, err
+	}
+	var rv *replica.ReadView
+	if ts != mvcc.MaxTS { // what is newest only the leader knows
+		rv = v.ReadAt(ts, c.GetReadIndex())
+	}
+	if rv == nil {
+		return nil, &kvpb.RegionError{
+			Message: fmt.Sprintf("the replica of region %d does not know that the read's timestamp is closed", c.GetRegionId()),
+			Kind: &kvpb.RegionError_DataIsNotReady{DataIsNotReady: &kvpb.DataIsNotReady{
+				RegionId: c.GetRegionId(), SafeTs: v.Replica().ClosedTS(),
+			}},
+		}
+	}
+	return rv, nil
+}
+
 // admit finds the view a command's context asks for, or says why there is none.
 func (s *Store) admit(c *kvpb.Context) (*replica.View, *kvpb.RegionError) {
+	v, err := s.locate(c)
+	if err != nil {
+		return nil, err
+	}
+	if !v.Leading() {
+		return nil, &kvpb.RegionError{
+			Message: fmt.Sprintf("region %d is not led here", c.GetRegionId()),
+			Kind:    &kvpb.RegionError_NotLeader{NotLeader: &kvpb.NotLeader{RegionId: c.GetRegionId(), Leader: v.Leader()}},
+		}
+	}
+	if err := s.checkVersion(v, c); err != nil {
+		return nil, err
+	}
+	if c.GetTerm() != 0 && c.GetTerm() != v.Term() {
+		return nil, &kvpb.RegionError{
+			Message: fmt.Sprintf("region %d is in term %d, not %d", c.GetRegionId(), v.Term(), c.GetTerm()),
+			Kind:    &kvpb.RegionError_StaleCommand{StaleCommand: &kvpb.StaleCommand{}},
+		}
+	}
+	return v, nil
+}
+
+// locate finds the view of the replica that a command is addressed to.
+func (s *Store) locate(c *kvpb.Context) (*replica.View, *kvpb.RegionError) {
 	if want := c.GetPeer().GetStoreId(); want != s.meta.GetId() {
 		return nil, &kvpb.RegionError{
 			Message: fmt.Sprintf("this is store %d, not %d", s.meta.GetId(), want),
@@ -37,26 +92,19 @@ func (s *Store) admit(c *kvpb.Context) (*replica.View, *kvpb.RegionError) {
 			Kind:    &kvpb.RegionError_RegionNotFound{RegionNotFound: &kvpb.RegionNotFound{RegionId: c.GetRegionId()}},
 		}
 	}
-	v := r.View()
-	if !v.Leading() {
-		return nil, &kvpb.RegionError{
-			Message: fmt.Sprintf("region %d is not led here", r.ID()),
-			Kind:    &kvpb.RegionError_NotLeader{NotLeader: &kvpb.NotLeader{RegionId: r.ID(), Leader: v.Leader()}},
-		}
+	return r.View(), nil
+}
+
+// checkVersion makes sure that a command means the region as it is.
+func (s *Store) checkVersion(v *replica.View, c *kvpb.Context) *kvpb.RegionError {
+	have := v.Meta().GetEpoch()
+	if have.GetVersion() == c.GetEpoch().GetVersion() {
+		return nil
 	}
-	if have := v.Meta().GetEpoch(); have.GetVersion() != c.GetEpoch().GetVersion() {
-		return nil, &kvpb.RegionError{
-			Message: fmt.Sprintf("region %d is at version %d, not %d", r.ID(), have.GetVersion(), c.GetEpoch().GetVersion()),
-			Kind:    &kvpb.RegionError_EpochNotMatch{EpochNotMatch: &kvpb.EpochNotMatch{CurrentRegions: s.siblings(v, c.GetEpoch())}},
-		}
+	return &kvpb.RegionError{
+		Message: fmt.Sprintf("region %d is at version %d, not %d", c.GetRegionId(), have.GetVersion(), c.GetEpoch().GetVersion()),
+		Kind:    &kvpb.RegionError_EpochNotMatch{EpochNotMatch: &kvpb.EpochNotMatch{CurrentRegions: s.siblings(v, c.GetEpoch())}},
 	}
-	if c.GetTerm() != 0 && c.GetTerm() != v.Term() {
-		return nil, &kvpb.RegionError{
-			Message: fmt.Sprintf("region %d is in term %d, not %d", r.ID(), v.Term(), c.GetTerm()),
-			Kind:    &kvpb.RegionError_StaleCommand{StaleCommand: &kvpb.StaleCommand{}},
-		}
-	}
-	return v, nil
 }
 
 // siblings returns the region and those to its left that were cut off it since

@@ -101,6 +101,10 @@ func (v *view) statusWithoutLock(req *kvpb.CheckTxnStatusRequest, resp *kvpb.Che
 	case rec.Fate == mvcc.FateRolledBack:
 	case req.ResolvingPessimisticLock:
 		resp.Action = kvpb.TxnAction_TXN_ACTION_LOCK_NOT_EXIST_DO_NOTHING
+	case req.RollbackIfNotExist && req.LockTs < v.rg.SafePoint():
+		// Its record may have been collected, and its lock be seen by a replica that lags: who
+		// asks reads what is too old.
+		return v.e.tooOld(v.rg, req.LockTs), nil
 	case req.RollbackIfNotExist:
 		resp.Action = kvpb.TxnAction_TXN_ACTION_LOCK_NOT_EXIST_ROLLBACK
 		return nil, v.writeRollback(req.Primary, req.LockTs, true, rec)

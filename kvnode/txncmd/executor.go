@@ -74,6 +74,8 @@ func (e *Executor) Execute(ctx context.Context, req *kvpb.Request) *kvpb.Respons
 		return &kvpb.Response{Cmd: &kvpb.Response_BatchGet{BatchGet: e.BatchGet(ctx, c.BatchGet)}}
 	case *kvpb.Request_Scan:
 		return &kvpb.Response{Cmd: &kvpb.Response_Scan{Scan: e.Scan(ctx, c.Scan)}}
+	case *kvpb.Request_ReadIndex:
+		return &kvpb.Response{Cmd: &kvpb.Response_ReadIndex{ReadIndex: e.ReadIndex(ctx, c.ReadIndex)}}
 	case *kvpb.Request_Prewrite:
 		return &kvpb.Response{Cmd: &kvpb.Response_Prewrite{Prewrite: e.Prewrite(ctx, c.Prewrite)}}
 	case *kvpb.Request_Commit:

@@ -19,7 +19,7 @@ func (e *Executor) Get(ctx context.Context, req *kvpb.GetRequest) *kvpb.GetRespo
 }
 
 func (e *Executor) get(ctx context.Context, req *kvpb.GetRequest, resp *kvpb.GetResponse) *kvpb.RegionError {
-	rg, rerr := e.regions.Region(req.Context)
+	rg, rerr := e.regions.Reader(req.Context, req.ReadTs)
 	if rerr != nil {
 		return rerr
 	}
@@ -130,7 +130,7 @@ func (e *Executor) BatchGet(ctx context.Context, req *kvpb.BatchGetRequest) *kvp
 }
 
 func (e *Executor) batchGet(ctx context.Context, req *kvpb.BatchGetRequest, resp *kvpb.BatchGetResponse) *kvpb.RegionError {
-	rg, rerr := e.regions.Region(req.Context)
+	rg, rerr := e.regions.Reader(req.Context, req.ReadTs)
 	if rerr != nil {
 		return rerr
 	}

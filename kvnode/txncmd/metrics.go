@@ -9,6 +9,7 @@ type metrics struct {
 	get       prometheus.Counter
 	batchGet  prometheus.Counter
 	scan      prometheus.Counter
+	readIndex prometheus.Counter
 	prewrite  prometheus.Counter
 	onePC     prometheus.Counter
 	commit    prometheus.Counter
@@ -90,6 +91,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.get = m.commands.WithLabelValues("get")
 	m.batchGet = m.commands.WithLabelValues("batch_get")
 	m.scan = m.commands.WithLabelValues("scan")
+	m.readIndex = m.commands.WithLabelValues("read_index")
 	m.prewrite = m.commands.WithLabelValues("prewrite")
 	m.commit = m.commands.WithLabelValues("commit")
 	if reg != nil {

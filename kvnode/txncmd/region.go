@@ -13,6 +13,10 @@ type Regions interface {
 	// Region checks the context (store and region are here, peer id, exact epoch
 	// version, leadership, term if given) and returns a handle, or the error to answer.
 	Region(c *kvpb.Context) (Region, *kvpb.RegionError)
+	// Reader is Region for a read at ts. If the context allows it the region need not
+	// be led here: then the handle's ReadReady waits until everything there will ever be
+	// at or below ts is here, or its locks are, and CheckLease tests that it still is.
+	Reader(c *kvpb.Context, ts uint64) (Region, *kvpb.RegionError)
 }
 
 // Region is a handle on one region as one command was admitted to it. It is
@@ -36,6 +40,10 @@ type Region interface {
 	// transaction that writes may have begun at. It grows, before anything that it lets
 	// go is gone: asked after the iterator was opened it says whether that has everything.
 	SafePoint() uint64
+	// AppliedIndex is up to where the region's log is applied: all of its effects are visible.
+	AppliedIndex() uint64
+	// KeepClosing has the region's replicas told of closed timestamps for some time.
+	KeepClosing()
 	// CountRead takes a read into account that was asked in the process of the store
 	// from (0 = of none), began at key and found as many keys and bytes, for PD to place
 	// leaders by and for regions that are split for their load. CountWrite does that for

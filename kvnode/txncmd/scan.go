@@ -40,7 +40,7 @@ type keyLock struct {
 }
 
 func (e *Executor) scan(ctx context.Context, req *kvpb.ScanRequest, resp *kvpb.ScanResponse) *kvpb.RegionError {
-	rg, rerr := e.regions.Region(req.Context)
+	rg, rerr := e.regions.Reader(req.Context, req.ReadTs)
 	if rerr != nil {
 		return rerr
 	}

@@ -27,6 +27,56 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ReplicaRead says which replica of a region a read goes to. Any of them gives the same answer.
+type ReplicaRead int32
+
+const (
+	ReplicaRead_REPLICA_READ_LEADER   ReplicaRead = 0
+	ReplicaRead_REPLICA_READ_FOLLOWER ReplicaRead = 1 // another one than the leader
+	ReplicaRead_REPLICA_READ_CLOSEST  ReplicaRead = 2 // the one nearest to whoever asks
+)
+
+// Enum value maps for ReplicaRead.
+var (
+	ReplicaRead_name = map[int32]string{
+		0: "REPLICA_READ_LEADER",
+		1: "REPLICA_READ_FOLLOWER",
+		2: "REPLICA_READ_CLOSEST",
+	}
+	ReplicaRead_value = map[string]int32{
+		"REPLICA_READ_LEADER":   0,
+		"REPLICA_READ_FOLLOWER": 1,
+		"REPLICA_READ_CLOSEST":  2,
+	}
+)
+
+func (x ReplicaRead) Enum() *ReplicaRead {
+	p := new(ReplicaRead)
+	*p = x
+	return p
+}
+
+func (x ReplicaRead) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReplicaRead) Descriptor() protoreflect.EnumDescriptor {
+	return file_kvpb_kv_proto_enumTypes[0].Descriptor()
+}
+
+func (ReplicaRead) Type() protoreflect.EnumType {
+	return &file_kvpb_kv_proto_enumTypes[0]
+}
+
+func (x ReplicaRead) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReplicaRead.Descriptor instead.
+func (ReplicaRead) EnumDescriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{0}
+}
+
 type Priority int32
 
 const (
@@ -60,11 +110,11 @@ func (x Priority) String() string {
 }
 
 func (Priority) Descriptor() protoreflect.EnumDescriptor {
-	return file_kvpb_kv_proto_enumTypes[0].Descriptor()
+	return file_kvpb_kv_proto_enumTypes[1].Descriptor()
 }
 
 func (Priority) Type() protoreflect.EnumType {
-	return &file_kvpb_kv_proto_enumTypes[0]
+	return &file_kvpb_kv_proto_enumTypes[1]
 }
 
 func (x Priority) Number() protoreflect.EnumNumber {
@@ -73,7 +123,7 @@ func (x Priority) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Priority.Descriptor instead.
 func (Priority) EnumDescriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{0}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{1}
 }
 
 type MutationOp int32
@@ -118,11 +168,11 @@ func (x MutationOp) String() string {
 }
 
 func (MutationOp) Descriptor() protoreflect.EnumDescriptor {
-	return file_kvpb_kv_proto_enumTypes[1].Descriptor()
+	return file_kvpb_kv_proto_enumTypes[2].Descriptor()
 }
 
 func (MutationOp) Type() protoreflect.EnumType {
-	return &file_kvpb_kv_proto_enumTypes[1]
+	return &file_kvpb_kv_proto_enumTypes[2]
 }
 
 func (x MutationOp) Number() protoreflect.EnumNumber {
@@ -131,7 +181,7 @@ func (x MutationOp) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MutationOp.Descriptor instead.
 func (MutationOp) EnumDescriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{1}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{2}
 }
 
 type PessimisticAction int32
@@ -171,11 +221,11 @@ func (x PessimisticAction) String() string {
 }
 
 func (PessimisticAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_kvpb_kv_proto_enumTypes[2].Descriptor()
+	return file_kvpb_kv_proto_enumTypes[3].Descriptor()
 }
 
 func (PessimisticAction) Type() protoreflect.EnumType {
-	return &file_kvpb_kv_proto_enumTypes[2]
+	return &file_kvpb_kv_proto_enumTypes[3]
 }
 
 func (x PessimisticAction) Number() protoreflect.EnumNumber {
@@ -184,7 +234,7 @@ func (x PessimisticAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PessimisticAction.Descriptor instead.
 func (PessimisticAction) EnumDescriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{2}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{3}
 }
 
 type AssertionLevel int32
@@ -220,11 +270,11 @@ func (x AssertionLevel) String() string {
 }
 
 func (AssertionLevel) Descriptor() protoreflect.EnumDescriptor {
-	return file_kvpb_kv_proto_enumTypes[3].Descriptor()
+	return file_kvpb_kv_proto_enumTypes[4].Descriptor()
 }
 
 func (AssertionLevel) Type() protoreflect.EnumType {
-	return &file_kvpb_kv_proto_enumTypes[3]
+	return &file_kvpb_kv_proto_enumTypes[4]
 }
 
 func (x AssertionLevel) Number() protoreflect.EnumNumber {
@@ -233,7 +283,7 @@ func (x AssertionLevel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AssertionLevel.Descriptor instead.
 func (AssertionLevel) EnumDescriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{3}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{4}
 }
 
 type LockWaitMode int32
@@ -269,11 +319,11 @@ func (x LockWaitMode) String() string {
 }
 
 func (LockWaitMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_kvpb_kv_proto_enumTypes[4].Descriptor()
+	return file_kvpb_kv_proto_enumTypes[5].Descriptor()
 }
 
 func (LockWaitMode) Type() protoreflect.EnumType {
-	return &file_kvpb_kv_proto_enumTypes[4]
+	return &file_kvpb_kv_proto_enumTypes[5]
 }
 
 func (x LockWaitMode) Number() protoreflect.EnumNumber {
@@ -282,7 +332,7 @@ func (x LockWaitMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LockWaitMode.Descriptor instead.
 func (LockWaitMode) EnumDescriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{4}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{5}
 }
 
 type KeyLockStatus int32
@@ -324,11 +374,11 @@ func (x KeyLockStatus) String() string {
 }
 
 func (KeyLockStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_kvpb_kv_proto_enumTypes[5].Descriptor()
+	return file_kvpb_kv_proto_enumTypes[6].Descriptor()
 }
 
 func (KeyLockStatus) Type() protoreflect.EnumType {
-	return &file_kvpb_kv_proto_enumTypes[5]
+	return &file_kvpb_kv_proto_enumTypes[6]
 }
 
 func (x KeyLockStatus) Number() protoreflect.EnumNumber {
@@ -337,7 +387,7 @@ func (x KeyLockStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyLockStatus.Descriptor instead.
 func (KeyLockStatus) EnumDescriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{5}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{6}
 }
 
 type TxnAction int32
@@ -382,11 +432,11 @@ func (x TxnAction) String() string {
 }
 
 func (TxnAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_kvpb_kv_proto_enumTypes[6].Descriptor()
+	return file_kvpb_kv_proto_enumTypes[7].Descriptor()
 }
 
 func (TxnAction) Type() protoreflect.EnumType {
-	return &file_kvpb_kv_proto_enumTypes[6]
+	return &file_kvpb_kv_proto_enumTypes[7]
 }
 
 func (x TxnAction) Number() protoreflect.EnumNumber {
@@ -395,7 +445,7 @@ func (x TxnAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TxnAction.Descriptor instead.
 func (TxnAction) EnumDescriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{6}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{7}
 }
 
 // Context addresses a region as the client believes it to be.
@@ -418,7 +468,12 @@ type Context struct {
 	Priority       Priority `protobuf:"varint,8,opt,name=priority,proto3,enum=cairn.kv.v1.Priority" json:"priority,omitempty"`
 	// The store in the process of whoever asks; 0 = none. A region is best led where
 	// its queries come from.
-	FromStore     uint64 `protobuf:"varint,9,opt,name=from_store,json=fromStore,proto3" json:"from_store,omitempty"`
+	FromStore uint64 `protobuf:"varint,9,opt,name=from_store,json=fromStore,proto3" json:"from_store,omitempty"`
+	// Which replica is asked. One that does not lead answers reads only, none of the newest
+	// version, and those only once it has applied read_index (see ReadIndexRequest), or, if
+	// that is 0, those at or below the timestamp its leader has closed last.
+	ReplicaRead   ReplicaRead `protobuf:"varint,20,opt,name=replica_read,json=replicaRead,proto3,enum=cairn.kv.v1.ReplicaRead" json:"replica_read,omitempty"`
+	ReadIndex     uint64      `protobuf:"varint,21,opt,name=read_index,json=readIndex,proto3" json:"read_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -512,6 +567,20 @@ func (x *Context) GetPriority() Priority {
 func (x *Context) GetFromStore() uint64 {
 	if x != nil {
 		return x.FromStore
+	}
+	return 0
+}
+
+func (x *Context) GetReplicaRead() ReplicaRead {
+	if x != nil {
+		return x.ReplicaRead
+	}
+	return ReplicaRead_REPLICA_READ_LEADER
+}
+
+func (x *Context) GetReadIndex() uint64 {
+	if x != nil {
+		return x.ReadIndex
 	}
 	return 0
 }
@@ -1010,6 +1079,132 @@ func (x *ScanResponse) GetResumeKey() []byte {
 	return nil
 }
 
+// ReadIndexRequest asks a leader to close a timestamp, given out before, for all keys of its
+// region: nothing will be committed at or below it any more but by transactions whose
+// locks are there already. Every replica that has applied the index answered can serve
+// reads at or below that timestamp, as long as the region has the epoch's version.
+type ReadIndexRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Context *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	ReadTs  uint64                 `protobuf:"varint,2,opt,name=read_ts,json=readTs,proto3" json:"read_ts,omitempty"`
+	// The region's replicas are to be told of closed timestamps for some time, so that
+	// reads of the past need not ask the leader.
+	KeepClosing   bool `protobuf:"varint,3,opt,name=keep_closing,json=keepClosing,proto3" json:"keep_closing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexRequest) Reset() {
+	*x = ReadIndexRequest{}
+	mi := &file_kvpb_kv_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexRequest) ProtoMessage() {}
+
+func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
+func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReadIndexRequest) GetContext() *Context {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *ReadIndexRequest) GetReadTs() uint64 {
+	if x != nil {
+		return x.ReadTs
+	}
+	return 0
+}
+
+func (x *ReadIndexRequest) GetKeepClosing() bool {
+	if x != nil {
+		return x.KeepClosing
+	}
+	return false
+}
+
+type ReadIndexResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RegionError   *RegionError           `protobuf:"bytes,1,opt,name=region_error,json=regionError,proto3" json:"region_error,omitempty"`
+	Error         *KeyError              `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // of the region's log
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexResponse) Reset() {
+	*x = ReadIndexResponse{}
+	mi := &file_kvpb_kv_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexResponse) ProtoMessage() {}
+
+func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvpb_kv_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
+func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReadIndexResponse) GetRegionError() *RegionError {
+	if x != nil {
+		return x.RegionError
+	}
+	return nil
+}
+
+func (x *ReadIndexResponse) GetError() *KeyError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *ReadIndexResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type Mutation struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Op                MutationOp             `protobuf:"varint,1,opt,name=op,proto3,enum=cairn.kv.v1.MutationOp" json:"op,omitempty"`
@@ -1023,7 +1218,7 @@ type Mutation struct {
 
 func (x *Mutation) Reset() {
 	*x = Mutation{}
-	mi := &file_kvpb_kv_proto_msgTypes[8]
+	mi := &file_kvpb_kv_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1230,7 @@ func (x *Mutation) String() string {
 func (*Mutation) ProtoMessage() {}
 
 func (x *Mutation) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[8]
+	mi := &file_kvpb_kv_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1243,7 @@ func (x *Mutation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mutation.ProtoReflect.Descriptor instead.
 func (*Mutation) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{8}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Mutation) GetOp() MutationOp {
@@ -1109,7 +1304,7 @@ type PrewriteRequest struct {
 
 func (x *PrewriteRequest) Reset() {
 	*x = PrewriteRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[9]
+	mi := &file_kvpb_kv_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1316,7 @@ func (x *PrewriteRequest) String() string {
 func (*PrewriteRequest) ProtoMessage() {}
 
 func (x *PrewriteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[9]
+	mi := &file_kvpb_kv_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1329,7 @@ func (x *PrewriteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrewriteRequest.ProtoReflect.Descriptor instead.
 func (*PrewriteRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{9}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PrewriteRequest) GetContext() *Context {
@@ -1254,7 +1449,7 @@ type PrewriteResponse struct {
 
 func (x *PrewriteResponse) Reset() {
 	*x = PrewriteResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[10]
+	mi := &file_kvpb_kv_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1461,7 @@ func (x *PrewriteResponse) String() string {
 func (*PrewriteResponse) ProtoMessage() {}
 
 func (x *PrewriteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[10]
+	mi := &file_kvpb_kv_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1474,7 @@ func (x *PrewriteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrewriteResponse.ProtoReflect.Descriptor instead.
 func (*PrewriteResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{10}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PrewriteResponse) GetRegionError() *RegionError {
@@ -1322,7 +1517,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[11]
+	mi := &file_kvpb_kv_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1529,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[11]
+	mi := &file_kvpb_kv_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1542,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{11}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CommitRequest) GetContext() *Context {
@@ -1389,7 +1584,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[12]
+	mi := &file_kvpb_kv_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1596,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[12]
+	mi := &file_kvpb_kv_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1609,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{12}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CommitResponse) GetRegionError() *RegionError {
@@ -1449,7 +1644,7 @@ type BatchRollbackRequest struct {
 
 func (x *BatchRollbackRequest) Reset() {
 	*x = BatchRollbackRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[13]
+	mi := &file_kvpb_kv_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1656,7 @@ func (x *BatchRollbackRequest) String() string {
 func (*BatchRollbackRequest) ProtoMessage() {}
 
 func (x *BatchRollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[13]
+	mi := &file_kvpb_kv_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1669,7 @@ func (x *BatchRollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRollbackRequest.ProtoReflect.Descriptor instead.
 func (*BatchRollbackRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{13}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BatchRollbackRequest) GetContext() *Context {
@@ -1508,7 +1703,7 @@ type BatchRollbackResponse struct {
 
 func (x *BatchRollbackResponse) Reset() {
 	*x = BatchRollbackResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[14]
+	mi := &file_kvpb_kv_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1715,7 @@ func (x *BatchRollbackResponse) String() string {
 func (*BatchRollbackResponse) ProtoMessage() {}
 
 func (x *BatchRollbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[14]
+	mi := &file_kvpb_kv_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1728,7 @@ func (x *BatchRollbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRollbackResponse.ProtoReflect.Descriptor instead.
 func (*BatchRollbackResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{14}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BatchRollbackResponse) GetRegionError() *RegionError {
@@ -1587,7 +1782,7 @@ type PessimisticLockRequest struct {
 
 func (x *PessimisticLockRequest) Reset() {
 	*x = PessimisticLockRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[15]
+	mi := &file_kvpb_kv_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1794,7 @@ func (x *PessimisticLockRequest) String() string {
 func (*PessimisticLockRequest) ProtoMessage() {}
 
 func (x *PessimisticLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[15]
+	mi := &file_kvpb_kv_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1807,7 @@ func (x *PessimisticLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PessimisticLockRequest.ProtoReflect.Descriptor instead.
 func (*PessimisticLockRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{15}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PessimisticLockRequest) GetContext() *Context {
@@ -1751,7 +1946,7 @@ type KeyLockResult struct {
 
 func (x *KeyLockResult) Reset() {
 	*x = KeyLockResult{}
-	mi := &file_kvpb_kv_proto_msgTypes[16]
+	mi := &file_kvpb_kv_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1958,7 @@ func (x *KeyLockResult) String() string {
 func (*KeyLockResult) ProtoMessage() {}
 
 func (x *KeyLockResult) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[16]
+	mi := &file_kvpb_kv_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1971,7 @@ func (x *KeyLockResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyLockResult.ProtoReflect.Descriptor instead.
 func (*KeyLockResult) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{16}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeyLockResult) GetStatus() KeyLockStatus {
@@ -1824,7 +2019,7 @@ type PessimisticLockResponse struct {
 
 func (x *PessimisticLockResponse) Reset() {
 	*x = PessimisticLockResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[17]
+	mi := &file_kvpb_kv_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2031,7 @@ func (x *PessimisticLockResponse) String() string {
 func (*PessimisticLockResponse) ProtoMessage() {}
 
 func (x *PessimisticLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[17]
+	mi := &file_kvpb_kv_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2044,7 @@ func (x *PessimisticLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PessimisticLockResponse.ProtoReflect.Descriptor instead.
 func (*PessimisticLockResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{17}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PessimisticLockResponse) GetRegionError() *RegionError {
@@ -1880,7 +2075,7 @@ type PessimisticRollbackRequest struct {
 
 func (x *PessimisticRollbackRequest) Reset() {
 	*x = PessimisticRollbackRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[18]
+	mi := &file_kvpb_kv_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2087,7 @@ func (x *PessimisticRollbackRequest) String() string {
 func (*PessimisticRollbackRequest) ProtoMessage() {}
 
 func (x *PessimisticRollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[18]
+	mi := &file_kvpb_kv_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2100,7 @@ func (x *PessimisticRollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PessimisticRollbackRequest.ProtoReflect.Descriptor instead.
 func (*PessimisticRollbackRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{18}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PessimisticRollbackRequest) GetContext() *Context {
@@ -1946,7 +2141,7 @@ type PessimisticRollbackResponse struct {
 
 func (x *PessimisticRollbackResponse) Reset() {
 	*x = PessimisticRollbackResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[19]
+	mi := &file_kvpb_kv_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2153,7 @@ func (x *PessimisticRollbackResponse) String() string {
 func (*PessimisticRollbackResponse) ProtoMessage() {}
 
 func (x *PessimisticRollbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[19]
+	mi := &file_kvpb_kv_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2166,7 @@ func (x *PessimisticRollbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PessimisticRollbackResponse.ProtoReflect.Descriptor instead.
 func (*PessimisticRollbackResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{19}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PessimisticRollbackResponse) GetRegionError() *RegionError {
@@ -2005,7 +2200,7 @@ type CheckTxnStatusRequest struct {
 
 func (x *CheckTxnStatusRequest) Reset() {
 	*x = CheckTxnStatusRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[20]
+	mi := &file_kvpb_kv_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2212,7 @@ func (x *CheckTxnStatusRequest) String() string {
 func (*CheckTxnStatusRequest) ProtoMessage() {}
 
 func (x *CheckTxnStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[20]
+	mi := &file_kvpb_kv_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2225,7 @@ func (x *CheckTxnStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckTxnStatusRequest.ProtoReflect.Descriptor instead.
 func (*CheckTxnStatusRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{20}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CheckTxnStatusRequest) GetContext() *Context {
@@ -2111,7 +2306,7 @@ type CheckTxnStatusResponse struct {
 
 func (x *CheckTxnStatusResponse) Reset() {
 	*x = CheckTxnStatusResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[21]
+	mi := &file_kvpb_kv_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2318,7 @@ func (x *CheckTxnStatusResponse) String() string {
 func (*CheckTxnStatusResponse) ProtoMessage() {}
 
 func (x *CheckTxnStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[21]
+	mi := &file_kvpb_kv_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2331,7 @@ func (x *CheckTxnStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckTxnStatusResponse.ProtoReflect.Descriptor instead.
 func (*CheckTxnStatusResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{21}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CheckTxnStatusResponse) GetRegionError() *RegionError {
@@ -2185,7 +2380,7 @@ type CheckSecondaryLocksRequest struct {
 
 func (x *CheckSecondaryLocksRequest) Reset() {
 	*x = CheckSecondaryLocksRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[22]
+	mi := &file_kvpb_kv_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2392,7 @@ func (x *CheckSecondaryLocksRequest) String() string {
 func (*CheckSecondaryLocksRequest) ProtoMessage() {}
 
 func (x *CheckSecondaryLocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[22]
+	mi := &file_kvpb_kv_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2405,7 @@ func (x *CheckSecondaryLocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSecondaryLocksRequest.ProtoReflect.Descriptor instead.
 func (*CheckSecondaryLocksRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{22}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckSecondaryLocksRequest) GetContext() *Context {
@@ -2247,7 +2442,7 @@ type CheckSecondaryLocksResponse struct {
 
 func (x *CheckSecondaryLocksResponse) Reset() {
 	*x = CheckSecondaryLocksResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[23]
+	mi := &file_kvpb_kv_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2454,7 @@ func (x *CheckSecondaryLocksResponse) String() string {
 func (*CheckSecondaryLocksResponse) ProtoMessage() {}
 
 func (x *CheckSecondaryLocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[23]
+	mi := &file_kvpb_kv_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2467,7 @@ func (x *CheckSecondaryLocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSecondaryLocksResponse.ProtoReflect.Descriptor instead.
 func (*CheckSecondaryLocksResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{23}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CheckSecondaryLocksResponse) GetRegionError() *RegionError {
@@ -2325,7 +2520,7 @@ type LockWait struct {
 
 func (x *LockWait) Reset() {
 	*x = LockWait{}
-	mi := &file_kvpb_kv_proto_msgTypes[24]
+	mi := &file_kvpb_kv_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +2532,7 @@ func (x *LockWait) String() string {
 func (*LockWait) ProtoMessage() {}
 
 func (x *LockWait) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[24]
+	mi := &file_kvpb_kv_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2545,7 @@ func (x *LockWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockWait.ProtoReflect.Descriptor instead.
 func (*LockWait) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{24}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LockWait) GetKey() []byte {
@@ -2405,7 +2600,7 @@ type TxnStatus struct {
 
 func (x *TxnStatus) Reset() {
 	*x = TxnStatus{}
-	mi := &file_kvpb_kv_proto_msgTypes[25]
+	mi := &file_kvpb_kv_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2612,7 @@ func (x *TxnStatus) String() string {
 func (*TxnStatus) ProtoMessage() {}
 
 func (x *TxnStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[25]
+	mi := &file_kvpb_kv_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2625,7 @@ func (x *TxnStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnStatus.ProtoReflect.Descriptor instead.
 func (*TxnStatus) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{25}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TxnStatus) GetStartTs() uint64 {
@@ -2461,7 +2656,7 @@ type ResolveLockRequest struct {
 
 func (x *ResolveLockRequest) Reset() {
 	*x = ResolveLockRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[26]
+	mi := &file_kvpb_kv_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2668,7 @@ func (x *ResolveLockRequest) String() string {
 func (*ResolveLockRequest) ProtoMessage() {}
 
 func (x *ResolveLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[26]
+	mi := &file_kvpb_kv_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2681,7 @@ func (x *ResolveLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveLockRequest.ProtoReflect.Descriptor instead.
 func (*ResolveLockRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{26}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ResolveLockRequest) GetContext() *Context {
@@ -2529,7 +2724,7 @@ type ResolveLockResponse struct {
 
 func (x *ResolveLockResponse) Reset() {
 	*x = ResolveLockResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[27]
+	mi := &file_kvpb_kv_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2736,7 @@ func (x *ResolveLockResponse) String() string {
 func (*ResolveLockResponse) ProtoMessage() {}
 
 func (x *ResolveLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[27]
+	mi := &file_kvpb_kv_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2749,7 @@ func (x *ResolveLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveLockResponse.ProtoReflect.Descriptor instead.
 func (*ResolveLockResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{27}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResolveLockResponse) GetRegionError() *RegionError {
@@ -2598,7 +2793,7 @@ type ScanLockRequest struct {
 
 func (x *ScanLockRequest) Reset() {
 	*x = ScanLockRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[28]
+	mi := &file_kvpb_kv_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +2805,7 @@ func (x *ScanLockRequest) String() string {
 func (*ScanLockRequest) ProtoMessage() {}
 
 func (x *ScanLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[28]
+	mi := &file_kvpb_kv_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2623,7 +2818,7 @@ func (x *ScanLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanLockRequest.ProtoReflect.Descriptor instead.
 func (*ScanLockRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{28}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ScanLockRequest) GetContext() *Context {
@@ -2672,7 +2867,7 @@ type ScanLockResponse struct {
 
 func (x *ScanLockResponse) Reset() {
 	*x = ScanLockResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[29]
+	mi := &file_kvpb_kv_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2879,7 @@ func (x *ScanLockResponse) String() string {
 func (*ScanLockResponse) ProtoMessage() {}
 
 func (x *ScanLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[29]
+	mi := &file_kvpb_kv_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2892,7 @@ func (x *ScanLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanLockResponse.ProtoReflect.Descriptor instead.
 func (*ScanLockResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{29}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ScanLockResponse) GetRegionError() *RegionError {
@@ -2733,7 +2928,7 @@ type TxnHeartBeatRequest struct {
 
 func (x *TxnHeartBeatRequest) Reset() {
 	*x = TxnHeartBeatRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[30]
+	mi := &file_kvpb_kv_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +2940,7 @@ func (x *TxnHeartBeatRequest) String() string {
 func (*TxnHeartBeatRequest) ProtoMessage() {}
 
 func (x *TxnHeartBeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[30]
+	mi := &file_kvpb_kv_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +2953,7 @@ func (x *TxnHeartBeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnHeartBeatRequest.ProtoReflect.Descriptor instead.
 func (*TxnHeartBeatRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{30}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TxnHeartBeatRequest) GetContext() *Context {
@@ -2800,7 +2995,7 @@ type TxnHeartBeatResponse struct {
 
 func (x *TxnHeartBeatResponse) Reset() {
 	*x = TxnHeartBeatResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[31]
+	mi := &file_kvpb_kv_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +3007,7 @@ func (x *TxnHeartBeatResponse) String() string {
 func (*TxnHeartBeatResponse) ProtoMessage() {}
 
 func (x *TxnHeartBeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[31]
+	mi := &file_kvpb_kv_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +3020,7 @@ func (x *TxnHeartBeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnHeartBeatResponse.ProtoReflect.Descriptor instead.
 func (*TxnHeartBeatResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{31}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TxnHeartBeatResponse) GetRegionError() *RegionError {
@@ -2864,7 +3059,7 @@ type DestroyRangeRequest struct {
 
 func (x *DestroyRangeRequest) Reset() {
 	*x = DestroyRangeRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[32]
+	mi := &file_kvpb_kv_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +3071,7 @@ func (x *DestroyRangeRequest) String() string {
 func (*DestroyRangeRequest) ProtoMessage() {}
 
 func (x *DestroyRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[32]
+	mi := &file_kvpb_kv_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3084,7 @@ func (x *DestroyRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyRangeRequest.ProtoReflect.Descriptor instead.
 func (*DestroyRangeRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{32}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DestroyRangeRequest) GetContext() *Context {
@@ -2922,7 +3117,7 @@ type DestroyRangeResponse struct {
 
 func (x *DestroyRangeResponse) Reset() {
 	*x = DestroyRangeResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[33]
+	mi := &file_kvpb_kv_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3129,7 @@ func (x *DestroyRangeResponse) String() string {
 func (*DestroyRangeResponse) ProtoMessage() {}
 
 func (x *DestroyRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[33]
+	mi := &file_kvpb_kv_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3142,7 @@ func (x *DestroyRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyRangeResponse.ProtoReflect.Descriptor instead.
 func (*DestroyRangeResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{33}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DestroyRangeResponse) GetRegionError() *RegionError {
@@ -2971,7 +3166,7 @@ type RawPair struct {
 
 func (x *RawPair) Reset() {
 	*x = RawPair{}
-	mi := &file_kvpb_kv_proto_msgTypes[34]
+	mi := &file_kvpb_kv_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +3178,7 @@ func (x *RawPair) String() string {
 func (*RawPair) ProtoMessage() {}
 
 func (x *RawPair) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[34]
+	mi := &file_kvpb_kv_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +3191,7 @@ func (x *RawPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RawPair.ProtoReflect.Descriptor instead.
 func (*RawPair) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{34}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RawPair) GetKey() []byte {
@@ -3029,7 +3224,7 @@ type RawPut struct {
 
 func (x *RawPut) Reset() {
 	*x = RawPut{}
-	mi := &file_kvpb_kv_proto_msgTypes[35]
+	mi := &file_kvpb_kv_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3236,7 @@ func (x *RawPut) String() string {
 func (*RawPut) ProtoMessage() {}
 
 func (x *RawPut) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[35]
+	mi := &file_kvpb_kv_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3249,7 @@ func (x *RawPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RawPut.ProtoReflect.Descriptor instead.
 func (*RawPut) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{35}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RawPut) GetPairs() []*RawPair {
@@ -3073,7 +3268,7 @@ type RawDelete struct {
 
 func (x *RawDelete) Reset() {
 	*x = RawDelete{}
-	mi := &file_kvpb_kv_proto_msgTypes[36]
+	mi := &file_kvpb_kv_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3280,7 @@ func (x *RawDelete) String() string {
 func (*RawDelete) ProtoMessage() {}
 
 func (x *RawDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[36]
+	mi := &file_kvpb_kv_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3293,7 @@ func (x *RawDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RawDelete.ProtoReflect.Descriptor instead.
 func (*RawDelete) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{36}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RawDelete) GetKeys() [][]byte {
@@ -3121,7 +3316,7 @@ type RawCompareAndSwap struct {
 
 func (x *RawCompareAndSwap) Reset() {
 	*x = RawCompareAndSwap{}
-	mi := &file_kvpb_kv_proto_msgTypes[37]
+	mi := &file_kvpb_kv_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3328,7 @@ func (x *RawCompareAndSwap) String() string {
 func (*RawCompareAndSwap) ProtoMessage() {}
 
 func (x *RawCompareAndSwap) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[37]
+	mi := &file_kvpb_kv_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3341,7 @@ func (x *RawCompareAndSwap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RawCompareAndSwap.ProtoReflect.Descriptor instead.
 func (*RawCompareAndSwap) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{37}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RawCompareAndSwap) GetPair() *RawPair {
@@ -3190,7 +3385,7 @@ type RawScan struct {
 
 func (x *RawScan) Reset() {
 	*x = RawScan{}
-	mi := &file_kvpb_kv_proto_msgTypes[38]
+	mi := &file_kvpb_kv_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3397,7 @@ func (x *RawScan) String() string {
 func (*RawScan) ProtoMessage() {}
 
 func (x *RawScan) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[38]
+	mi := &file_kvpb_kv_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3410,7 @@ func (x *RawScan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RawScan.ProtoReflect.Descriptor instead.
 func (*RawScan) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{38}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RawScan) GetStartKey() []byte {
@@ -3270,7 +3465,7 @@ type RawRequest struct {
 
 func (x *RawRequest) Reset() {
 	*x = RawRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[39]
+	mi := &file_kvpb_kv_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3477,7 @@ func (x *RawRequest) String() string {
 func (*RawRequest) ProtoMessage() {}
 
 func (x *RawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[39]
+	mi := &file_kvpb_kv_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3490,7 @@ func (x *RawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RawRequest.ProtoReflect.Descriptor instead.
 func (*RawRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{39}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RawRequest) GetContext() *Context {
@@ -3408,7 +3603,7 @@ type RawResponse struct {
 
 func (x *RawResponse) Reset() {
 	*x = RawResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[40]
+	mi := &file_kvpb_kv_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3420,7 +3615,7 @@ func (x *RawResponse) String() string {
 func (*RawResponse) ProtoMessage() {}
 
 func (x *RawResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[40]
+	mi := &file_kvpb_kv_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3433,7 +3628,7 @@ func (x *RawResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RawResponse.ProtoReflect.Descriptor instead.
 func (*RawResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{40}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RawResponse) GetRegionError() *RegionError {
@@ -3512,7 +3707,7 @@ type ReadSpan struct {
 
 func (x *ReadSpan) Reset() {
 	*x = ReadSpan{}
-	mi := &file_kvpb_kv_proto_msgTypes[41]
+	mi := &file_kvpb_kv_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3524,7 +3719,7 @@ func (x *ReadSpan) String() string {
 func (*ReadSpan) ProtoMessage() {}
 
 func (x *ReadSpan) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[41]
+	mi := &file_kvpb_kv_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3537,7 +3732,7 @@ func (x *ReadSpan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSpan.ProtoReflect.Descriptor instead.
 func (*ReadSpan) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{41}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadSpan) GetStartKey() []byte {
@@ -3577,7 +3772,7 @@ type CheckUnchangedRequest struct {
 
 func (x *CheckUnchangedRequest) Reset() {
 	*x = CheckUnchangedRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[42]
+	mi := &file_kvpb_kv_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +3784,7 @@ func (x *CheckUnchangedRequest) String() string {
 func (*CheckUnchangedRequest) ProtoMessage() {}
 
 func (x *CheckUnchangedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[42]
+	mi := &file_kvpb_kv_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +3797,7 @@ func (x *CheckUnchangedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckUnchangedRequest.ProtoReflect.Descriptor instead.
 func (*CheckUnchangedRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{42}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CheckUnchangedRequest) GetContext() *Context {
@@ -3650,7 +3845,7 @@ type CheckUnchangedResponse struct {
 
 func (x *CheckUnchangedResponse) Reset() {
 	*x = CheckUnchangedResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[43]
+	mi := &file_kvpb_kv_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3662,7 +3857,7 @@ func (x *CheckUnchangedResponse) String() string {
 func (*CheckUnchangedResponse) ProtoMessage() {}
 
 func (x *CheckUnchangedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[43]
+	mi := &file_kvpb_kv_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3675,7 +3870,7 @@ func (x *CheckUnchangedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckUnchangedResponse.ProtoReflect.Descriptor instead.
 func (*CheckUnchangedResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{43}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CheckUnchangedResponse) GetRegionError() *RegionError {
@@ -3723,7 +3918,7 @@ type KeyRange struct {
 
 func (x *KeyRange) Reset() {
 	*x = KeyRange{}
-	mi := &file_kvpb_kv_proto_msgTypes[44]
+	mi := &file_kvpb_kv_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +3930,7 @@ func (x *KeyRange) String() string {
 func (*KeyRange) ProtoMessage() {}
 
 func (x *KeyRange) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[44]
+	mi := &file_kvpb_kv_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +3943,7 @@ func (x *KeyRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
 func (*KeyRange) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{44}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *KeyRange) GetStart() []byte {
@@ -3777,7 +3972,7 @@ type CoprocessorRequest struct {
 
 func (x *CoprocessorRequest) Reset() {
 	*x = CoprocessorRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[45]
+	mi := &file_kvpb_kv_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3789,7 +3984,7 @@ func (x *CoprocessorRequest) String() string {
 func (*CoprocessorRequest) ProtoMessage() {}
 
 func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[45]
+	mi := &file_kvpb_kv_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3802,7 +3997,7 @@ func (x *CoprocessorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorRequest.ProtoReflect.Descriptor instead.
 func (*CoprocessorRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{45}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CoprocessorRequest) GetContext() *Context {
@@ -3847,7 +4042,7 @@ type CoprocessorResponse struct {
 
 func (x *CoprocessorResponse) Reset() {
 	*x = CoprocessorResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[46]
+	mi := &file_kvpb_kv_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +4054,7 @@ func (x *CoprocessorResponse) String() string {
 func (*CoprocessorResponse) ProtoMessage() {}
 
 func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[46]
+	mi := &file_kvpb_kv_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +4067,7 @@ func (x *CoprocessorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoprocessorResponse.ProtoReflect.Descriptor instead.
 func (*CoprocessorResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{46}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CoprocessorResponse) GetRegionError() *RegionError {
@@ -3922,7 +4117,7 @@ type SplitRegionRequest struct {
 
 func (x *SplitRegionRequest) Reset() {
 	*x = SplitRegionRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[47]
+	mi := &file_kvpb_kv_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3934,7 +4129,7 @@ func (x *SplitRegionRequest) String() string {
 func (*SplitRegionRequest) ProtoMessage() {}
 
 func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[47]
+	mi := &file_kvpb_kv_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3947,7 +4142,7 @@ func (x *SplitRegionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionRequest.ProtoReflect.Descriptor instead.
 func (*SplitRegionRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{47}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SplitRegionRequest) GetContext() *Context {
@@ -3974,7 +4169,7 @@ type SplitRegionResponse struct {
 
 func (x *SplitRegionResponse) Reset() {
 	*x = SplitRegionResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[48]
+	mi := &file_kvpb_kv_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3986,7 +4181,7 @@ func (x *SplitRegionResponse) String() string {
 func (*SplitRegionResponse) ProtoMessage() {}
 
 func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[48]
+	mi := &file_kvpb_kv_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3999,7 +4194,7 @@ func (x *SplitRegionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRegionResponse.ProtoReflect.Descriptor instead.
 func (*SplitRegionResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{48}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SplitRegionResponse) GetRegionError() *RegionError {
@@ -4036,6 +4231,7 @@ type Request struct {
 	//	*Request_DestroyRange
 	//	*Request_CheckUnchanged
 	//	*Request_Raw
+	//	*Request_ReadIndex
 	Cmd           isRequest_Cmd `protobuf_oneof:"cmd"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4043,7 +4239,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_kvpb_kv_proto_msgTypes[49]
+	mi := &file_kvpb_kv_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4055,7 +4251,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[49]
+	mi := &file_kvpb_kv_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4068,7 +4264,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{49}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Request) GetCmd() isRequest_Cmd {
@@ -4222,6 +4418,15 @@ func (x *Request) GetRaw() *RawRequest {
 	return nil
 }
 
+func (x *Request) GetReadIndex() *ReadIndexRequest {
+	if x != nil {
+		if x, ok := x.Cmd.(*Request_ReadIndex); ok {
+			return x.ReadIndex
+		}
+	}
+	return nil
+}
+
 type isRequest_Cmd interface {
 	isRequest_Cmd()
 }
@@ -4290,6 +4495,10 @@ type Request_Raw struct {
 	Raw *RawRequest `protobuf:"bytes,20,opt,name=raw,proto3,oneof"`
 }
 
+type Request_ReadIndex struct {
+	ReadIndex *ReadIndexRequest `protobuf:"bytes,21,opt,name=read_index,json=readIndex,proto3,oneof"`
+}
+
 func (*Request_Get) isRequest_Cmd() {}
 
 func (*Request_BatchGet) isRequest_Cmd() {}
@@ -4322,6 +4531,8 @@ func (*Request_CheckUnchanged) isRequest_Cmd() {}
 
 func (*Request_Raw) isRequest_Cmd() {}
 
+func (*Request_ReadIndex) isRequest_Cmd() {}
+
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Cmd:
@@ -4342,6 +4553,7 @@ type Response struct {
 	//	*Response_DestroyRange
 	//	*Response_CheckUnchanged
 	//	*Response_Raw
+	//	*Response_ReadIndex
 	Cmd isResponse_Cmd `protobuf_oneof:"cmd"`
 	// Not empty: the command is known but this server does not execute it.
 	Unsupported   string `protobuf:"bytes,100,opt,name=unsupported,proto3" json:"unsupported,omitempty"`
@@ -4351,7 +4563,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_kvpb_kv_proto_msgTypes[50]
+	mi := &file_kvpb_kv_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4363,7 +4575,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[50]
+	mi := &file_kvpb_kv_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4376,7 +4588,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{50}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Response) GetCmd() isResponse_Cmd {
@@ -4530,6 +4742,15 @@ func (x *Response) GetRaw() *RawResponse {
 	return nil
 }
 
+func (x *Response) GetReadIndex() *ReadIndexResponse {
+	if x != nil {
+		if x, ok := x.Cmd.(*Response_ReadIndex); ok {
+			return x.ReadIndex
+		}
+	}
+	return nil
+}
+
 func (x *Response) GetUnsupported() string {
 	if x != nil {
 		return x.Unsupported
@@ -4605,6 +4826,10 @@ type Response_Raw struct {
 	Raw *RawResponse `protobuf:"bytes,20,opt,name=raw,proto3,oneof"`
 }
 
+type Response_ReadIndex struct {
+	ReadIndex *ReadIndexResponse `protobuf:"bytes,21,opt,name=read_index,json=readIndex,proto3,oneof"`
+}
+
 func (*Response_Get) isResponse_Cmd() {}
 
 func (*Response_BatchGet) isResponse_Cmd() {}
@@ -4637,6 +4862,8 @@ func (*Response_CheckUnchanged) isResponse_Cmd() {}
 
 func (*Response_Raw) isResponse_Cmd() {}
 
+func (*Response_ReadIndex) isResponse_Cmd() {}
+
 type BatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ids           []uint64               `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
@@ -4647,7 +4874,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_kvpb_kv_proto_msgTypes[51]
+	mi := &file_kvpb_kv_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4659,7 +4886,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[51]
+	mi := &file_kvpb_kv_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4672,7 +4899,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{51}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *BatchRequest) GetIds() []uint64 {
@@ -4699,7 +4926,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_kvpb_kv_proto_msgTypes[52]
+	mi := &file_kvpb_kv_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4711,7 +4938,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvpb_kv_proto_msgTypes[52]
+	mi := &file_kvpb_kv_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4724,7 +4951,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_kvpb_kv_proto_rawDescGZIP(), []int{52}
+	return file_kvpb_kv_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *BatchResponse) GetIds() []uint64 {
@@ -4745,7 +4972,7 @@ var File_kvpb_kv_proto protoreflect.FileDescriptor
 
 const file_kvpb_kv_proto_rawDesc = "" +
 	"\n" +
-	"\rkvpb/kv.proto\x12\vcairn.kv.v1\x1a\x11kvpb/region.proto\x1a\x11kvpb/errors.proto\x1a\x0fcoppb/cop.proto\"\xd2\x02\n" +
+	"\rkvpb/kv.proto\x12\vcairn.kv.v1\x1a\x11kvpb/region.proto\x1a\x11kvpb/errors.proto\x1a\x0fcoppb/cop.proto\"\xae\x03\n" +
 	"\aContext\x12\x1b\n" +
 	"\tregion_id\x18\x01 \x01(\x04R\bregionId\x12.\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x18.cairn.kv.v1.RegionEpochR\x05epoch\x12%\n" +
@@ -4757,7 +4984,10 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x0fcommitted_locks\x18\a \x03(\x04R\x0ecommittedLocks\x121\n" +
 	"\bpriority\x18\b \x01(\x0e2\x15.cairn.kv.v1.PriorityR\bpriority\x12\x1d\n" +
 	"\n" +
-	"from_store\x18\t \x01(\x04R\tfromStore\"g\n" +
+	"from_store\x18\t \x01(\x04R\tfromStore\x12;\n" +
+	"\freplica_read\x18\x14 \x01(\x0e2\x18.cairn.kv.v1.ReplicaReadR\vreplicaRead\x12\x1d\n" +
+	"\n" +
+	"read_index\x18\x15 \x01(\x04R\treadIndex\"g\n" +
 	"\n" +
 	"GetRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x10\n" +
@@ -4796,7 +5026,15 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x05pairs\x18\x03 \x01(\v2\x14.cairn.kv.v1.KvBlockR\x05pairs\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12\x1d\n" +
 	"\n" +
-	"resume_key\x18\x05 \x01(\fR\tresumeKey\"\xe0\x01\n" +
+	"resume_key\x18\x05 \x01(\fR\tresumeKey\"~\n" +
+	"\x10ReadIndexRequest\x12.\n" +
+	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x17\n" +
+	"\aread_ts\x18\x02 \x01(\x04R\x06readTs\x12!\n" +
+	"\fkeep_closing\x18\x03 \x01(\bR\vkeepClosing\"\x93\x01\n" +
+	"\x11ReadIndexResponse\x12;\n" +
+	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12+\n" +
+	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"\xe0\x01\n" +
 	"\bMutation\x12'\n" +
 	"\x02op\x18\x01 \x01(\x0e2\x17.cairn.kv.v1.MutationOpR\x02op\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
@@ -5029,7 +5267,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"split_keys\x18\x02 \x03(\fR\tsplitKeys\"\x81\x01\n" +
 	"\x13SplitRegionResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12-\n" +
-	"\aregions\x18\x02 \x03(\v2\x13.cairn.kv.v1.RegionR\aregions\"\xd9\b\n" +
+	"\aregions\x18\x02 \x03(\v2\x13.cairn.kv.v1.RegionR\aregions\"\x99\t\n" +
 	"\aRequest\x12+\n" +
 	"\x03get\x18\x01 \x01(\v2\x17.cairn.kv.v1.GetRequestH\x00R\x03get\x12;\n" +
 	"\tbatch_get\x18\x02 \x01(\v2\x1c.cairn.kv.v1.BatchGetRequestH\x00R\bbatchGet\x12.\n" +
@@ -5047,8 +5285,10 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x0etxn_heart_beat\x18\r \x01(\v2 .cairn.kv.v1.TxnHeartBeatRequestH\x00R\ftxnHeartBeat\x12G\n" +
 	"\rdestroy_range\x18\x0e \x01(\v2 .cairn.kv.v1.DestroyRangeRequestH\x00R\fdestroyRange\x12M\n" +
 	"\x0fcheck_unchanged\x18\x0f \x01(\v2\".cairn.kv.v1.CheckUnchangedRequestH\x00R\x0echeckUnchanged\x12+\n" +
-	"\x03raw\x18\x14 \x01(\v2\x17.cairn.kv.v1.RawRequestH\x00R\x03rawB\x05\n" +
-	"\x03cmd\"\x8c\t\n" +
+	"\x03raw\x18\x14 \x01(\v2\x17.cairn.kv.v1.RawRequestH\x00R\x03raw\x12>\n" +
+	"\n" +
+	"read_index\x18\x15 \x01(\v2\x1d.cairn.kv.v1.ReadIndexRequestH\x00R\treadIndexB\x05\n" +
+	"\x03cmd\"\xcd\t\n" +
 	"\bResponse\x12,\n" +
 	"\x03get\x18\x01 \x01(\v2\x18.cairn.kv.v1.GetResponseH\x00R\x03get\x12<\n" +
 	"\tbatch_get\x18\x02 \x01(\v2\x1d.cairn.kv.v1.BatchGetResponseH\x00R\bbatchGet\x12/\n" +
@@ -5066,7 +5306,9 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x0etxn_heart_beat\x18\r \x01(\v2!.cairn.kv.v1.TxnHeartBeatResponseH\x00R\ftxnHeartBeat\x12H\n" +
 	"\rdestroy_range\x18\x0e \x01(\v2!.cairn.kv.v1.DestroyRangeResponseH\x00R\fdestroyRange\x12N\n" +
 	"\x0fcheck_unchanged\x18\x0f \x01(\v2#.cairn.kv.v1.CheckUnchangedResponseH\x00R\x0echeckUnchanged\x12,\n" +
-	"\x03raw\x18\x14 \x01(\v2\x18.cairn.kv.v1.RawResponseH\x00R\x03raw\x12 \n" +
+	"\x03raw\x18\x14 \x01(\v2\x18.cairn.kv.v1.RawResponseH\x00R\x03raw\x12?\n" +
+	"\n" +
+	"read_index\x18\x15 \x01(\v2\x1e.cairn.kv.v1.ReadIndexResponseH\x00R\treadIndex\x12 \n" +
 	"\vunsupported\x18d \x01(\tR\vunsupportedB\x05\n" +
 	"\x03cmd\"R\n" +
 	"\fBatchRequest\x12\x10\n" +
@@ -5074,7 +5316,11 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\brequests\x18\x02 \x03(\v2\x14.cairn.kv.v1.RequestR\brequests\"V\n" +
 	"\rBatchResponse\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\x04R\x03ids\x123\n" +
-	"\tresponses\x18\x02 \x03(\v2\x15.cairn.kv.v1.ResponseR\tresponses*D\n" +
+	"\tresponses\x18\x02 \x03(\v2\x15.cairn.kv.v1.ResponseR\tresponses*[\n" +
+	"\vReplicaRead\x12\x17\n" +
+	"\x13REPLICA_READ_LEADER\x10\x00\x12\x19\n" +
+	"\x15REPLICA_READ_FOLLOWER\x10\x01\x12\x18\n" +
+	"\x14REPLICA_READ_CLOSEST\x10\x02*D\n" +
 	"\bPriority\x12\x13\n" +
 	"\x0fPRIORITY_NORMAL\x10\x00\x12\x10\n" +
 	"\fPRIORITY_LOW\x10\x01\x12\x11\n" +
@@ -5128,205 +5374,214 @@ func file_kvpb_kv_proto_rawDescGZIP() []byte {
 	return file_kvpb_kv_proto_rawDescData
 }
 
-var file_kvpb_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_kvpb_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_kvpb_kv_proto_goTypes = []any{
-	(Priority)(0),                       // 0: cairn.kv.v1.Priority
-	(MutationOp)(0),                     // 1: cairn.kv.v1.MutationOp
-	(PessimisticAction)(0),              // 2: cairn.kv.v1.PessimisticAction
-	(AssertionLevel)(0),                 // 3: cairn.kv.v1.AssertionLevel
-	(LockWaitMode)(0),                   // 4: cairn.kv.v1.LockWaitMode
-	(KeyLockStatus)(0),                  // 5: cairn.kv.v1.KeyLockStatus
-	(TxnAction)(0),                      // 6: cairn.kv.v1.TxnAction
-	(*Context)(nil),                     // 7: cairn.kv.v1.Context
-	(*GetRequest)(nil),                  // 8: cairn.kv.v1.GetRequest
-	(*GetResponse)(nil),                 // 9: cairn.kv.v1.GetResponse
-	(*KvBlock)(nil),                     // 10: cairn.kv.v1.KvBlock
-	(*BatchGetRequest)(nil),             // 11: cairn.kv.v1.BatchGetRequest
-	(*BatchGetResponse)(nil),            // 12: cairn.kv.v1.BatchGetResponse
-	(*ScanRequest)(nil),                 // 13: cairn.kv.v1.ScanRequest
-	(*ScanResponse)(nil),                // 14: cairn.kv.v1.ScanResponse
-	(*Mutation)(nil),                    // 15: cairn.kv.v1.Mutation
-	(*PrewriteRequest)(nil),             // 16: cairn.kv.v1.PrewriteRequest
-	(*PrewriteResponse)(nil),            // 17: cairn.kv.v1.PrewriteResponse
-	(*CommitRequest)(nil),               // 18: cairn.kv.v1.CommitRequest
-	(*CommitResponse)(nil),              // 19: cairn.kv.v1.CommitResponse
-	(*BatchRollbackRequest)(nil),        // 20: cairn.kv.v1.BatchRollbackRequest
-	(*BatchRollbackResponse)(nil),       // 21: cairn.kv.v1.BatchRollbackResponse
-	(*PessimisticLockRequest)(nil),      // 22: cairn.kv.v1.PessimisticLockRequest
-	(*KeyLockResult)(nil),               // 23: cairn.kv.v1.KeyLockResult
-	(*PessimisticLockResponse)(nil),     // 24: cairn.kv.v1.PessimisticLockResponse
-	(*PessimisticRollbackRequest)(nil),  // 25: cairn.kv.v1.PessimisticRollbackRequest
-	(*PessimisticRollbackResponse)(nil), // 26: cairn.kv.v1.PessimisticRollbackResponse
-	(*CheckTxnStatusRequest)(nil),       // 27: cairn.kv.v1.CheckTxnStatusRequest
-	(*CheckTxnStatusResponse)(nil),      // 28: cairn.kv.v1.CheckTxnStatusResponse
-	(*CheckSecondaryLocksRequest)(nil),  // 29: cairn.kv.v1.CheckSecondaryLocksRequest
-	(*CheckSecondaryLocksResponse)(nil), // 30: cairn.kv.v1.CheckSecondaryLocksResponse
-	(*LockWait)(nil),                    // 31: cairn.kv.v1.LockWait
-	(*TxnStatus)(nil),                   // 32: cairn.kv.v1.TxnStatus
-	(*ResolveLockRequest)(nil),          // 33: cairn.kv.v1.ResolveLockRequest
-	(*ResolveLockResponse)(nil),         // 34: cairn.kv.v1.ResolveLockResponse
-	(*ScanLockRequest)(nil),             // 35: cairn.kv.v1.ScanLockRequest
-	(*ScanLockResponse)(nil),            // 36: cairn.kv.v1.ScanLockResponse
-	(*TxnHeartBeatRequest)(nil),         // 37: cairn.kv.v1.TxnHeartBeatRequest
-	(*TxnHeartBeatResponse)(nil),        // 38: cairn.kv.v1.TxnHeartBeatResponse
-	(*DestroyRangeRequest)(nil),         // 39: cairn.kv.v1.DestroyRangeRequest
-	(*DestroyRangeResponse)(nil),        // 40: cairn.kv.v1.DestroyRangeResponse
-	(*RawPair)(nil),                     // 41: cairn.kv.v1.RawPair
-	(*RawPut)(nil),                      // 42: cairn.kv.v1.RawPut
-	(*RawDelete)(nil),                   // 43: cairn.kv.v1.RawDelete
-	(*RawCompareAndSwap)(nil),           // 44: cairn.kv.v1.RawCompareAndSwap
-	(*RawScan)(nil),                     // 45: cairn.kv.v1.RawScan
-	(*RawRequest)(nil),                  // 46: cairn.kv.v1.RawRequest
-	(*RawResponse)(nil),                 // 47: cairn.kv.v1.RawResponse
-	(*ReadSpan)(nil),                    // 48: cairn.kv.v1.ReadSpan
-	(*CheckUnchangedRequest)(nil),       // 49: cairn.kv.v1.CheckUnchangedRequest
-	(*CheckUnchangedResponse)(nil),      // 50: cairn.kv.v1.CheckUnchangedResponse
-	(*KeyRange)(nil),                    // 51: cairn.kv.v1.KeyRange
-	(*CoprocessorRequest)(nil),          // 52: cairn.kv.v1.CoprocessorRequest
-	(*CoprocessorResponse)(nil),         // 53: cairn.kv.v1.CoprocessorResponse
-	(*SplitRegionRequest)(nil),          // 54: cairn.kv.v1.SplitRegionRequest
-	(*SplitRegionResponse)(nil),         // 55: cairn.kv.v1.SplitRegionResponse
-	(*Request)(nil),                     // 56: cairn.kv.v1.Request
-	(*Response)(nil),                    // 57: cairn.kv.v1.Response
-	(*BatchRequest)(nil),                // 58: cairn.kv.v1.BatchRequest
-	(*BatchResponse)(nil),               // 59: cairn.kv.v1.BatchResponse
-	(*RegionEpoch)(nil),                 // 60: cairn.kv.v1.RegionEpoch
-	(*Peer)(nil),                        // 61: cairn.kv.v1.Peer
-	(*RegionError)(nil),                 // 62: cairn.kv.v1.RegionError
-	(*KeyError)(nil),                    // 63: cairn.kv.v1.KeyError
-	(Assertion)(0),                      // 64: cairn.kv.v1.Assertion
-	(*LockInfo)(nil),                    // 65: cairn.kv.v1.LockInfo
-	(*coppb.Plan)(nil),                  // 66: cairn.cop.v1.Plan
-	(*Region)(nil),                      // 67: cairn.kv.v1.Region
+	(ReplicaRead)(0),                    // 0: cairn.kv.v1.ReplicaRead
+	(Priority)(0),                       // 1: cairn.kv.v1.Priority
+	(MutationOp)(0),                     // 2: cairn.kv.v1.MutationOp
+	(PessimisticAction)(0),              // 3: cairn.kv.v1.PessimisticAction
+	(AssertionLevel)(0),                 // 4: cairn.kv.v1.AssertionLevel
+	(LockWaitMode)(0),                   // 5: cairn.kv.v1.LockWaitMode
+	(KeyLockStatus)(0),                  // 6: cairn.kv.v1.KeyLockStatus
+	(TxnAction)(0),                      // 7: cairn.kv.v1.TxnAction
+	(*Context)(nil),                     // 8: cairn.kv.v1.Context
+	(*GetRequest)(nil),                  // 9: cairn.kv.v1.GetRequest
+	(*GetResponse)(nil),                 // 10: cairn.kv.v1.GetResponse
+	(*KvBlock)(nil),                     // 11: cairn.kv.v1.KvBlock
+	(*BatchGetRequest)(nil),             // 12: cairn.kv.v1.BatchGetRequest
+	(*BatchGetResponse)(nil),            // 13: cairn.kv.v1.BatchGetResponse
+	(*ScanRequest)(nil),                 // 14: cairn.kv.v1.ScanRequest
+	(*ScanResponse)(nil),                // 15: cairn.kv.v1.ScanResponse
+	(*ReadIndexRequest)(nil),            // 16: cairn.kv.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),           // 17: cairn.kv.v1.ReadIndexResponse
+	(*Mutation)(nil),                    // 18: cairn.kv.v1.Mutation
+	(*PrewriteRequest)(nil),             // 19: cairn.kv.v1.PrewriteRequest
+	(*PrewriteResponse)(nil),            // 20: cairn.kv.v1.PrewriteResponse
+	(*CommitRequest)(nil),               // 21: cairn.kv.v1.CommitRequest
+	(*CommitResponse)(nil),              // 22: cairn.kv.v1.CommitResponse
+	(*BatchRollbackRequest)(nil),        // 23: cairn.kv.v1.BatchRollbackRequest
+	(*BatchRollbackResponse)(nil),       // 24: cairn.kv.v1.BatchRollbackResponse
+	(*PessimisticLockRequest)(nil),      // 25: cairn.kv.v1.PessimisticLockRequest
+	(*KeyLockResult)(nil),               // 26: cairn.kv.v1.KeyLockResult
+	(*PessimisticLockResponse)(nil),     // 27: cairn.kv.v1.PessimisticLockResponse
+	(*PessimisticRollbackRequest)(nil),  // 28: cairn.kv.v1.PessimisticRollbackRequest
+	(*PessimisticRollbackResponse)(nil), // 29: cairn.kv.v1.PessimisticRollbackResponse
+	(*CheckTxnStatusRequest)(nil),       // 30: cairn.kv.v1.CheckTxnStatusRequest
+	(*CheckTxnStatusResponse)(nil),      // 31: cairn.kv.v1.CheckTxnStatusResponse
+	(*CheckSecondaryLocksRequest)(nil),  // 32: cairn.kv.v1.CheckSecondaryLocksRequest
+	(*CheckSecondaryLocksResponse)(nil), // 33: cairn.kv.v1.CheckSecondaryLocksResponse
+	(*LockWait)(nil),                    // 34: cairn.kv.v1.LockWait
+	(*TxnStatus)(nil),                   // 35: cairn.kv.v1.TxnStatus
+	(*ResolveLockRequest)(nil),          // 36: cairn.kv.v1.ResolveLockRequest
+	(*ResolveLockResponse)(nil),         // 37: cairn.kv.v1.ResolveLockResponse
+	(*ScanLockRequest)(nil),             // 38: cairn.kv.v1.ScanLockRequest
+	(*ScanLockResponse)(nil),            // 39: cairn.kv.v1.ScanLockResponse
+	(*TxnHeartBeatRequest)(nil),         // 40: cairn.kv.v1.TxnHeartBeatRequest
+	(*TxnHeartBeatResponse)(nil),        // 41: cairn.kv.v1.TxnHeartBeatResponse
+	(*DestroyRangeRequest)(nil),         // 42: cairn.kv.v1.DestroyRangeRequest
+	(*DestroyRangeResponse)(nil),        // 43: cairn.kv.v1.DestroyRangeResponse
+	(*RawPair)(nil),                     // 44: cairn.kv.v1.RawPair
+	(*RawPut)(nil),                      // 45: cairn.kv.v1.RawPut
+	(*RawDelete)(nil),                   // 46: cairn.kv.v1.RawDelete
+	(*RawCompareAndSwap)(nil),           // 47: cairn.kv.v1.RawCompareAndSwap
+	(*RawScan)(nil),                     // 48: cairn.kv.v1.RawScan
+	(*RawRequest)(nil),                  // 49: cairn.kv.v1.RawRequest
+	(*RawResponse)(nil),                 // 50: cairn.kv.v1.RawResponse
+	(*ReadSpan)(nil),                    // 51: cairn.kv.v1.ReadSpan
+	(*CheckUnchangedRequest)(nil),       // 52: cairn.kv.v1.CheckUnchangedRequest
+	(*CheckUnchangedResponse)(nil),      // 53: cairn.kv.v1.CheckUnchangedResponse
+	(*KeyRange)(nil),                    // 54: cairn.kv.v1.KeyRange
+	(*CoprocessorRequest)(nil),          // 55: cairn.kv.v1.CoprocessorRequest
+	(*CoprocessorResponse)(nil),         // 56: cairn.kv.v1.CoprocessorResponse
+	(*SplitRegionRequest)(nil),          // 57: cairn.kv.v1.SplitRegionRequest
+	(*SplitRegionResponse)(nil),         // 58: cairn.kv.v1.SplitRegionResponse
+	(*Request)(nil),                     // 59: cairn.kv.v1.Request
+	(*Response)(nil),                    // 60: cairn.kv.v1.Response
+	(*BatchRequest)(nil),                // 61: cairn.kv.v1.BatchRequest
+	(*BatchResponse)(nil),               // 62: cairn.kv.v1.BatchResponse
+	(*RegionEpoch)(nil),                 // 63: cairn.kv.v1.RegionEpoch
+	(*Peer)(nil),                        // 64: cairn.kv.v1.Peer
+	(*RegionError)(nil),                 // 65: cairn.kv.v1.RegionError
+	(*KeyError)(nil),                    // 66: cairn.kv.v1.KeyError
+	(Assertion)(0),                      // 67: cairn.kv.v1.Assertion
+	(*LockInfo)(nil),                    // 68: cairn.kv.v1.LockInfo
+	(*coppb.Plan)(nil),                  // 69: cairn.cop.v1.Plan
+	(*Region)(nil),                      // 70: cairn.kv.v1.Region
 }
 var file_kvpb_kv_proto_depIdxs = []int32{
-	60,  // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
-	61,  // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
-	0,   // 2: cairn.kv.v1.Context.priority:type_name -> cairn.kv.v1.Priority
-	7,   // 3: cairn.kv.v1.GetRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 4: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 5: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,   // 6: cairn.kv.v1.BatchGetRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 7: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 8: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
-	10,  // 9: cairn.kv.v1.BatchGetResponse.pairs:type_name -> cairn.kv.v1.KvBlock
-	7,   // 10: cairn.kv.v1.ScanRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 11: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 12: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
-	10,  // 13: cairn.kv.v1.ScanResponse.pairs:type_name -> cairn.kv.v1.KvBlock
-	1,   // 14: cairn.kv.v1.Mutation.op:type_name -> cairn.kv.v1.MutationOp
-	64,  // 15: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
-	2,   // 16: cairn.kv.v1.Mutation.pessimistic_action:type_name -> cairn.kv.v1.PessimisticAction
-	7,   // 17: cairn.kv.v1.PrewriteRequest.context:type_name -> cairn.kv.v1.Context
-	15,  // 18: cairn.kv.v1.PrewriteRequest.mutations:type_name -> cairn.kv.v1.Mutation
-	3,   // 19: cairn.kv.v1.PrewriteRequest.assertion_level:type_name -> cairn.kv.v1.AssertionLevel
-	62,  // 20: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 21: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
-	7,   // 22: cairn.kv.v1.CommitRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 23: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 24: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,   // 25: cairn.kv.v1.BatchRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 26: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 27: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,   // 28: cairn.kv.v1.PessimisticLockRequest.context:type_name -> cairn.kv.v1.Context
-	4,   // 29: cairn.kv.v1.PessimisticLockRequest.wait_mode:type_name -> cairn.kv.v1.LockWaitMode
-	5,   // 30: cairn.kv.v1.KeyLockResult.status:type_name -> cairn.kv.v1.KeyLockStatus
-	63,  // 31: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
-	62,  // 32: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	23,  // 33: cairn.kv.v1.PessimisticLockResponse.results:type_name -> cairn.kv.v1.KeyLockResult
-	7,   // 34: cairn.kv.v1.PessimisticRollbackRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 35: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 36: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
-	7,   // 37: cairn.kv.v1.CheckTxnStatusRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 38: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 39: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
-	65,  // 40: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
-	6,   // 41: cairn.kv.v1.CheckTxnStatusResponse.action:type_name -> cairn.kv.v1.TxnAction
-	7,   // 42: cairn.kv.v1.CheckSecondaryLocksRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 43: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 44: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
-	65,  // 45: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
-	7,   // 46: cairn.kv.v1.ResolveLockRequest.context:type_name -> cairn.kv.v1.Context
-	32,  // 47: cairn.kv.v1.ResolveLockRequest.txns:type_name -> cairn.kv.v1.TxnStatus
-	62,  // 48: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 49: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,   // 50: cairn.kv.v1.ScanLockRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 51: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 52: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
-	65,  // 53: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
-	7,   // 54: cairn.kv.v1.TxnHeartBeatRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 55: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 56: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
-	7,   // 57: cairn.kv.v1.DestroyRangeRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 58: cairn.kv.v1.DestroyRangeResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	41,  // 59: cairn.kv.v1.RawPut.pairs:type_name -> cairn.kv.v1.RawPair
-	41,  // 60: cairn.kv.v1.RawCompareAndSwap.pair:type_name -> cairn.kv.v1.RawPair
-	7,   // 61: cairn.kv.v1.RawRequest.context:type_name -> cairn.kv.v1.Context
-	45,  // 62: cairn.kv.v1.RawRequest.scan:type_name -> cairn.kv.v1.RawScan
-	42,  // 63: cairn.kv.v1.RawRequest.put:type_name -> cairn.kv.v1.RawPut
-	43,  // 64: cairn.kv.v1.RawRequest.delete:type_name -> cairn.kv.v1.RawDelete
-	44,  // 65: cairn.kv.v1.RawRequest.cas:type_name -> cairn.kv.v1.RawCompareAndSwap
-	62,  // 66: cairn.kv.v1.RawResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	10,  // 67: cairn.kv.v1.RawResponse.pairs:type_name -> cairn.kv.v1.KvBlock
-	7,   // 68: cairn.kv.v1.CheckUnchangedRequest.context:type_name -> cairn.kv.v1.Context
-	48,  // 69: cairn.kv.v1.CheckUnchangedRequest.spans:type_name -> cairn.kv.v1.ReadSpan
-	62,  // 70: cairn.kv.v1.CheckUnchangedResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 71: cairn.kv.v1.CheckUnchangedResponse.errors:type_name -> cairn.kv.v1.KeyError
-	7,   // 72: cairn.kv.v1.CoprocessorRequest.context:type_name -> cairn.kv.v1.Context
-	51,  // 73: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
-	66,  // 74: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
-	62,  // 75: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	63,  // 76: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
-	51,  // 77: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
-	7,   // 78: cairn.kv.v1.SplitRegionRequest.context:type_name -> cairn.kv.v1.Context
-	62,  // 79: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
-	67,  // 80: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
-	8,   // 81: cairn.kv.v1.Request.get:type_name -> cairn.kv.v1.GetRequest
-	11,  // 82: cairn.kv.v1.Request.batch_get:type_name -> cairn.kv.v1.BatchGetRequest
-	13,  // 83: cairn.kv.v1.Request.scan:type_name -> cairn.kv.v1.ScanRequest
-	16,  // 84: cairn.kv.v1.Request.prewrite:type_name -> cairn.kv.v1.PrewriteRequest
-	18,  // 85: cairn.kv.v1.Request.commit:type_name -> cairn.kv.v1.CommitRequest
-	20,  // 86: cairn.kv.v1.Request.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackRequest
-	22,  // 87: cairn.kv.v1.Request.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockRequest
-	25,  // 88: cairn.kv.v1.Request.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackRequest
-	27,  // 89: cairn.kv.v1.Request.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusRequest
-	29,  // 90: cairn.kv.v1.Request.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksRequest
-	33,  // 91: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
-	35,  // 92: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
-	37,  // 93: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
-	39,  // 94: cairn.kv.v1.Request.destroy_range:type_name -> cairn.kv.v1.DestroyRangeRequest
-	49,  // 95: cairn.kv.v1.Request.check_unchanged:type_name -> cairn.kv.v1.CheckUnchangedRequest
-	46,  // 96: cairn.kv.v1.Request.raw:type_name -> cairn.kv.v1.RawRequest
-	9,   // 97: cairn.kv.v1.Response.get:type_name -> cairn.kv.v1.GetResponse
-	12,  // 98: cairn.kv.v1.Response.batch_get:type_name -> cairn.kv.v1.BatchGetResponse
-	14,  // 99: cairn.kv.v1.Response.scan:type_name -> cairn.kv.v1.ScanResponse
-	17,  // 100: cairn.kv.v1.Response.prewrite:type_name -> cairn.kv.v1.PrewriteResponse
-	19,  // 101: cairn.kv.v1.Response.commit:type_name -> cairn.kv.v1.CommitResponse
-	21,  // 102: cairn.kv.v1.Response.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackResponse
-	24,  // 103: cairn.kv.v1.Response.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockResponse
-	26,  // 104: cairn.kv.v1.Response.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackResponse
-	28,  // 105: cairn.kv.v1.Response.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusResponse
-	30,  // 106: cairn.kv.v1.Response.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksResponse
-	34,  // 107: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
-	36,  // 108: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
-	38,  // 109: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
-	40,  // 110: cairn.kv.v1.Response.destroy_range:type_name -> cairn.kv.v1.DestroyRangeResponse
-	50,  // 111: cairn.kv.v1.Response.check_unchanged:type_name -> cairn.kv.v1.CheckUnchangedResponse
-	47,  // 112: cairn.kv.v1.Response.raw:type_name -> cairn.kv.v1.RawResponse
-	56,  // 113: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
-	57,  // 114: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
-	58,  // 115: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
-	52,  // 116: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
-	54,  // 117: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
-	59,  // 118: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
-	53,  // 119: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
-	55,  // 120: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
-	118, // [118:121] is the sub-list for method output_type
-	115, // [115:118] is the sub-list for method input_type
-	115, // [115:115] is the sub-list for extension type_name
-	115, // [115:115] is the sub-list for extension extendee
-	0,   // [0:115] is the sub-list for field type_name
+	63,  // 0: cairn.kv.v1.Context.epoch:type_name -> cairn.kv.v1.RegionEpoch
+	64,  // 1: cairn.kv.v1.Context.peer:type_name -> cairn.kv.v1.Peer
+	1,   // 2: cairn.kv.v1.Context.priority:type_name -> cairn.kv.v1.Priority
+	0,   // 3: cairn.kv.v1.Context.replica_read:type_name -> cairn.kv.v1.ReplicaRead
+	8,   // 4: cairn.kv.v1.GetRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 5: cairn.kv.v1.GetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 6: cairn.kv.v1.GetResponse.error:type_name -> cairn.kv.v1.KeyError
+	8,   // 7: cairn.kv.v1.BatchGetRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 8: cairn.kv.v1.BatchGetResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 9: cairn.kv.v1.BatchGetResponse.errors:type_name -> cairn.kv.v1.KeyError
+	11,  // 10: cairn.kv.v1.BatchGetResponse.pairs:type_name -> cairn.kv.v1.KvBlock
+	8,   // 11: cairn.kv.v1.ScanRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 12: cairn.kv.v1.ScanResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 13: cairn.kv.v1.ScanResponse.error:type_name -> cairn.kv.v1.KeyError
+	11,  // 14: cairn.kv.v1.ScanResponse.pairs:type_name -> cairn.kv.v1.KvBlock
+	8,   // 15: cairn.kv.v1.ReadIndexRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 16: cairn.kv.v1.ReadIndexResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 17: cairn.kv.v1.ReadIndexResponse.error:type_name -> cairn.kv.v1.KeyError
+	2,   // 18: cairn.kv.v1.Mutation.op:type_name -> cairn.kv.v1.MutationOp
+	67,  // 19: cairn.kv.v1.Mutation.assertion:type_name -> cairn.kv.v1.Assertion
+	3,   // 20: cairn.kv.v1.Mutation.pessimistic_action:type_name -> cairn.kv.v1.PessimisticAction
+	8,   // 21: cairn.kv.v1.PrewriteRequest.context:type_name -> cairn.kv.v1.Context
+	18,  // 22: cairn.kv.v1.PrewriteRequest.mutations:type_name -> cairn.kv.v1.Mutation
+	4,   // 23: cairn.kv.v1.PrewriteRequest.assertion_level:type_name -> cairn.kv.v1.AssertionLevel
+	65,  // 24: cairn.kv.v1.PrewriteResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 25: cairn.kv.v1.PrewriteResponse.errors:type_name -> cairn.kv.v1.KeyError
+	8,   // 26: cairn.kv.v1.CommitRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 27: cairn.kv.v1.CommitResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 28: cairn.kv.v1.CommitResponse.error:type_name -> cairn.kv.v1.KeyError
+	8,   // 29: cairn.kv.v1.BatchRollbackRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 30: cairn.kv.v1.BatchRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 31: cairn.kv.v1.BatchRollbackResponse.error:type_name -> cairn.kv.v1.KeyError
+	8,   // 32: cairn.kv.v1.PessimisticLockRequest.context:type_name -> cairn.kv.v1.Context
+	5,   // 33: cairn.kv.v1.PessimisticLockRequest.wait_mode:type_name -> cairn.kv.v1.LockWaitMode
+	6,   // 34: cairn.kv.v1.KeyLockResult.status:type_name -> cairn.kv.v1.KeyLockStatus
+	66,  // 35: cairn.kv.v1.KeyLockResult.error:type_name -> cairn.kv.v1.KeyError
+	65,  // 36: cairn.kv.v1.PessimisticLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	26,  // 37: cairn.kv.v1.PessimisticLockResponse.results:type_name -> cairn.kv.v1.KeyLockResult
+	8,   // 38: cairn.kv.v1.PessimisticRollbackRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 39: cairn.kv.v1.PessimisticRollbackResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 40: cairn.kv.v1.PessimisticRollbackResponse.errors:type_name -> cairn.kv.v1.KeyError
+	8,   // 41: cairn.kv.v1.CheckTxnStatusRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 42: cairn.kv.v1.CheckTxnStatusResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 43: cairn.kv.v1.CheckTxnStatusResponse.error:type_name -> cairn.kv.v1.KeyError
+	68,  // 44: cairn.kv.v1.CheckTxnStatusResponse.lock:type_name -> cairn.kv.v1.LockInfo
+	7,   // 45: cairn.kv.v1.CheckTxnStatusResponse.action:type_name -> cairn.kv.v1.TxnAction
+	8,   // 46: cairn.kv.v1.CheckSecondaryLocksRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 47: cairn.kv.v1.CheckSecondaryLocksResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 48: cairn.kv.v1.CheckSecondaryLocksResponse.error:type_name -> cairn.kv.v1.KeyError
+	68,  // 49: cairn.kv.v1.CheckSecondaryLocksResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	8,   // 50: cairn.kv.v1.ResolveLockRequest.context:type_name -> cairn.kv.v1.Context
+	35,  // 51: cairn.kv.v1.ResolveLockRequest.txns:type_name -> cairn.kv.v1.TxnStatus
+	65,  // 52: cairn.kv.v1.ResolveLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 53: cairn.kv.v1.ResolveLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	8,   // 54: cairn.kv.v1.ScanLockRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 55: cairn.kv.v1.ScanLockResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 56: cairn.kv.v1.ScanLockResponse.error:type_name -> cairn.kv.v1.KeyError
+	68,  // 57: cairn.kv.v1.ScanLockResponse.locks:type_name -> cairn.kv.v1.LockInfo
+	8,   // 58: cairn.kv.v1.TxnHeartBeatRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 59: cairn.kv.v1.TxnHeartBeatResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 60: cairn.kv.v1.TxnHeartBeatResponse.error:type_name -> cairn.kv.v1.KeyError
+	8,   // 61: cairn.kv.v1.DestroyRangeRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 62: cairn.kv.v1.DestroyRangeResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	44,  // 63: cairn.kv.v1.RawPut.pairs:type_name -> cairn.kv.v1.RawPair
+	44,  // 64: cairn.kv.v1.RawCompareAndSwap.pair:type_name -> cairn.kv.v1.RawPair
+	8,   // 65: cairn.kv.v1.RawRequest.context:type_name -> cairn.kv.v1.Context
+	48,  // 66: cairn.kv.v1.RawRequest.scan:type_name -> cairn.kv.v1.RawScan
+	45,  // 67: cairn.kv.v1.RawRequest.put:type_name -> cairn.kv.v1.RawPut
+	46,  // 68: cairn.kv.v1.RawRequest.delete:type_name -> cairn.kv.v1.RawDelete
+	47,  // 69: cairn.kv.v1.RawRequest.cas:type_name -> cairn.kv.v1.RawCompareAndSwap
+	65,  // 70: cairn.kv.v1.RawResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	11,  // 71: cairn.kv.v1.RawResponse.pairs:type_name -> cairn.kv.v1.KvBlock
+	8,   // 72: cairn.kv.v1.CheckUnchangedRequest.context:type_name -> cairn.kv.v1.Context
+	51,  // 73: cairn.kv.v1.CheckUnchangedRequest.spans:type_name -> cairn.kv.v1.ReadSpan
+	65,  // 74: cairn.kv.v1.CheckUnchangedResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 75: cairn.kv.v1.CheckUnchangedResponse.errors:type_name -> cairn.kv.v1.KeyError
+	8,   // 76: cairn.kv.v1.CoprocessorRequest.context:type_name -> cairn.kv.v1.Context
+	54,  // 77: cairn.kv.v1.CoprocessorRequest.ranges:type_name -> cairn.kv.v1.KeyRange
+	69,  // 78: cairn.kv.v1.CoprocessorRequest.plan:type_name -> cairn.cop.v1.Plan
+	65,  // 79: cairn.kv.v1.CoprocessorResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	66,  // 80: cairn.kv.v1.CoprocessorResponse.error:type_name -> cairn.kv.v1.KeyError
+	54,  // 81: cairn.kv.v1.CoprocessorResponse.resume:type_name -> cairn.kv.v1.KeyRange
+	8,   // 82: cairn.kv.v1.SplitRegionRequest.context:type_name -> cairn.kv.v1.Context
+	65,  // 83: cairn.kv.v1.SplitRegionResponse.region_error:type_name -> cairn.kv.v1.RegionError
+	70,  // 84: cairn.kv.v1.SplitRegionResponse.regions:type_name -> cairn.kv.v1.Region
+	9,   // 85: cairn.kv.v1.Request.get:type_name -> cairn.kv.v1.GetRequest
+	12,  // 86: cairn.kv.v1.Request.batch_get:type_name -> cairn.kv.v1.BatchGetRequest
+	14,  // 87: cairn.kv.v1.Request.scan:type_name -> cairn.kv.v1.ScanRequest
+	19,  // 88: cairn.kv.v1.Request.prewrite:type_name -> cairn.kv.v1.PrewriteRequest
+	21,  // 89: cairn.kv.v1.Request.commit:type_name -> cairn.kv.v1.CommitRequest
+	23,  // 90: cairn.kv.v1.Request.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackRequest
+	25,  // 91: cairn.kv.v1.Request.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockRequest
+	28,  // 92: cairn.kv.v1.Request.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackRequest
+	30,  // 93: cairn.kv.v1.Request.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusRequest
+	32,  // 94: cairn.kv.v1.Request.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksRequest
+	36,  // 95: cairn.kv.v1.Request.resolve_lock:type_name -> cairn.kv.v1.ResolveLockRequest
+	38,  // 96: cairn.kv.v1.Request.scan_lock:type_name -> cairn.kv.v1.ScanLockRequest
+	40,  // 97: cairn.kv.v1.Request.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatRequest
+	42,  // 98: cairn.kv.v1.Request.destroy_range:type_name -> cairn.kv.v1.DestroyRangeRequest
+	52,  // 99: cairn.kv.v1.Request.check_unchanged:type_name -> cairn.kv.v1.CheckUnchangedRequest
+	49,  // 100: cairn.kv.v1.Request.raw:type_name -> cairn.kv.v1.RawRequest
+	16,  // 101: cairn.kv.v1.Request.read_index:type_name -> cairn.kv.v1.ReadIndexRequest
+	10,  // 102: cairn.kv.v1.Response.get:type_name -> cairn.kv.v1.GetResponse
+	13,  // 103: cairn.kv.v1.Response.batch_get:type_name -> cairn.kv.v1.BatchGetResponse
+	15,  // 104: cairn.kv.v1.Response.scan:type_name -> cairn.kv.v1.ScanResponse
+	20,  // 105: cairn.kv.v1.Response.prewrite:type_name -> cairn.kv.v1.PrewriteResponse
+	22,  // 106: cairn.kv.v1.Response.commit:type_name -> cairn.kv.v1.CommitResponse
+	24,  // 107: cairn.kv.v1.Response.batch_rollback:type_name -> cairn.kv.v1.BatchRollbackResponse
+	27,  // 108: cairn.kv.v1.Response.pessimistic_lock:type_name -> cairn.kv.v1.PessimisticLockResponse
+	29,  // 109: cairn.kv.v1.Response.pessimistic_rollback:type_name -> cairn.kv.v1.PessimisticRollbackResponse
+	31,  // 110: cairn.kv.v1.Response.check_txn_status:type_name -> cairn.kv.v1.CheckTxnStatusResponse
+	33,  // 111: cairn.kv.v1.Response.check_secondary_locks:type_name -> cairn.kv.v1.CheckSecondaryLocksResponse
+	37,  // 112: cairn.kv.v1.Response.resolve_lock:type_name -> cairn.kv.v1.ResolveLockResponse
+	39,  // 113: cairn.kv.v1.Response.scan_lock:type_name -> cairn.kv.v1.ScanLockResponse
+	41,  // 114: cairn.kv.v1.Response.txn_heart_beat:type_name -> cairn.kv.v1.TxnHeartBeatResponse
+	43,  // 115: cairn.kv.v1.Response.destroy_range:type_name -> cairn.kv.v1.DestroyRangeResponse
+	53,  // 116: cairn.kv.v1.Response.check_unchanged:type_name -> cairn.kv.v1.CheckUnchangedResponse
+	50,  // 117: cairn.kv.v1.Response.raw:type_name -> cairn.kv.v1.RawResponse
+	17,  // 118: cairn.kv.v1.Response.read_index:type_name -> cairn.kv.v1.ReadIndexResponse
+	59,  // 119: cairn.kv.v1.BatchRequest.requests:type_name -> cairn.kv.v1.Request
+	60,  // 120: cairn.kv.v1.BatchResponse.responses:type_name -> cairn.kv.v1.Response
+	61,  // 121: cairn.kv.v1.KV.BatchCommands:input_type -> cairn.kv.v1.BatchRequest
+	55,  // 122: cairn.kv.v1.KV.Coprocessor:input_type -> cairn.kv.v1.CoprocessorRequest
+	57,  // 123: cairn.kv.v1.KV.SplitRegion:input_type -> cairn.kv.v1.SplitRegionRequest
+	62,  // 124: cairn.kv.v1.KV.BatchCommands:output_type -> cairn.kv.v1.BatchResponse
+	56,  // 125: cairn.kv.v1.KV.Coprocessor:output_type -> cairn.kv.v1.CoprocessorResponse
+	58,  // 126: cairn.kv.v1.KV.SplitRegion:output_type -> cairn.kv.v1.SplitRegionResponse
+	124, // [124:127] is the sub-list for method output_type
+	121, // [121:124] is the sub-list for method input_type
+	121, // [121:121] is the sub-list for extension type_name
+	121, // [121:121] is the sub-list for extension extendee
+	0,   // [0:121] is the sub-list for field type_name
 }
 
 func init() { file_kvpb_kv_proto_init() }
@@ -5336,14 +5591,14 @@ func file_kvpb_kv_proto_init() {
 	}
 	file_kvpb_region_proto_init()
 	file_kvpb_errors_proto_init()
-	file_kvpb_kv_proto_msgTypes[39].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[41].OneofWrappers = []any{
 		(*RawRequest_Get)(nil),
 		(*RawRequest_Scan)(nil),
 		(*RawRequest_Put)(nil),
 		(*RawRequest_Delete)(nil),
 		(*RawRequest_Cas)(nil),
 	}
-	file_kvpb_kv_proto_msgTypes[49].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[51].OneofWrappers = []any{
 		(*Request_Get)(nil),
 		(*Request_BatchGet)(nil),
 		(*Request_Scan)(nil),
@@ -5360,8 +5615,9 @@ func file_kvpb_kv_proto_init() {
 		(*Request_DestroyRange)(nil),
 		(*Request_CheckUnchanged)(nil),
 		(*Request_Raw)(nil),
+		(*Request_ReadIndex)(nil),
 	}
-	file_kvpb_kv_proto_msgTypes[50].OneofWrappers = []any{
+	file_kvpb_kv_proto_msgTypes[52].OneofWrappers = []any{
 		(*Response_Get)(nil),
 		(*Response_BatchGet)(nil),
 		(*Response_Scan)(nil),
@@ -5378,14 +5634,15 @@ func file_kvpb_kv_proto_init() {
 		(*Response_DestroyRange)(nil),
 		(*Response_CheckUnchanged)(nil),
 		(*Response_Raw)(nil),
+		(*Response_ReadIndex)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvpb_kv_proto_rawDesc), len(file_kvpb_kv_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   53,
+			NumEnums:      8,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

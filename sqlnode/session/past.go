@@ -12,6 +12,7 @@ import (
 
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/plan"
 )
@@ -112,8 +113,16 @@ func (s *Session) runPast(ctx context.Context, st *plan.Statement, params []type
 		s.openOn(snap, s.takeTraits())
 	}
 	c := s.execContext(ctx, st, params, snap.Snapshot)
-	c.Reader = s.engine.Store.Snapshot(p.ts)
+	c.Reader = s.engine.Store.Snapshot(p.ts).From(s.hot.replicaRead)
 	return s.produce(ctx, c, st, w)
+}
+
+// replicaReadOf says which replicas a statement of a transaction reads.
+func (s *Session) replicaReadOf(st *plan.Statement) txn.ReplicaRead {
+	if isWrite(st.Kind) || st.ForUpdate {
+		return txn.ReadLeader
+	}
+	return s.hot.replicaRead
 }
 
 // errReadsPast refuses a change, or a lock, where the past is read.

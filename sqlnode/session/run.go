@@ -238,13 +238,13 @@ func (s *Session) execContext(ctx context.Context, st *plan.Statement, params []
 // SERIALIZABLE promises that this cannot be told.
 func (s *Session) runRead(ctx context.Context, c *exec.Context, st *plan.Statement, t traits, w ResultWriter) error {
 	ts := uint64(math.MaxUint64)
-	if st.UsesTables && (!st.PointRead || t.isolation == serializable) {
+	if st.UsesTables && (!st.PointRead || t.isolation == serializable || s.hot.replicaRead != txn.ReadLeader) {
 		var err error
 		if ts, err = s.engine.Store.CurrentTS(ctx); err != nil {
 			return err
 		}
 	}
-	c.Reader = s.engine.Store.Snapshot(ts)
+	c.Reader = s.engine.Store.Snapshot(ts).From(s.hot.replicaRead)
 	return s.produce(ctx, c, st, w)
 }
 
@@ -265,6 +265,8 @@ func (s *Session) runInTransaction(ctx context.Context, c *exec.Context, st *pla
 		return err
 	}
 	t.ReadAt(ts)
+	t.ReadFrom(s.replicaReadOf(st))
+	c.Reader, c.Txn, c.Explicit = t, t, true
 	sp := t.Savepoint()
 	if err := s.produce(ctx, c, st, w); err != nil {
 		if fatal(err) {

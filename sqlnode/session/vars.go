@@ -14,6 +14,7 @@ import (
 	"github.com/cairndb/cairn/internal/expr"
 	"github.com/cairndb/cairn/internal/sqlerr"
 	"github.com/cairndb/cairn/internal/types"
+	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/sqlnode/parse"
 	"github.com/cairndb/cairn/sqlnode/sysvar"
 )
@@ -21,7 +22,8 @@ import (
 // hotVars are the variables that statements look at, decoded. readHotVars
 // refreshes them after every SET.
 type hotVars struct {
-	traits                              // of transactions, unless SET TRANSACTION says otherwise for the next
+	replicaRead                         txn.ReplicaRead // of queries that lock nothing
+	traits                                              // of transactions, unless SET TRANSACTION says otherwise for the next
 	autocommit, noBackslash, notes      bool
 	strict, onlyFullGroupBy, noAutoZero bool
 	mode                                parse.SQLMode
@@ -75,6 +77,7 @@ func (s *Session) readHotVars() {
 		clientCharset:      vs.Text("character_set_client"),
 		resultCharset:      vs.Text("character_set_results"),
 	}
+	h.replicaRead = replicaRead(vs.Text("cairn_replica_read"))
 	h.readMode(vs.Text("sql_mode"))
 	h.loc, _ = location(vs.Text("time_zone"))
 	if c, ok := charset.Lookup(vs.Text("collation_connection")); ok {
@@ -86,6 +89,17 @@ func (s *Session) readHotVars() {
 		h.fixedNow = time.UnixMicro(int64(sec * 1e6))
 	}
 	s.hot = h
+}
+
+// replicaRead decodes cairn_replica_read.
+func replicaRead(text string) txn.ReplicaRead {
+	switch text {
+	case "follower", "leader-and-follower":
+		return txn.ReadFollower
+	case "closest", "closest-replicas", "closest-adaptive":
+		return txn.ReadClosest
+	}
+	return txn.ReadLeader
 }
 
 // readMode decodes sql_mode.
@@ -268,6 +282,7 @@ var paired = map[string]string{
 	"transaction_read_only": "tx_read_only", "tx_read_only": "transaction_read_only",
 	"last_insert_id": "identity", "identity": "last_insert_id",
 	"cairn_txn_mode": "tidb_txn_mode", "tidb_txn_mode": "cairn_txn_mode",
+	"cairn_replica_read": "tidb_replica_read", "tidb_replica_read": "cairn_replica_read",
 	"cairn_snapshot": "tidb_snapshot", "tidb_snapshot": "cairn_snapshot",
 	"cairn_gc_life_time": "tidb_gc_life_time", "tidb_gc_life_time": "cairn_gc_life_time",
 }

@@ -15,6 +15,10 @@ var SQLModes = []string{
 
 var txnModes = []string{"pessimistic", "optimistic"}
 
+// replicaReads are which replicas of a region are read, with the names of TiDB for
+// closest, follower and leader.
+var replicaReads = []string{"leader", "follower", "closest", "closest-replicas", "closest-adaptive", "leader-and-follower", "prefer-leader"}
+
 var isolationLevels = []string{"READ-UNCOMMITTED", "READ-COMMITTED", "REPEATABLE-READ", "SERIALIZABLE"}
 
 // What cairn_gc_life_time may be. Less than the minimum and ordinary statements fail; more
@@ -59,6 +63,8 @@ func defined() []Var {
 		{Name: "tx_isolation", Scope: Both, Kind: Enum, Default: "REPEATABLE-READ", Words: isolationLevels, Live: true},
 		{Name: "transaction_read_only", Scope: Both, Kind: Bool, Default: "OFF", Live: true},
 		{Name: "tx_read_only", Scope: Both, Kind: Bool, Default: "OFF", Live: true},
+		{Name: "cairn_replica_read", Scope: Both, Kind: Enum, Default: "leader", Words: replicaReads, Live: true},
+		{Name: "tidb_replica_read", Scope: Both, Kind: Enum, Default: "leader", Words: replicaReads, Live: true},
 		{Name: "cairn_snapshot", Scope: Session, Live: true},
 		{Name: "tidb_snapshot", Scope: Session, Live: true},
 		{Name: "cairn_gc_life_time", Scope: Global, Kind: Duration, Default: "10m0s", Min: int64(minGCLife), Max: int64(maxGCLife), Live: true},

@@ -78,6 +78,15 @@ func (g *gate) Region(c *kvpb.Context) (txncmd.Region, *kvpb.RegionError) {
 	return &gated{rg, g}, nil
 }
 
+func (g *gate) Reader(c *kvpb.Context, ts uint64) (txncmd.Region, *kvpb.RegionError) {
+	g.stall()
+	rg, refused := g.p.store.Reader(c, ts)
+	if refused != nil {
+		return nil, refused
+	}
+	return &gated{rg, g}, nil
+}
+
 // stall stands for a goroutine that does not get the processor for a while.
 func (g *gate) stall() {
 	switch n := g.c.dice.intN(2000); {

@@ -16,8 +16,9 @@ import (
 // Snapshot reads the versions committed at or before one timestamp. It is safe
 // for concurrent use and needs no closing.
 type Snapshot struct {
-	s  *Store
-	ts uint64
+	s    *Store
+	ts   uint64
+	from ReplicaRead
 
 	mu sync.Mutex
 	// resolved and committed name transactions whose locks reads ignore or read
@@ -28,6 +29,25 @@ type Snapshot struct {
 // Snapshot returns a snapshot at ts; math.MaxUint64 means the newest committed
 // version of each key and allows Get only.
 func (s *Store) Snapshot(ts uint64) *Snapshot { return &Snapshot{s: s, ts: ts} }
+
+// ReplicaRead says which replica of a region reads go to. All of them give the same
+// answer: another one than the leader asks that first what it has to wait for, unless the
+// timestamp lies a few seconds back. Reads of the newest version always go to the leader.
+type ReplicaRead = kvpb.ReplicaRead
+
+// The replicas that a read can go to.
+const (
+	ReadLeader   = kvpb.ReplicaRead_REPLICA_READ_LEADER
+	ReadFollower = kvpb.ReplicaRead_REPLICA_READ_FOLLOWER // any other one
+	ReadClosest  = kvpb.ReplicaRead_REPLICA_READ_CLOSEST  // see kvclient.Options.Labels
+)
+
+// From makes the snapshot read from other replicas than the leader, and returns it. It is
+// called before the first read.
+func (sn *Snapshot) From(r ReplicaRead) *Snapshot {
+	sn.from = r
+	return sn
+}
 
 // TS returns the read timestamp.
 func (sn *Snapshot) TS() uint64 { return sn.ts }
@@ -42,10 +62,10 @@ func (sn *Snapshot) Locks() (resolved, committed []uint64) {
 
 func (sn *Snapshot) kvContext() *kvpb.Context {
 	resolved, committed := sn.Locks()
-	if resolved == nil && committed == nil {
+	if resolved == nil && committed == nil && sn.from == ReadLeader {
 		return nil
 	}
-	return &kvpb.Context{ResolvedLocks: resolved, CommittedLocks: committed}
+	return &kvpb.Context{ResolvedLocks: resolved, CommittedLocks: committed, ReplicaRead: sn.from}
 }
 
 // Settle makes progress against the lock errors of a read at this snapshot:

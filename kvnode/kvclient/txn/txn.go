@@ -33,6 +33,7 @@ type Txn struct {
 	snap  *Snapshot // what reads see; nil = not asked for yet
 	// readTS is the timestamp reads are at; 0 = the start timestamp.
 	readTS uint64
+	from   ReplicaRead
 	buf    buffer
 	auto   bool
 	done   bool
@@ -271,6 +272,15 @@ func (t *Txn) noteKeys(keys [][]byte, ts uint64) {
 	}
 }
 
+// ReadFrom lets the reads that follow go to other replicas than the leader; see
+// Snapshot.From. No reader or scanner of the transaction may run meanwhile.
+func (t *Txn) ReadFrom(r ReplicaRead) {
+	t.from = r
+	if t.snap != nil {
+		t.snap.from = r
+	}
+}
+
 func (t *Txn) snapshot() (*Snapshot, error) {
 	if t.done {
 		return nil, ErrClosed
@@ -283,7 +293,7 @@ func (t *Txn) snapshot() (*Snapshot, error) {
 				return nil, err
 			}
 		}
-		t.snap = t.store.Snapshot(ts)
+		t.snap = t.store.Snapshot(ts).From(t.from)
 	}
 	return t.snap, nil
 }

@@ -156,6 +156,11 @@ func (s *Store) Region(c *kvpb.Context) (txncmd.Region, *kvpb.RegionError) {
 	}}
 }
 
+// Reader implements txncmd.Regions: all regions are led here.
+func (s *Store) Reader(c *kvpb.Context, _ uint64) (txncmd.Region, *kvpb.RegionError) {
+	return s.Region(c)
+}
+
 func (s *Store) stale(r *region) *kvpb.RegionError {
 	return &kvpb.RegionError{Message: "epoch", Kind: &kvpb.RegionError_EpochNotMatch{
 		EpochNotMatch: &kvpb.EpochNotMatch{CurrentRegions: []*kvpb.Region{r.meta}},
@@ -180,6 +185,12 @@ func (h *handle) CheckLease() *kvpb.RegionError {
 	defer h.s.mu.RUnlock()
 	return h.checkLocked()
 }
+
+// AppliedIndex implements txncmd.Region: there is no log.
+func (h *handle) AppliedIndex() uint64 { return 1 }
+
+// KeepClosing implements txncmd.Region: there are no other replicas.
+func (h *handle) KeepClosing() {}
 
 func (h *handle) CountRead(uint64, []byte, int, int) {}
 

@@ -1,0 +1,155 @@
+package kvclient
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// bed is a region on three stores, led by store 1, that note what they are asked.
+type bed struct {
+	t     *testing.T
+	pd    *fakePD
+	c     *Client
+	asked []string
+	// notReady: replicas that do not lead have not been told of anything closed, or have not
+	// applied the index.
+	notReady bool
+	refuse   *kvpb.RegionError // of the leader, to read_index
+}
+
+func newBed(t *testing.T, o Options) *bed {
+	b := &bed{t: t, pd: &fakePD{leaders: map[uint64]*kvpb.Peer{}, labels: map[uint64][]*kvpb.StoreLabel{}}}
+	m := region(7, "", "", 1, 1, 2, 3)
+	b.pd.set(m)
+	b.pd.leaders[7] = m.Peers[0]
+	o.PD = b.pd
+	o.Local = func(id uint64) Handler {
+		return handlerFunc(func(_ context.Context, req *kvpb.Request) *kvpb.Response { return b.execute(id, req) })
+	}
+	b.c = New(o)
+	t.Cleanup(func() { require.NoError(t, b.c.Close()) })
+	return b
+}
+
+func (b *bed) execute(store uint64, req *kvpb.Request) *kvpb.Response {
+	if r := req.GetReadIndex(); r != nil {
+		b.asked = append(b.asked, fmt.Sprintf("%d close %d keep %v", store, r.ReadTs, r.KeepClosing))
+		return &kvpb.Response{Cmd: &kvpb.Response_ReadIndex{ReadIndex: &kvpb.ReadIndexResponse{RegionError: b.refuse, Index: 99}}}
+	}
+	c := req.GetGet().Context
+	b.asked = append(b.asked, fmt.Sprintf("%d read at %d %d", store, c.ReadIndex, c.ReplicaRead))
+	if c.Peer.StoreId != store {
+		b.t.Errorf("asked store %d for peer %v", store, c.Peer)
+	}
+	if store != 1 && (b.notReady || c.ReadIndex == 0) {
+		return respond(req, &kvpb.RegionError{Kind: &kvpb.RegionError_DataIsNotReady{DataIsNotReady: &kvpb.DataIsNotReady{}}})
+	}
+	return respond(req, nil)
+}
+
+// get reads a key and returns what the stores were asked meanwhile.
+func (b *bed) get(ts uint64, mode kvpb.ReplicaRead) []string {
+	b.t.Helper()
+	b.asked = nil
+	req := &kvpb.GetRequest{Context: &kvpb.Context{ReplicaRead: mode}, Key: []byte("k"), ReadTs: ts}
+	resp, err := b.c.Get(context.Background(), req)
+	require.NoError(b.t, err)
+	require.Equal(b.t, "v-k", string(resp.Value))
+	require.Equal(b.t, mode, req.Context.ReplicaRead, "the caller's")
+	return b.asked
+}
+
+const (
+	follower = kvpb.ReplicaRead_REPLICA_READ_FOLLOWER
+	closest  = kvpb.ReplicaRead_REPLICA_READ_CLOSEST
+)
+
+func tsOf(at time.Time) uint64 { return uint64(at.UnixMilli()) << 18 }
+
+func TestAFollowerReadAsksTheLeaderOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, Options{})
+		ts := tsOf(time.Now())
+		require.Equal(t, []string{"1 read at 0 0"}, b.get(ts, kvpb.ReplicaRead_REPLICA_READ_LEADER))
+		first := b.get(ts, follower)
+		require.Equal(t, fmt.Sprintf("1 close %d keep false", ts), first[0])
+		require.Len(t, first, 2)
+		require.Regexp(t, "^[23] read at 99 1$", first[1])
+		second := b.get(ts-5, follower)
+		require.Len(t, second, 1, "what is closed stays closed")
+		require.NotEqual(t, first[1][0], second[0][0], "the followers take turns")
+		require.Len(t, b.get(ts+1, follower), 2)
+		require.Equal(t, []string{"1 read at 0 0"}, b.get(math.MaxUint64, follower), "the newest version only the leader knows")
+	})
+}
+
+func TestAnOldReadNeedsNoLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, Options{})
+		ts := tsOf(time.Now().Add(-5 * time.Second))
+		got := b.get(ts, follower)
+		require.Len(t, got, 3)
+		require.Regexp(t, "^[23] read at 0 1$", got[0], "perhaps the replica knows")
+		require.Equal(t, fmt.Sprintf("1 close %d keep true", ts), got[1])
+		require.Regexp(t, "^[23] read at 99 1$", got[2])
+		require.Len(t, b.get(ts, follower), 1)
+	})
+}
+
+func TestTheLeaderServesWhatAReplicaCannot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, Options{})
+		b.notReady = true
+		got := b.get(tsOf(time.Now()), follower)
+		require.Equal(t, "1 read at 0 0", got[len(got)-1])
+		b.refuse = &kvpb.RegionError{Kind: &kvpb.RegionError_StaleCommand{StaleCommand: &kvpb.StaleCommand{}}}
+		got = b.get(tsOf(time.Now())+1, follower)
+		require.Equal(t, "1 read at 0 0", got[len(got)-1])
+		require.Len(t, got, 2)
+	})
+}
+
+func TestTheClosestReplica(t *testing.T) {
+	label := func(kv ...string) (out []*kvpb.StoreLabel) {
+		for i := 0; i < len(kv); i += 2 {
+			out = append(out, &kvpb.StoreLabel{Key: kv[i], Value: kv[i+1]})
+		}
+		return out
+	}
+	for name, tc := range map[string]struct {
+		o    Options
+		want string
+	}{
+		"in this process":         {Options{FromStore: 2}, "2"},
+		"where the leader is":     {Options{FromStore: 1}, "1"},
+		"nothing is known":        {Options{}, "1"},
+		"in the same rack":        {Options{Labels: label("zone", "b", "rack", "1")}, "3"},
+		"in the zone, and leads":  {Options{Labels: label("zone", "a", "rack", "9")}, "1"},
+		"labels of the own store": {Options{FromStore: 4}, "3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBed(t, tc.o)
+				b.pd.labels = map[uint64][]*kvpb.StoreLabel{
+					1: label("zone", "a", "rack", "1"), 2: label("zone", "b", "rack", "2"), 3: label("zone", "b", "rack", "1"),
+					4: label("zone", "b", "rack", "1"),
+				}
+				ts := tsOf(time.Now())
+				for range 5 { // labels are learned in the background, the own ones first
+					b.get(ts, closest)
+					synctest.Wait()
+				}
+				got := b.get(ts, closest)
+				require.Equal(t, tc.want, got[len(got)-1][:1], "%v", got)
+			})
+		})
+	}
+}
