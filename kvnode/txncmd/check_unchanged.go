@@ -79,7 +79,11 @@ func (c *unchangedCheck) run(ctx context.Context, resp *kvpb.CheckUnchangedRespo
 		return rerr
 	}
 	if err == nil {
-		err = c.find(view, resp)
+		if ke := c.e.tooOld(rg, c.oldest()); ke != nil { // a delete may be gone
+			resp.Errors = []*kvpb.KeyError{ke}
+		} else {
+			err = c.find(view, resp)
+		}
 		if e := view.Close(); err == nil {
 			err = e
 		}
@@ -88,6 +92,15 @@ func (c *unchangedCheck) run(ctx context.Context, resp *kvpb.CheckUnchangedRespo
 		resp.Errors = []*kvpb.KeyError{c.e.internal("check unchanged", err)}
 	}
 	return nil
+}
+
+// oldest is the first timestamp a span was read at.
+func (c *unchangedCheck) oldest() uint64 {
+	ts := uint64(mvcc.MaxTS)
+	for _, sp := range c.req.Spans {
+		ts = min(ts, sp.GetSinceTs())
+	}
+	return ts
 }
 
 // clamp cuts the spans to the region.

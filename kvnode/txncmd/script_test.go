@@ -77,7 +77,7 @@ var scriptCommands = map[string]func(s *script, t *testing.T, d *datadriven.Test
 	"scan-lock": (*script).scanLock, "heartbeat": (*script).heartbeat, "dump": (*script).dump,
 	"lock": (*script).lock, "write": (*script).write, "max-ts": (*script).maxTS, "pd-ts": (*script).pdTS,
 	"acquire": (*script).acquire, "release": (*script).release,
-	"split": (*script).split, "new-term": (*script).newTerm, "put": (*script).put, "unchanged": (*script).unchanged,
+	"split": (*script).split, "new-term": (*script).newTerm, "put": (*script).put, "unchanged": (*script).unchanged, "collect": (*script).collect,
 }
 
 func parseTS(s string) uint64 {
@@ -416,6 +416,14 @@ func (s *script) scan(t *testing.T, d *datadriven.TestData) string {
 		fmt.Fprintf(&out, "more, resume at %q\n", resp.ResumeKey)
 	}
 	return out.String()
+}
+
+// collect drops the garbage below a safe point.
+func (s *script) collect(t *testing.T, d *datadriven.TestData) string {
+	if err := s.st.CollectAt(argTS(d, "safe_point")); err != nil {
+		t.Fatal(err)
+	}
+	return "ok"
 }
 
 // unchanged asks about the spans given as lines "start end since"; - is no bound.

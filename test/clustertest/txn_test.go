@@ -71,6 +71,8 @@ type attempt struct {
 	// plan
 	first, width int  // the cells it is about
 	committed    bool // reads committed: every operation has a snapshot of its own
+	serializable bool // what it has read must hold at its commit, if it writes
+	checked      []isolation.Op
 	at           isolation.Point
 	ts           uint64
 
@@ -124,6 +126,10 @@ func (cl *txnClient) transact() {
 		ops, a.r.how = 1, "autocommit"
 	} else if cl.rng.IntN(6) == 0 {
 		a.committed, a.r.how = true, "read committed"
+	}
+	if cl.rng.IntN(3) == 0 {
+		o.Serializable, a.serializable = true, true
+		a.r.how += ", serializable"
 	}
 	a.r.Name = cl.name()
 	a.r.Start.From = cl.b.tick()
@@ -185,6 +191,8 @@ func (a *attempt) commit(auto bool) {
 	}
 	if len(a.own) == 0 { // nothing was written, so there was no moment of a commit
 		r.Commit = isolation.Span{}
+	} else {
+		r.sure = append(r.sure, a.checked...)
 	}
 }
 
@@ -278,6 +286,10 @@ func (a *attempt) saw(o isolation.Op) {
 	}
 	o.At, o.TS = a.at, a.ts
 	a.r.Ops = append(a.r.Ops, o)
+	if a.serializable {
+		o.At, o.TS = isolation.AtCommit, 0
+		a.checked = append(a.checked, o)
+	}
 }
 
 func (a *attempt) get(ctx context.Context, key string) error {

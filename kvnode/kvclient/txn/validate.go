@@ -15,7 +15,7 @@ import (
 )
 
 // A serializable transaction takes effect at its commit timestamp: all it has read,
-// it could have read there. ADR 13 has the proof. Between the prewrite, which keeps
+// it could have read there. ADR 19 has the proof. Between the prewrite, which keeps
 // its own keys as they are, and the commit of the primary it
 //
 //  1. draws the commit timestamp from PD,
