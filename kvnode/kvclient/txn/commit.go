@@ -45,7 +45,12 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 		return 0, ErrClosed
 	}
 	t.done = true
-	if t.buf.len() == 0 || t.locks != nil && !t.writes() {
+	if t.witness != nil {
+		if err := t.settleWitness(ctx); err != nil {
+			t.releaseAll(false)
+			return 0, fmt.Errorf("commit: %w", err)
+		}
+	} else if t.buf.len() == 0 || t.locks != nil && !t.writes() {
 		err := t.validateReads(ctx)
 		t.releaseAll(true) // nobody can tell whether what was only read is released now or at the commit
 		return 0, err

@@ -254,6 +254,7 @@ func regionError(resp *kvpb.Response) *kvpb.RegionError {
 type fakeTSO struct {
 	next atomic.Uint64
 	asks atomic.Int64
+	safe atomic.Uint64 // the safe point
 	step uint64
 }
 
@@ -271,6 +272,8 @@ func (o *fakeTSO) TS(context.Context) (uint64, error) {
 func (o *fakeTSO) TSAsync(ctx context.Context) pdclient.Future {
 	return pdclient.Resolved(o.TS(ctx))
 }
+
+func (o *fakeTSO) SafePoint(context.Context) (uint64, error) { return o.safe.Load(), nil }
 
 // pass lets time go by.
 func (o *fakeTSO) pass(d time.Duration) { o.next.Add(uint64(d/time.Millisecond) << 18) }

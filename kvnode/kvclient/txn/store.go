@@ -41,6 +41,7 @@ type kv interface {
 type oracle interface {
 	TS(ctx context.Context) (uint64, error)
 	TSAsync(ctx context.Context) pdclient.Future
+	SafePoint(ctx context.Context) (uint64, error)
 }
 
 // StoreOptions of NewStore. The zero value of a field means its default.

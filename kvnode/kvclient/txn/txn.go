@@ -43,6 +43,9 @@ type Txn struct {
 	// reads is what a serializable transaction has read; nil for others.
 	reads *readSet
 
+	// witness is the key of the token that was given out, nil while none was.
+	witness []byte
+
 	start    pdclient.Future
 	startTS  uint64 // 0 until start was awaited
 	startErr error
