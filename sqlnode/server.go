@@ -115,13 +115,17 @@ func (s *Server) open(ctx context.Context) (err error) {
 	s.counters = table.NewCounters(meta)
 	s.ddl = ddl.New(ddl.Options{Catalog: s.catalog, KV: meta, Counters: s.counters, Split: o.KV.SplitAt, Destroy: s.store.DestroyRanges, Logger: o.Logger})
 	s.locks = namedlock.New(namedlock.Options{KV: meta, Logger: o.Logger})
+	secret, err := session.TokenSecret(ctx, meta)
+	if err != nil {
+		return err
+	}
 	globals, err := sysvar.NewGlobals(ctx, globalsStorage{s.store}, s.fixedVariables())
 	if err != nil {
 		return err
 	}
 	s.engine, err = session.NewEngine(session.Options{
 		Store: s.store, Catalog: s.catalog, DDL: s.ddl, Counters: s.counters, Privileges: s.privileges,
-		Globals: globals, Locks: s.locks, Cluster: &admin.Cluster{PD: o.PD, Split: o.KV.SplitAt, Compare: o.KV.CompareReplicas}, Version: o.Version, MemoryQuota: o.MemoryQuota, Logger: o.Logger, Registerer: o.Registerer,
+		Globals: globals, Locks: s.locks, TokenSecret: secret, Cluster: &admin.Cluster{PD: o.PD, Split: o.KV.SplitAt, Compare: o.KV.CompareReplicas}, Version: o.Version, MemoryQuota: o.MemoryQuota, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	return err
 }

@@ -37,6 +37,8 @@ type SessionInfo struct {
 	FoundRows    uint64
 	// SetLastInsertID receives the argument of LAST_INSERT_ID(expr). May be nil.
 	SetLastInsertID func(uint64)
+	// TxnStatus answers CAIRN_TXN_STATUS(); nil refuses it.
+	TxnStatus func(ctx context.Context, token string) (string, error)
 	// Locks are the named locks of the session; nil refuses them.
 	Locks NamedLocks
 }

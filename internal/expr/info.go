@@ -25,6 +25,7 @@ var infoTable = []builtin{
 	{name: "found_rows", min: 0, max: 0, flags: fSession | fNeverNull, typ: typUint(21), comp: compFoundRows},
 	{name: "uuid", min: 0, max: 0, flags: fVolatile | fNeverNull, typ: typSystem(36), comp: compUUID},
 	{name: "sleep", min: 1, max: 1, flags: fVolatile, typ: typInt(21), comp: compSleep},
+	{name: "cairn_txn_status", min: 1, max: 1, flags: fVolatile, typ: typSystem(128), comp: compTxnStatus},
 	{name: "charset", min: 1, max: 1, flags: fNeverNull, typ: typSystem(64), comp: compCollationName},
 	{name: "collation", min: 1, max: 1, flags: fNeverNull, typ: typSystem(64), comp: compCollationName},
 	{name: "coercibility", min: 1, max: 1, flags: fNeverNull, typ: typInt(10), comp: compCoercibility},
@@ -136,6 +137,28 @@ func compSleep(cc *compiler, c *Call) *Program {
 		case <-ctx.Done():
 			return 1, false
 		}
+	})
+}
+
+// compTxnStatus is ours: what became of the transaction that a commit token names.
+func compTxnStatus(cc *compiler, c *Call) *Program {
+	token := cc.str(c.Args[0])
+	return bytesProgram(func(env *Env, b *chunk.Batch, row int) ([]byte, bool) {
+		text, null := token(env, b, row)
+		status := env.session().TxnStatus
+		switch {
+		case null, env.Err != nil:
+			return nil, true
+		case status == nil:
+			env.fail(sqlerr.New(sqlerr.ErrNotSupportedYet, "cairn_txn_status here"))
+			return nil, true
+		}
+		answer, err := status(env.context(), string(text))
+		if err != nil {
+			env.fail(err)
+			return nil, true
+		}
+		return append(env.buf(len(answer)), answer...), false
 	})
 }
 

@@ -36,6 +36,12 @@ func unsupported(what string) error { return sqlerr.New(sqlerr.ErrNotSupportedYe
 
 // commitError says in SQL terms why a commit of t failed.
 func (s *Session) commitError(ctx context.Context, err error, t *txn.Txn, snap *catalog.Snapshot) error {
+	if errors.Is(err, txn.ErrUndetermined) {
+		if token := s.tokenOf(t); token != "" {
+			return fmt.Errorf("SELECT cairn_txn_status('%s') tells; %w", token, err)
+		}
+		return err
+	}
 	var exists *txn.KeyExistsError
 	if !errors.As(err, &exists) {
 		return err

@@ -32,7 +32,7 @@ type tableName struct{ db, name string }
 func (s *Session) lockTables(ctx context.Context, n *ast.LockTablesStmt) error {
 	s.unlockTables()
 	tables := map[tableName]bool{}
-	reads := true
+	onlyReads := true
 	snap, release := s.engine.Catalog.Pin()
 	defer func() { release() }()
 	for _, l := range n.TableLocks {
@@ -48,12 +48,12 @@ func (s *Session) lockTables(ctx context.Context, n *ast.LockTablesStmt) error {
 			return sqlerr.New(sqlerr.ErrNonuniqTable, t.Name)
 		}
 		tables[name] = l.Type == ast.TableLockWrite || l.Type == ast.TableLockWriteLocal
-		reads = reads && !tables[name]
+		onlyReads = onlyReads && !tables[name]
 	}
 	note := sqlerr.Warning{Level: sqlerr.WarningLevel, Code: sqlerr.ErrNotSupportedYet,
 		Msg: "LOCK TABLES ... WRITE is accepted, and does not keep other sessions out"}
 	locked := tableLocks{tables: tables}
-	if reads {
+	if onlyReads {
 		note.Level, note.Msg = sqlerr.Note, "LOCK TABLES ... READ lets others write, and this session read the tables as they were before"
 		ts, err := s.engine.Store.CurrentTS(ctx)
 		if err != nil {
@@ -63,6 +63,7 @@ func (s *Session) lockTables(ctx context.Context, n *ast.LockTablesStmt) error {
 		release = func() {}
 	}
 	s.locked = locked
+	s.setReads(func(r *reads) { r.locked = locked.moment() })
 	s.warn(note)
 	return nil
 }
@@ -86,6 +87,15 @@ func (s *Session) unlockTables() {
 		s.locked.release()
 	}
 	s.locked = tableLocks{}
+	s.setReads(func(r *reads) { r.locked = 0 })
+}
+
+// moment is the timestamp that the locked tables are read at, 0 for the present.
+func (l *tableLocks) moment() uint64 {
+	if l.past == nil {
+		return 0
+	}
+	return l.past.ts
 }
 
 // checkLocked says whether the session's table locks, if any, let it use a table:

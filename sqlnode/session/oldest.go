@@ -10,8 +10,9 @@ import (
 // reads are the moments that a session may still read at, as far as they are not its
 // present: no version seen from there may be collected. In publicState.
 type reads struct {
-	begun                      time.Time // when its open transaction began; zero = there is none
-	transaction, session, stmt uint64    // moments of the past; 0 = none
+	begun time.Time // when its open transaction began; zero = there is none
+	// Moments of the past; 0 = none.
+	transaction, session, stmt, locked uint64
 }
 
 // setReads changes what a session reads.
@@ -40,6 +41,7 @@ func (s *Session) oldest(now uint64) (ts uint64, what string) {
 	}
 	take(p.reads.transaction, "a transaction of connection %d that reads the past")
 	take(p.reads.session, "connection %d, which set cairn_snapshot")
+	take(p.reads.locked, "connection %d, which has tables locked for reading")
 	take(p.reads.stmt, "a statement of connection %d that reads the past")
 	if ts != 0 {
 		what = fmt.Sprintf(what, s.id.ConnID)

@@ -37,7 +37,7 @@ import (
 	"github.com/cairndb/cairn/sqlnode/table"
 )
 
-// Options is what an Engine is made of. All but Locks, Cluster, Logger and Registerer are
+// Options is what an Engine is made of. All but TokenSecret, Locks, Cluster, Logger and Registerer are
 // required.
 type Options struct {
 	Store      *txn.Store
@@ -46,6 +46,8 @@ type Options struct {
 	Counters   *table.Counters
 	Privileges *privilege.Manager
 	Globals    *sysvar.Globals
+	// TokenSecret is that of the cluster, see TokenSecret; nil = there are no commit tokens.
+	TokenSecret []byte
 	// Locks are the named locks; nil = GET_LOCK and its family are refused.
 	Locks *namedlock.Locks
 	// Cluster is for statements about regions; nil = there are none.
@@ -157,6 +159,7 @@ type publicState struct {
 	since     time.Time
 	cancel    context.CancelCauseFunc // of the running statement
 	killed    bool                    // the whole session
+	tokenTS   uint64                  // start timestamp of a transaction whose token was given out; 0 = none
 	reads     reads
 }
 
@@ -190,7 +193,7 @@ func (s *Session) resetState() {
 	s.setReads(func(r *reads) { r.session = 0 })
 	s.info = expr.SessionInfo{
 		User: s.id.User + "@" + s.id.Host, CurrentUser: s.id.Account, ConnID: s.id.ConnID,
-		Version: s.engine.Version, DB: s.db, RowCount: -1, SetLastInsertID: s.setLastInsertID,
+		Version: s.engine.Version, DB: s.db, RowCount: -1, SetLastInsertID: s.setLastInsertID, TxnStatus: s.txnStatus,
 	}
 	if s.locks != nil {
 		s.info.Locks = s.locks

@@ -119,6 +119,9 @@ func (s *Session) endTransaction() {
 		s.txn.release()
 	}
 	s.txn = transaction{next: s.txn.next}
+	s.public.Lock()
+	s.public.tokenTS = 0
+	s.public.Unlock()
 	s.setReads(func(r *reads) { r.begun, r.transaction = time.Time{}, 0 })
 }
 

@@ -126,6 +126,7 @@ func defined() []Var {
 		{Name: "have_ssl", Scope: Global, ReadOnly: true, Default: "YES"},
 		{Name: "have_openssl", Scope: Global, ReadOnly: true, Default: "YES"},
 		{Name: "tls_version", Scope: Global, Default: "TLSv1.2,TLSv1.3"},
+		{Name: "cairn_commit_token", Scope: Session, ReadOnly: true, Default: "", Live: true},
 		{Name: "completion_type", Scope: Both, Kind: Enum, Default: "NO_CHAIN", Words: []string{"NO_CHAIN", "CHAIN", "RELEASE"}, Live: true},
 		{Name: "tmp_table_size", Scope: Both, Kind: Uint, Default: "16777216"},
 		{Name: "max_heap_table_size", Scope: Both, Kind: Uint, Default: "16777216"},

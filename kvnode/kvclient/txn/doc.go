@@ -46,5 +46,5 @@
 // If the answer of step 1 or 4 is lost for good the result is ErrUndetermined:
 // the transaction may or may not be committed, and nobody here guesses. The same
 // goes for a prewrite of an async commit, unless another key is certain never to
-// be locked: see async.go.
+// be locked: see async.go. Who kept the transaction's Token can ask for its Fate.
 package txn
