@@ -71,8 +71,9 @@ func newEngine(t *testing.T) *session.Engine {
 // client is a session and the text of its results.
 type client struct {
 	*session.Session
-	out strings.Builder
-	row func() // called with every batch of rows; may be nil
+	engine *session.Engine
+	out    strings.Builder
+	row    func() // called with every batch of rows; may be nil
 }
 
 // connect opens a session of root.
@@ -83,7 +84,7 @@ func connect(t *testing.T, e *session.Engine, id uint64) *client {
 
 func connectAs(t *testing.T, e *session.Engine, id session.Identity) *client {
 	t.Helper()
-	c := &client{Session: e.NewSession(context.Background(), id)}
+	c := &client{Session: e.NewSession(context.Background(), id), engine: e}
 	t.Cleanup(c.Close)
 	return c
 }
