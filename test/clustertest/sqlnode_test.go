@@ -156,7 +156,7 @@ func newSQLNode(b *txnBed, stream uint64, o txn.StoreOptions) *sqlNode {
 	n := &sqlNode{c: b.c, b: b, dice: newDice(b.c.seed, stream), cut: map[uint64]bool{}, metrics: prometheus.NewRegistry()}
 	pd := &pdDoor{n: n}
 	n.kv = kvclient.New(kvclient.Options{
-		PD: pd, Logger: b.c.log,
+		PD: pd, Logger: b.c.log, Registerer: n.metrics, FromStore: b.c.nodes[int(stream)%len(b.c.nodes)].id,
 		Local: func(store uint64) kvclient.Handler { return &door{n, store} },
 	})
 	o.KV, o.PD, o.Logger, o.Registerer = n.kv, pd, b.c.log, n.metrics

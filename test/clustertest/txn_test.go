@@ -54,8 +54,12 @@ func (cl *txnClient) run(stop <-chan struct{}) {
 		case <-time.After(time.Duration(cl.rng.Int64N(int64(15 * time.Millisecond)))):
 		}
 		cl.n++
-		if cl.rng.IntN(12) == 0 {
+		switch cl.rng.IntN(12) {
+		case 0:
 			cl.readNewest()
+			continue
+		case 1:
+			cl.readPast()
 			continue
 		}
 		cl.transact()
@@ -137,6 +141,7 @@ func (cl *txnClient) transact() {
 	if a.tx, err = a.node.store.Begin(context.Background(), o); err != nil {
 		cl.b.c.fail("begin: %v", err)
 	}
+	a.tx.ReadFrom(cl.replica())
 	a.r.StartTS = a.tx.StartTS()
 	a.r.Start.To = cl.b.tick()
 	if a.r.StartTS == 0 {
@@ -335,7 +340,7 @@ func (a *attempt) scan(ctx context.Context) error {
 	return nil
 }
 
-func scanAll(ctx context.Context, tx *txn.Txn, start, end string, reverse bool) (map[string][]byte, error) {
+func scanAll(ctx context.Context, tx txn.Reader, start, end string, reverse bool) (map[string][]byte, error) {
 	sc := tx.Scan(ctx, []byte(start), []byte(end), txn.ScanOptions{Reverse: reverse})
 	found := map[string][]byte{}
 	for {

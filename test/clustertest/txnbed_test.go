@@ -25,6 +25,7 @@ import (
 type txnBed struct {
 	c       *cluster
 	bug     string // planted; "" = none
+	spread  int    // so many transactions of a hundred read from replicas that do not lead
 	answers *answers
 	late    sync.WaitGroup // copies of requests on their way
 	calm    atomic.Bool    // nothing is lost on the way any more
@@ -40,7 +41,7 @@ type txnBed struct {
 const sqlNodes = 3
 
 func newTxnBed(c *cluster, bug string) *txnBed {
-	b := &txnBed{c: c, bug: bug, answers: newAnswers()}
+	b := &txnBed{c: c, bug: bug, spread: 30, answers: newAnswers()}
 	for range sqlNodes {
 		b.nodes = append(b.nodes, b.open())
 	}
@@ -128,6 +129,7 @@ func (b *txnBed) end() {
 	for _, n := range b.all {
 		n.close()
 		b.countCommits(n)
+		b.countReplicaReads(n)
 	}
 	b.judge()
 }
@@ -350,9 +352,28 @@ func (b *txnBed) countCommits(n *sqlNode) {
 	}
 }
 
+// countReplicaReads adds who served the reads that could go to any replica.
+func (b *txnBed) countReplicaReads(n *sqlNode) {
+	families, err := n.metrics.Gather()
+	if err != nil {
+		b.c.fail("%v", err)
+	}
+	for _, f := range families {
+		if f.GetName() == "cairn_kvclient_replica_reads_total" {
+			for _, m := range f.GetMetric() {
+				b.c.counts.add("reads served by "+m.GetLabel()[0].GetValue(), int(m.GetCounter().GetValue()))
+			}
+		}
+	}
+}
+
 // Bugs that are planted to see that they are found. They are in the clients and on the way; the stores are not
 // touched.
 const (
+	// A replica does not wait for the index that the leader named.
+	bugHurries = "replicas do not catch up"
+	// A leader names an index for another timestamp than the one that is read.
+	bugOpen = "timestamps are not closed"
 	// A transaction that lost a conflict is committed again with a new start, without its reads.
 	bugRetries = "conflicts are retried blindly"
 	// A commit without an answer is reported as one that has failed.
@@ -395,6 +416,9 @@ func (b *txnBed) meddle(ctx context.Context, a *attempt, commitTS uint64, err er
 
 // tamper is where they take hold of a request and its answer.
 func (b *txnBed) tamper(ctx context.Context, d *door, req *kvpb.Request, resp *kvpb.Response) *kvpb.Response {
+	if at := resp.GetReadIndex(); b.bug == bugHurries && at != nil {
+		at.Index = min(at.Index, 10)
+	}
 	if get := req.GetGet(); b.bug == bugPasses && get != nil {
 		for lock := resp.GetGet().GetError().GetLocked(); lock != nil; lock = resp.GetGet().GetError().GetLocked() {
 			get.Context.ResolvedLocks = append(get.Context.ResolvedLocks, lock.GetStartTs())
@@ -411,6 +435,8 @@ func (b *txnBed) tamper(ctx context.Context, d *door, req *kvpb.Request, resp *k
 func (b *txnBed) before(req *kvpb.Request) {
 	p := req.GetPrewrite()
 	switch {
+	case b.bug == bugOpen && req.GetReadIndex() != nil:
+		req.GetReadIndex().ReadTs = 1
 	case p == nil:
 	case b.bug == bugDrops && len(p.Mutations) > 1 && p.TryOnePc:
 		p.Mutations = p.Mutations[:len(p.Mutations)-1]
@@ -431,6 +457,9 @@ func playTxns(t *testing.T, seed uint64, sc schedule, bug string, total *counts)
 		}
 	}
 	b := newTxnBed(c, bug)
+	if bug == bugHurries || bug == bugOpen || sc.spread {
+		b.spread = 100
+	}
 	stop := make(chan struct{})
 	var clients, rest sync.WaitGroup
 	for i := range 6 {

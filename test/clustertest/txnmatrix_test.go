@@ -28,6 +28,18 @@ func TestTransactions(t *testing.T) {
 	})
 }
 
+// TestReadsFromReplicas has all transactions read from replicas that do not lead, while leaders and replicas move and
+// regions are split and merged all the time, and stores are cut off.
+func TestReadsFromReplicas(t *testing.T) {
+	eachSeed(t, 4, func(t *testing.T, seed uint64, total *counts) {
+		sc := schedule{stores: 3 + int(seed%2), operations: names(operations), lasts: 8 * time.Second, calm: 2 * time.Second, spread: true}
+		if seed%4 > 0 {
+			sc.faults = []string{"partition", "pause", "chaos", "crash", "slow disk"}[:2+seed%4]
+		}
+		playTxns(t, seed, sc, "", total)
+	})
+}
+
 // TestPlantedBugs shows that bugs of clients and of the network in between are found: each in at least one of
 // a few seeds, by the name of the anomaly that it makes.
 func TestPlantedBugs(t *testing.T) {
@@ -39,6 +51,8 @@ func TestPlantedBugs(t *testing.T) {
 		bugGuesses: {"aborted write installed"},
 		bugPasses:  {"wrong version"},
 		bugDrops:   {"lost write"},
+		bugHurries: {"wrong version"},
+		bugOpen:    {"wrong version"},
 		bugEarly:   {"stale (G-single in real time)", "back in time (G1c in real time)"},
 	} {
 		t.Run(bug, func(t *testing.T) {
