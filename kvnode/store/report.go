@@ -150,6 +150,7 @@ func (p *reporter) reportStore() {
 		return
 	}
 	p.s.adoptSizes(resp.GetRegionSplitBytes(), resp.GetRegionMaxBytes())
+	p.s.safePoint.Store(resp.GetSafePoint())
 	if resp.GetReportRegions() {
 		for _, r := range p.s.replicas() {
 			p.reportRegion(now, r, 0)

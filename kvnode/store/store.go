@@ -9,7 +9,8 @@
 //
 // Goroutines, all ended by Close: a worker per scheduler shard, the log writer, the
 // ticker, the log trimmer, the flow control, the watches of the disk and its room,
-// of the sizes and the load of regions and of replicas without a leader, and the reporter.
+// of the sizes and the load of regions and of replicas without a leader, the collector of
+// garbage, and the reporter.
 //
 // Locks: Store.making before Store.mu, that before nothing else; the scheduler's shard locks
 // and the ticker's lock are leaves.
@@ -98,6 +99,8 @@ type Options struct {
 	RegionSplitQPS int
 	// SplitInterval is how often the sizes of regions that grow are looked at. 0 means 2 s.
 	SplitInterval time.Duration
+	// GCInterval is how often it is looked for garbage. 0 means 10 s; less than 0 never.
+	GCInterval time.Duration
 	// TrimInterval is how often logs are truncated. 0 means 2 s.
 	TrimInterval time.Duration
 	// StoreHeartbeat and RegionHeartbeat are how often PD hears of the store and of
@@ -228,6 +231,8 @@ type Store struct {
 	first firstWatch // of who leads the first region
 
 	sizes atomic.Pointer[regionSizes] // when regions are split
+	// safePoint is at which garbage may be collected, as PD said last; 0 before that.
+	safePoint atomic.Uint64
 
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
@@ -284,6 +289,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.wg.Go(s.report.run)
 	s.wg.Go(s.watchSizes)
 	s.wg.Go(s.watchLoad)
+	s.wg.Go(s.collectGarbage)
 	s.wg.Go(s.watchStale)
 	return s, s.awaitReady(ctx)
 }

@@ -1,0 +1,272 @@
+// Package gc drops versions under the safe point. For the regions that are led here it
+// looks for garbage and has it removed from all replicas, step by step, as fast as leaves
+// most of a core to others.
+//
+// A region is looked at when the safe point has passed writes that were made since the
+// last time. The search reads only what changed, by the timestamps that tables keep of
+// their blocks, so a region that rests costs nothing, and one that is only added to
+// little. A region that was written to a little only is left for a while: its garbage
+// is looked through by nobody, or with ease.
+package gc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+const (
+	defaultInterval = 10 * time.Second
+	// defaultRest: a search and its steps take at most a quarter of the time.
+	defaultRest = 3
+	// muchBytes written since the last time are worth looking at once; less waits for patience.
+	muchBytes = 64 << 10
+	patience  = 5 * time.Minute
+	// lookKeys is how many keys are looked at between two pauses.
+	lookKeys = 4096
+	// clockSlack is by how much this node's clock may lag behind PD's.
+	clockSlack = time.Minute
+)
+
+// Region is a region as it is led here; *replica.View is one.
+type Region interface {
+	Meta() *kvpb.Region
+	Engine() *engine.DB
+	// Collected is the safe point at which no garbage is left, as far as all replicas know.
+	Collected() uint64
+	// CollectGarbage removes garbage in spans from all replicas; done says that none is left.
+	CollectGarbage(ctx context.Context, safePoint uint64, spans []mvcc.GarbageSpan, done bool) *kvpb.RegionError
+}
+
+// Led is a region that is led here, and how many bytes have been written to it.
+type Led struct {
+	Region  Region
+	Written uint64
+}
+
+// Options of New. The zero value of a field means its default.
+type Options struct {
+	// Regions lists the regions led here. Required.
+	Regions func() []Led
+	// SafePoint is the one in force, 0 when it is not known. Required.
+	SafePoint func() uint64
+	// Busy says that the disk has more to do than it can. Nil means never.
+	Busy func() bool
+	// Interval is how often it is looked for work. 0 means 10 s.
+	Interval time.Duration
+	// Logger receives what goes wrong. Nil discards it.
+	Logger *slog.Logger
+	// Registerer receives the metrics. Nil means none.
+	Registerer prometheus.Registerer
+}
+
+// Collector collects garbage of one store. Run it in a goroutine.
+type Collector struct {
+	o    Options
+	seen map[key]*pace // only for Run
+
+	safePoint prometheus.GaugeFunc
+	behind    atomic.Int64
+	waiting   prometheus.GaugeFunc
+	passes    prometheus.Counter
+	seconds   prometheus.Counter
+}
+
+// key names a region as long as its range stays the same.
+type key struct{ id, version uint64 }
+
+// pace is what is remembered of a region.
+type pace struct {
+	written   uint64    // when last looked at the counter
+	changed   uint64    // a timestamp at or after the last write
+	at        time.Time // of the last pass
+	volume    uint64    // written since that
+	collected uint64    // no garbage was left at this safe point
+}
+
+// New returns a collector.
+func New(o Options) *Collector {
+	if o.Interval == 0 {
+		o.Interval = defaultInterval
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Busy == nil {
+		o.Busy = func() bool { return false }
+	}
+	opts := func(name, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "cairn", Subsystem: "gc", Name: name, Help: help}
+	}
+	c := &Collector{o: o, seen: map[key]*pace{}}
+	c.safePoint = prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("safe_point_seconds", "The safe point of garbage collection, in seconds since 1970.")),
+		func() float64 { return float64(o.SafePoint()>>18) / 1000 })
+	c.waiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("regions_waiting", "Regions led here whose writes the safe point has passed, and that were not looked through since.")),
+		func() float64 { return float64(c.behind.Load()) })
+	c.passes = prometheus.NewCounter(prometheus.CounterOpts(opts("passes_total", "Regions looked through for garbage.")))
+	c.seconds = prometheus.NewCounter(prometheus.CounterOpts(opts("busy_seconds_total", "Time spent looking for garbage and having it removed, pauses not counted.")))
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(c.collectors()...)
+	}
+	return c
+}
+
+func (c *Collector) collectors() []prometheus.Collector {
+	return []prometheus.Collector{c.safePoint, c.waiting, c.passes, c.seconds}
+}
+
+// Run collects until ctx ends.
+func (c *Collector) Run(ctx context.Context) {
+	if c.o.Registerer != nil {
+		defer func() {
+			for _, m := range c.collectors() {
+				c.o.Registerer.Unregister(m)
+			}
+		}()
+	}
+	tick := time.NewTicker(c.o.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		c.round(ctx)
+	}
+}
+
+// round looks through the regions that are due.
+func (c *Collector) round(ctx context.Context) {
+	safePoint := c.o.SafePoint()
+	if safePoint == 0 {
+		return
+	}
+	led := c.o.Regions()
+	c.forget(led)
+	var due []Led
+	for _, l := range led {
+		if c.due(l, safePoint) {
+			due = append(due, l)
+		}
+	}
+	c.behind.Store(int64(len(due)))
+	for i, l := range due {
+		if ctx.Err() != nil {
+			return
+		}
+		c.behind.Store(int64(len(due) - i))
+		p := c.seen[keyOf(l.Region)]
+		if c.pass(ctx, l.Region, p, safePoint) {
+			p.at, p.volume, p.collected = time.Now(), 0, safePoint
+		}
+	}
+	c.behind.Store(0)
+}
+
+func keyOf(r Region) key { return key{r.Meta().GetId(), r.Meta().GetEpoch().GetVersion()} }
+
+// forget drops what is not led here any more.
+func (c *Collector) forget(led []Led) {
+	if len(c.seen) <= 2*len(led)+64 {
+		return
+	}
+	kept := make(map[key]*pace, len(led))
+	for _, l := range led {
+		if p := c.seen[keyOf(l.Region)]; p != nil {
+			kept[keyOf(l.Region)] = p
+		}
+	}
+	c.seen = kept
+}
+
+// due says whether a region is worth looking through. One that is new here is: what was
+// written to it is not known.
+func (c *Collector) due(l Led, safePoint uint64) bool {
+	now := uint64(time.Now().Add(clockSlack).UnixMilli()) << 18
+	p := c.seen[keyOf(l.Region)]
+	if p == nil {
+		p = &pace{written: l.Written, changed: now}
+		c.seen[keyOf(l.Region)] = p
+	}
+	if p.written != l.Written { // a replica that was opened again counts from 0
+		p.volume += max(l.Written, p.written) - p.written
+		p.written, p.changed = l.Written, now
+	}
+	done := max(p.collected, l.Region.Collected())
+	return done < safePoint && done < p.changed && (p.at.IsZero() || p.volume >= muchBytes || time.Since(p.at) >= patience)
+}
+
+// pass looks through a region and removes what it finds; true when nothing is left.
+func (c *Collector) pass(ctx context.Context, r Region, p *pace, safePoint uint64) bool {
+	since, proposed := max(p.collected, r.Collected()), false
+	c.passes.Inc()
+	for at := r.Meta().GetStartKey(); ; {
+		began := time.Now()
+		g, err := mvcc.FindGarbage(r.Engine(), mvcc.GarbageOptions{
+			Lower: at, Upper: r.Meta().GetEndKey(), SafePoint: safePoint, Since: since, Keys: lookKeys,
+		})
+		if err != nil {
+			if !errors.Is(err, context.Canceled) {
+				c.o.Logger.Error("cannot look for garbage", "region", r.Meta().GetId(), "err", err)
+			}
+			return false
+		}
+		if !g.More && len(g.Steps) == 0 && proposed {
+			g.Steps = [][]mvcc.GarbageSpan{nil} // to say that it is done
+		}
+		for i, spans := range g.Steps {
+			done := !g.More && i == len(g.Steps)-1
+			if refused := r.CollectGarbage(ctx, safePoint, spans, done); refused != nil {
+				c.o.Logger.Debug("garbage is left for later", "region", r.Meta().GetId(), "why", refused.GetMessage())
+				return false
+			}
+			proposed = true
+			if !c.rest(ctx, began) {
+				return false
+			}
+			began = time.Now()
+		}
+		if !g.More {
+			c.seconds.Add(time.Since(began).Seconds())
+			return true
+		}
+		if len(g.Steps) == 0 && !c.rest(ctx, began) {
+			return false
+		}
+		if bytes.Compare(g.Resume, at) < 0 {
+			c.o.Logger.Error("the search for garbage went back", "region", r.Meta().GetId())
+			return false
+		}
+		at = g.Resume
+	}
+}
+
+// rest pauses after work that began then, longer than it took, and as long as the disk is busy.
+func (c *Collector) rest(ctx context.Context, began time.Time) bool {
+	took := time.Since(began)
+	c.seconds.Add(took.Seconds())
+	pause := defaultRest * took
+	for {
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return false
+		case <-t.C:
+		}
+		if !c.o.Busy() {
+			return true
+		}
+		pause = time.Second
+	}
+}
