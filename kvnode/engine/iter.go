@@ -192,6 +192,13 @@ func (i *Iter) Prev() bool { return i.settle(i.it.Prev()) }
 // follow a forward move (not SeekLT, Last or Prev, nor a SeekVersion with PointPrefix).
 func (i *Iter) NextKey() bool { return i.settle(i.it.NextPrefix()) }
 
+// Steps is how many entries the iterator has stepped over since it was opened, those
+// included that it does not show: removed ones, and the tombstones that remove them.
+func (i *Iter) Steps() int {
+	s := i.it.Stats()
+	return s.ForwardStepCount[pebble.InternalIterCall] + s.ReverseStepCount[pebble.InternalIterCall]
+}
+
 // Valid says whether the iterator stands on an entry.
 func (i *Iter) Valid() bool { return i.valid }
 

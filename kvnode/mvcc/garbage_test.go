@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/proto/kvpb"
 )
 
 // record is a line of CFWrite, for comparison.
@@ -229,4 +230,50 @@ func TestARunOfGarbageIsOneTombstone(t *testing.T) {
 	list, values := records(t, db)
 	require.Equal(t, []string{"k099@40 P39"}, list)
 	require.Equal(t, map[string]bool{"k050@60": true}, values)
+}
+
+// BenchmarkScanHotRows scans rows that were updated often: what is alive of their versions,
+// and what was collected and lies in the memtable still.
+func BenchmarkScanHotRows(b *testing.B) {
+	for _, c := range []struct{ alive, collected int }{{1, 0}, {20, 0}, {1, 20}, {1, 160}, {20, 160}, {1000, 0}} {
+		b.Run(fmt.Sprintf("alive=%d/collected=%d", c.alive, c.collected), func(b *testing.B) {
+			db := openDB(b)
+			const rows = 1000
+			value := make([]byte, 100)
+			ts := uint64(0)
+			versions := func(n int) {
+				for range n {
+					ts += 2
+					apply(b, db, func(w *Writer) {
+						for i := range rows {
+							w.PutWrite(fmt.Appendf(nil, "t0000001r%08d", i), ts, &Write{Type: WritePut, StartTS: ts - 1, HasValue: true, Value: value})
+						}
+					})
+				}
+			}
+			for done := 0; done < c.collected; done += 20 { // as rounds do
+				versions(20)
+				collect(b, db, GarbageSpan{SafePoint: ts})
+			}
+			versions(c.alive)
+			if c.collected > 0 {
+				collect(b, db, GarbageSpan{SafePoint: ts - uint64(2*c.alive) + 2})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				sc, err := OpenScanner(db, ScanOptions{TS: MaxTS})
+				if err != nil {
+					b.Fatal(err)
+				}
+				var block kvpb.KvBlock
+				if _, err := sc.Fill(&block, 0, 1<<30); err != nil || len(block.Offsets) != 2*rows+1 {
+					b.Fatal(err, len(block.Offsets))
+				}
+				if err := sc.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/rows, "ns/row")
+		})
+	}
 }

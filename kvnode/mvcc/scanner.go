@@ -8,6 +8,15 @@ import (
 	"github.com/cairndb/cairn/proto/kvpb"
 )
 
+const (
+	// measureKeys is after how many keys a scanner measures how many entries, removed ones
+	// included, it steps over per key. From jumpSteps on it skips the rest of the keys
+	// instead, for jumpKeys of them, and then measures again.
+	measureKeys = 16
+	jumpSteps   = 8
+	jumpKeys    = 256
+)
+
 // maxSteps is how many versions of a key a scanner walks past before it seeks.
 const maxSteps = 16
 
@@ -54,6 +63,10 @@ type Scanner struct {
 	long           bool
 	err            error
 	storedFinished bool
+
+	left  int // keys left since steps was measured, or, while jumping, since then
+	steps int
+	jump  bool
 }
 
 // OpenScanner opens a view. Close it.
@@ -175,8 +188,16 @@ func (s *Scanner) nextKey() bool {
 
 // leaveKey moves from a record of s.skey to the newest record of the next key. A
 // step is some twenty times cheaper than a seek, most of all in a memtable, so a
-// few versions are walked over before the iterator is asked to skip the rest.
+// few versions are walked over before the iterator is asked to skip the rest. But of rows
+// that are updated often many versions have been collected and are in the way still,
+// each with its tombstone, unseen: see measure.
 func (s *Scanner) leaveKey() bool {
+	if s.left++; s.left >= measureKeys {
+		s.measure()
+	}
+	if s.jump {
+		return s.it.NextKey()
+	}
 	for range maxSteps {
 		if !s.it.Next() {
 			return false
@@ -186,6 +207,15 @@ func (s *Scanner) leaveKey() bool {
 		}
 	}
 	return s.it.NextKey()
+}
+
+func (s *Scanner) measure() {
+	if s.jump && s.left < jumpKeys {
+		return
+	}
+	steps := s.it.Steps()
+	s.jump = !s.jump && steps-s.steps >= s.left*jumpSteps
+	s.left, s.steps = 0, steps
 }
 
 // visibleForward looks at the records of s.skey from the newest on. onKey tells
