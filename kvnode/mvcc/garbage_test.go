@@ -123,6 +123,9 @@ func TestOnlyWhatNobodySeesIsCollected(t *testing.T) {
 			require.Equal(t, wantRecords, gotRecords, "at %d", safePoint)
 			require.Equal(t, wantValues, gotValues, "at %d", safePoint)
 			for range 20 {
+				if fences { // a version that a fence points at would have hidden what is older
+					break
+				}
 				key := h.keys[rnd.IntN(len(h.keys))]
 				checkPoint(t, db, h, key, safePoint+uint64(rnd.IntN(130)))
 				checkPoint(t, db, h, key, safePoint)

@@ -66,7 +66,7 @@ m:name (metadata) or {hex}. --json prints one JSON document instead of a table.`
 	f.StringVar(&c.certDir, "cluster-cert-dir", "", "directory with ca.pem, node.pem, node-key.pem, if the cluster uses TLS")
 	cmd.AddCommand(c.statusCommand(), c.membersCommand(), c.storesCommand(), c.regionsCommand(), c.operatorsCommand(), c.schedulersCommand(), c.configCommand())
 	cmd.AddCommand(c.changeCommands()...)
-	cmd.AddCommand(c.consistencyCommand(), c.recoverCommand(), c.kvCommand())
+	cmd.AddCommand(c.consistencyCommand(), c.recoverCommand(), c.kvCommand(), c.gcCommand())
 	refuseStrangers(cmd)
 	return cmd
 }

@@ -127,6 +127,26 @@ func (f *fakePD) DescribeRegions(_ context.Context, req *pdpb.DescribeRegionsReq
 	return some, nil
 }
 
+func (f *fakePD) DescribeSafePoint(context.Context) (*pdpb.DescribeSafePointResponse, error) {
+	at := func(hour int) uint64 {
+		return uint64(time.Date(2026, 5, 4, hour, 0, 0, 0, time.UTC).UnixMilli()) << 18
+	}
+	return &pdpb.DescribeSafePointResponse{
+		SafePoint: at(8), Now: at(10), Allowed: at(9), LifeMs: 600_000, Reason: "sql a reads since 2026-05-04 09:00:00: a transaction of connection 7",
+		Holds: []*pdpb.SafePointHold{
+			{Name: "old", Ts: at(8) - 30<<(40), What: "a transaction of connection 1", LeftMs: 9000, Ignored: true},
+			{Name: "sql a", Ts: at(9), What: "a transaction of connection 7", LeftMs: 18_000},
+			{Name: "backup", Service: true, Ts: at(9), LeftMs: 3_600_000}, {Name: "sql b", LeftMs: 17_500},
+		},
+		LastRound: &pdpb.SafePointRound{Holder: "sql b", Target: at(8), RunningMs: 1200, EndedMs: 40_000, Trouble: "a transaction still lives"},
+	}, nil
+}
+
+func (f *fakePD) HoldSafePoint(_ context.Context, name string, ts uint64, ttl time.Duration) (uint64, error) {
+	f.note(fmt.Sprintf("hold %s %d %s", name, ts, ttl), nil)
+	return max(ts, 1<<60), f.refused()
+}
+
 func (f *fakePD) refused() error {
 	if f.refuse == "" {
 		return nil
