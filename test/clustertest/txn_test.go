@@ -196,7 +196,8 @@ func (a *attempt) commit(auto bool) {
 	}
 	if len(a.own) == 0 { // nothing was written, so there was no moment of a commit
 		r.Commit = isolation.Span{}
-	} else {
+	}
+	if slices.ContainsFunc(r.Ops, func(o isolation.Op) bool { return o.Write }) {
 		r.sure = append(r.sure, a.checked...)
 	}
 }
