@@ -98,6 +98,14 @@ type lockSet struct {
 // Pessimistic reports whether the transaction locks keys before it commits.
 func (t *Txn) Pessimistic() bool { return t.locks != nil }
 
+// Locked is how many keys the transaction has locked.
+func (t *Txn) Locked() int {
+	if t.locks == nil {
+		return 0
+	}
+	return len(t.locks.held)
+}
+
 // ForUpdateTS is the timestamp at which the transaction's locking statements read: the start
 // timestamp at first. 0 when that could not be had.
 func (t *Txn) ForUpdateTS() uint64 {

@@ -158,6 +158,7 @@ func (s *Store) Begin(ctx context.Context, o TxnOptions) (*Txn, error) {
 		return nil, ErrClosed
 	}
 	t := &Txn{store: s, auto: o.Autocommit, startTS: o.StartTS, began: time.Now()}
+	t.known.Store(o.StartTS)
 	if o.Pessimistic {
 		t.locks = &lockSet{s: s}
 	}

@@ -3,6 +3,7 @@ package txn
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairndb/cairn/pd/pdclient"
@@ -49,6 +50,7 @@ type Txn struct {
 	start    pdclient.Future
 	startTS  uint64 // 0 until start was awaited
 	startErr error
+	known    atomic.Uint64 // = startTS, for others
 }
 
 // Savepoint marks a state of a transaction's writes.
@@ -61,11 +63,16 @@ func (t *Txn) StartTS() uint64 {
 	return ts
 }
 
+// KnownStartTS is the start timestamp if somebody has waited for it already, else 0. Safe
+// for concurrent use, as Pessimistic is.
+func (t *Txn) KnownStartTS() uint64 { return t.known.Load() }
+
 func (t *Txn) awaitStart() (uint64, error) {
 	if t.startTS == 0 && t.startErr == nil {
 		if t.startTS, t.startErr = t.start.Wait(); t.startErr != nil {
 			t.startErr = fmt.Errorf("%w: %w", ErrNoTimestamp, t.startErr)
 		}
+		t.known.Store(t.startTS)
 	}
 	return t.startTS, t.startErr
 }
