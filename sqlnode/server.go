@@ -125,7 +125,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.engine, err = session.NewEngine(session.Options{
 		Store: s.store, Catalog: s.catalog, DDL: s.ddl, Counters: s.counters, Privileges: s.privileges,
-		Globals: globals, Locks: s.locks, TokenSecret: secret, Cluster: &admin.Cluster{PD: o.PD, Split: o.KV.SplitAt, Compare: o.KV.CompareReplicas}, Version: o.Version, MemoryQuota: o.MemoryQuota, Logger: o.Logger, Registerer: o.Registerer,
+		Globals: globals, Locks: s.locks, TokenSecret: secret, Cluster: &admin.Cluster{PD: o.PD, Split: o.KV.SplitAt, Compare: o.KV.CompareReplicas, Locks: o.KV}, Version: o.Version, MemoryQuota: o.MemoryQuota, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	return err
 }

@@ -17,6 +17,7 @@ const (
 const (
 	ErrReplicasDiffer      = 9801
 	ErrReplicasNotCompared = 9802
+	ErrStoreNotAsked       = 9803
 )
 
 // messagesCluster holds state and text of the numbers from 8000, sorted by number.
@@ -31,4 +32,5 @@ var messagesCluster = []message{
 	{ErrGCTooEarly, "HY000", "GC life time is shorter than transaction duration, transaction starts at %s, GC safe point is %s"},
 	{ErrReplicasDiffer, "HY000", "replicas of table '%s' differ: %s"},
 	{ErrReplicasNotCompared, "HY000", "the replicas of table '%s' could not be compared: %s"},
+	{ErrStoreNotAsked, "HY000", "store %d could not be asked: %s"},
 }

@@ -38,6 +38,9 @@ type Cluster struct {
 	// which differ. Nil = they are not compared.
 	Compare func(ctx context.Context, start, end []byte) error
 
+	// Locks asks stores about locks. Nil = nobody is asked.
+	Locks Locks
+
 	// wait sleeps between questions; tests replace it. Nil = sleep.
 	wait func(ctx context.Context, d time.Duration) error
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/cairndb/cairn/internal/chunk"
 	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/proto/kvpb"
+	"github.com/cairndb/cairn/sqlnode/admin"
 	"github.com/cairndb/cairn/sqlnode/exec"
 	"github.com/cairndb/cairn/sqlnode/plan"
 )
@@ -16,8 +17,6 @@ const (
 	lockingRetries = 256
 	// heldResult bounds the bytes of a locking read kept back until it is certain that it need not run again.
 	heldResultBytes = 4 << 20
-	// lockInfoBytes of a statement's text are shown to those who look at waits.
-	lockInfoBytes = 128
 )
 
 // locksRows says whether a statement locks what it reads or writes in a pessimistic transaction.
@@ -117,6 +116,8 @@ func (s *Session) readLocked(ctx context.Context, c *exec.Context, st *plan.Stat
 		return err
 	}
 	defer t.Rollback()
+	s.showTrx(t, s.hot.traits)
+	defer s.hideTrx()
 	c.Reader, c.Txn = t, t
 	out := &heldResult{w: w}
 	if err := s.runLocking(ctx, c, st, t.BeginStatement(), out); err != nil {
@@ -133,6 +134,8 @@ func (s *Session) tryLockedAutocommit(ctx context.Context, c *exec.Context, st *
 	if err != nil {
 		return err
 	}
+	s.showTrx(t, s.hot.traits)
+	defer s.hideTrx()
 	c.Reader, c.Txn = t, t
 	s.env.Reset()
 	if err := s.runLocking(ctx, c, st, t.BeginStatement(), &heldResult{}); err != nil {
@@ -142,11 +145,11 @@ func (s *Session) tryLockedAutocommit(ctx context.Context, c *exec.Context, st *
 	return s.commitTxn(ctx, t, c.Snapshot)
 }
 
-// lockInfo is what is shown of the running statement.
+// lockInfo is what is shown of the running statement to those who look at waits.
 func (s *Session) lockInfo() []byte {
 	s.public.Lock()
 	defer s.public.Unlock()
-	return []byte(s.public.statement[:min(len(s.public.statement), lockInfoBytes)])
+	return admin.Waiter{Connection: s.id.ConnID, Statement: s.public.statement}.Info()
 }
 
 // changedMeanwhile says that a key had changed between being read and being locked: the statement, run again, sees the

@@ -25,13 +25,15 @@ type Info struct {
 	DB        string
 	Statement string // empty when idle
 	Since     time.Time
+	Trx       *TrxInfo // nil = it is in no transaction
 }
 
 // Info may be called from any goroutine.
 func (s *Session) Info() Info {
 	s.public.Lock()
 	defer s.public.Unlock()
-	return Info{ID: s.id.ConnID, User: s.id.User, Host: s.id.Host, DB: s.public.db, Statement: s.public.statement, Since: s.public.since}
+	return Info{ID: s.id.ConnID, User: s.id.User, Host: s.id.Host, DB: s.public.db, Statement: s.public.statement, Since: s.public.since,
+		Trx: s.trxInfoLocked()}
 }
 
 // Sessions lists the sessions by id.
@@ -110,6 +112,7 @@ func (s *Session) begin(kind, sql string) (ctx context.Context, end func()) {
 		s.public.Lock()
 		s.public.statement, s.public.since, s.public.cancel = "", time.Now(), nil
 		s.public.reads.stmt = 0
+		s.noteTrxLocked()
 		s.public.Unlock()
 		cancel(nil)
 	}

@@ -161,6 +161,7 @@ type publicState struct {
 	killed    bool                    // the whole session
 	tokenTS   uint64                  // start timestamp of a transaction whose token was given out; 0 = none
 	reads     reads
+	trx       *trx // nil = none is shown
 }
 
 // NewSession starts a conversation. db may be empty; whether it exists is the

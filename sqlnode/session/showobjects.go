@@ -168,10 +168,12 @@ func (s *Session) viewSource(snap *catalog.Snapshot) *sysview.Source {
 	src.Stores = s.clusterRows(all, func(ctx context.Context, add func(...types.Value) error) error {
 		return s.engine.Cluster.StoreRows(ctx, s.hot.loc, add)
 	})
-	for _, i := range s.engine.Sessions() {
-		if !all && i.User != s.id.User {
-			continue
-		}
+	sessions := s.engine.Sessions()
+	if !all {
+		sessions = slices.DeleteFunc(sessions, func(i Info) bool { return i.User != s.id.User })
+	}
+	src.Live = s.liveViews(snap, sessions, all)
+	for _, i := range sessions {
 		proc := sysview.Process{ID: i.ID, User: i.User, Host: i.Host, DB: i.DB, HasDB: i.DB != "", Command: "Sleep",
 			Seconds: int64(time.Since(i.Since).Seconds()), Info: i.Statement, HasInfo: i.Statement != ""}
 		if proc.HasInfo {

@@ -63,7 +63,7 @@ func newEngine(t *testing.T) *session.Engine {
 	globals, err := sysvar.NewGlobals(ctx, nil, nil)
 	require.NoError(t, err)
 	e, err := session.NewEngine(session.Options{Store: store, Catalog: cat, DDL: changes, Counters: counters,
-		Privileges: accounts, Globals: globals, Locks: locks, TokenSecret: secret, Cluster: &admin.Cluster{PD: pdc, Split: kv.SplitAt, Compare: kv.CompareReplicas}, Version: "8.0.11-test"})
+		Privileges: accounts, Globals: globals, Locks: locks, TokenSecret: secret, Cluster: &admin.Cluster{PD: pdc, Split: kv.SplitAt, Compare: kv.CompareReplicas, Locks: kv}, Version: "8.0.11-test"})
 	require.NoError(t, err)
 	return e
 }

@@ -61,6 +61,7 @@ func (s *Session) openOn(snap *schemaRef, t traits) {
 			r.transaction = p.ts
 		}
 	})
+	s.showTrx(nil, t)
 }
 
 // store returns the transaction's txn.Txn, beginning it at its first use. Its start
@@ -75,6 +76,7 @@ func (s *Session) store() (*txn.Txn, error) {
 			return nil, err
 		}
 		s.txn.txn = t
+		s.showTrx(t, s.txn.traits)
 	}
 	return s.txn.txn, nil
 }
@@ -123,6 +125,7 @@ func (s *Session) endTransaction() {
 	s.public.tokenTS = 0
 	s.public.Unlock()
 	s.setReads(func(r *reads) { r.begun, r.transaction = time.Time{}, 0 })
+	s.hideTrx()
 }
 
 // control executes BEGIN, COMMIT, ROLLBACK and savepoints.

@@ -31,8 +31,10 @@ type Source struct {
 	// Regions and Stores make the rows of CAIRN_REGIONS and CAIRN_STORES: the values of
 	// regionColumns and storeColumns. Nil: there are none.
 	Regions, Stores func(ctx context.Context, add func(...types.Value) error) error
-	Processes       []Process
-	Grants          []Grant
+	// Live makes the rows of views of what goes on, by their names. None: no rows.
+	Live      map[string]func(ctx context.Context, add func(...types.Value) error) error
+	Processes []Process
+	Grants    []Grant
 	// WantDB and WantTable say which databases and tables the statement asks
 	// for; nil means all. They save work and may say yes too often.
 	WantDB, WantTable func(name string) bool
@@ -77,6 +79,9 @@ func Tables() []*catalog.Table {
 	for i, v := range mysqlSchema {
 		out = append(out, define(catalog.MySQL, v, int64(idBase+1000+i)))
 	}
+	for i, v := range performanceSchema {
+		out = append(out, define(catalog.PerformanceSchema, v, int64(idBase+2000+i)))
+	}
 	return out
 }
 
@@ -89,7 +94,7 @@ func define(db string, v view, id int64) *catalog.Table {
 	return t
 }
 
-// columnType reads v64 (VARCHAR), t (LONGTEXT), i and u (BIGINT), d (DATETIME).
+// columnType reads v64 (VARCHAR), t (LONGTEXT), i and u (BIGINT), d (DATETIME), D (DATETIME(6)).
 func columnType(s string) types.Type {
 	switch s[0] {
 	case 'v':
@@ -109,6 +114,8 @@ func columnType(s string) types.Type {
 		return types.NewUint()
 	case 'd':
 		return types.NewTemporal(types.TypeDatetime, 0)
+	case 'D':
+		return types.NewTemporal(types.TypeDatetime, 6)
 	}
 	panic("sysview: column type " + s)
 }
@@ -130,8 +137,11 @@ func (s *Source) Rows(ctx context.Context, t *catalog.Table, add func(row []type
 
 func find(t *catalog.Table) *view {
 	list := informationSchema
-	if t.DB == catalog.MySQL {
+	switch t.DB {
+	case catalog.MySQL:
 		list = mysqlSchema
+	case catalog.PerformanceSchema:
+		list = performanceSchema
 	}
 	for i := range list {
 		if list[i].name == t.Name {

@@ -15,6 +15,25 @@ const (
 	// storeColumns are those of CAIRN_STORES.
 	storeColumns = "STORE_ID u,ADDRESS v256,STATE v16,LABELS v256,VERSION v64,START_TIME d,SILENT_MS u,LEADERS u,REGIONS u,LEARNERS u,PENDING u," +
 		"REGION_BYTES u,CAPACITY_BYTES u,AVAILABLE_BYTES u,WRITTEN_BYTES u,READ_BYTES u,QUERIES u,REMARKS v1024"
+
+	// lockPlace is what a lock is on; NULL where that is no row or entry of a table.
+	lockPlace = "LOCK_KEY t,TABLE_SCHEMA v64,TABLE_NAME v64,INDEX_NAME v64"
+	// Transactions are named by their start timestamps. Those of CAIRN_TRX are of this node.
+	trxColumns = "TRX_ID u,CONNECTION_ID u,USER v32,HOST v261,DB v64,START_TIME D,STATE v16,ISOLATION_LEVEL v16,ACCESS_MODE v16,CONCURRENCY v16," +
+		"STATEMENT t,KEYS_WRITTEN u,BYTES_WRITTEN u,KEYS_LOCKED u,WAITS_FOR_TRX_ID u,WAITED_MS u"
+	lockColumns     = lockPlace + ",TRX_ID u,LOCK_TYPE v16,PRIMARY_KEY t,FOR_UPDATE_TS u,TTL_MS u,MIN_COMMIT_TS u,ASYNC_COMMIT v3,REGION_ID u,STORE_ID u"
+	lockWaitColumns = lockPlace + ",TRX_ID u,CURRENT_HOLDING_TRX_ID u,WAITED_MS u,CONNECTION_ID u,STATEMENT t,REGION_ID u,STORE_ID u"
+	deadlockColumns = "DEADLOCK_ID u,OCCUR_TIME D,TRY_LOCK_TRX_ID u,TRX_HOLDING_LOCK u," + lockPlace + ",CONNECTION_ID u,STATEMENT t,ROLLED_BACK v3,STORE_ID u"
+
+	// As in MySQL.
+	innodbTrxColumns = "trx_id u,trx_state v13,trx_started d,trx_requested_lock_id v126,trx_wait_started d,trx_weight u,trx_mysql_thread_id u,trx_query v1024," +
+		"trx_operation_state v64,trx_tables_in_use u,trx_tables_locked u,trx_lock_structs u,trx_lock_memory_bytes u,trx_rows_locked u,trx_rows_modified u," +
+		"trx_concurrency_tickets u,trx_isolation_level v16,trx_unique_checks i,trx_foreign_key_checks i,trx_last_foreign_key_error v256," +
+		"trx_adaptive_hash_latched i,trx_adaptive_hash_timeout u,trx_is_read_only i,trx_autocommit_non_locking i,trx_schedule_weight u"
+	dataLockColumns = "ENGINE v32,ENGINE_LOCK_ID v128,ENGINE_TRANSACTION_ID u,THREAD_ID u,EVENT_ID u,OBJECT_SCHEMA v64,OBJECT_NAME v64,PARTITION_NAME v64," +
+		"SUBPARTITION_NAME v64,INDEX_NAME v64,OBJECT_INSTANCE_BEGIN u,LOCK_TYPE v32,LOCK_MODE v32,LOCK_STATUS v32,LOCK_DATA v8192"
+	dataLockWaitColumns = "ENGINE v32,REQUESTING_ENGINE_LOCK_ID v128,REQUESTING_ENGINE_TRANSACTION_ID u,REQUESTING_THREAD_ID u,REQUESTING_EVENT_ID u," +
+		"REQUESTING_OBJECT_INSTANCE_BEGIN u,BLOCKING_ENGINE_LOCK_ID v128,BLOCKING_ENGINE_TRANSACTION_ID u,BLOCKING_THREAD_ID u,BLOCKING_EVENT_ID u,BLOCKING_OBJECT_INSTANCE_BEGIN u"
 )
 
 func call(ctx context.Context, rows func(context.Context, func(...types.Value) error) error, add func(...types.Value) error) error {
@@ -63,6 +82,24 @@ var informationSchema = []view{
 	{"CAIRN_STORES", storeColumns, func(ctx context.Context, s *Source, add func(...types.Value) error) error {
 		return call(ctx, s.Stores, add)
 	}},
+	live("CAIRN_TRX", trxColumns),
+	live("CAIRN_DATA_LOCKS", lockColumns),
+	live("CAIRN_DATA_LOCK_WAITS", lockWaitColumns),
+	live("CAIRN_DEADLOCKS", deadlockColumns),
+	live("INNODB_TRX", innodbTrxColumns),
+}
+
+// performanceSchema are the views of performance_schema that people look at when a statement hangs.
+var performanceSchema = []view{
+	live("data_locks", dataLockColumns),
+	live("data_lock_waits", dataLockWaitColumns),
+}
+
+// live is a view whose rows come from Source.Live.
+func live(name, columns string) view {
+	return view{name, columns, func(ctx context.Context, s *Source, add func(...types.Value) error) error {
+		return call(ctx, s.Live[name], add)
+	}}
 }
 
 // mysqlSchema are the tables of the mysql database that tools look for.
