@@ -127,8 +127,10 @@ func TestOnlyWhatNobodySeesIsCollected(t *testing.T) {
 					break
 				}
 				key := h.keys[rnd.IntN(len(h.keys))]
-				checkPoint(t, db, h, key, safePoint+uint64(rnd.IntN(130)))
 				checkPoint(t, db, h, key, safePoint)
+				if !fences { // these are random: there is no version at a fence after the safe point
+					checkPoint(t, db, h, key, safePoint+uint64(rnd.IntN(130)))
+				}
 			}
 			require.Zero(t, collect(t, db, GarbageSpan{SafePoint: safePoint}), "twice is once")
 			if fences {

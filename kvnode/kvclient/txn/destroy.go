@@ -63,7 +63,7 @@ func (s *Store) settleLeftovers(ctx context.Context, ranges []KeyRange) error {
 		}
 		return inside(l.GetPrimary())
 	}
-	return s.eachLock(ctx, now, func(l *kvpb.LockInfo) error {
+	err = s.eachLock(ctx, now, func(l *kvpb.LockInfo) error {
 		if !needs(l) {
 			return nil
 		}
@@ -72,6 +72,12 @@ func (s *Store) settleLeftovers(ctx context.Context, ranges []KeyRange) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	// The locks inside are settled with the others, in the background: what that writes
+	// must not come after the end of the range.
+	return s.resolver.awaitSettled(ctx)
 }
 
 // leftoverLocks is how many locks are asked for at a time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -49,14 +50,14 @@ type resolver struct {
 	// finish are the transactions whose locks this node commits in the background.
 	// Protected by mu.
 	finish map[uint64]struct{}
-	// busy holds what settleLater has in hand. Protected by mu.
-	busy map[string]struct{}
+	// busy holds what settleLater has in hand; a channel is closed when it is done. Protected by mu.
+	busy map[string]chan struct{}
 }
 
 func newResolver(s *Store) *resolver {
 	return &resolver{
 		s: s, settled: make(map[uint64]uint64), flying: make(map[uint64]chan struct{}),
-		finish: make(map[uint64]struct{}), busy: make(map[string]struct{}),
+		finish: make(map[uint64]struct{}), busy: make(map[string]chan struct{}),
 	}
 }
 
@@ -300,8 +301,8 @@ func (r *resolver) settleLater(lock *kvpb.LockInfo, st txnStatus) {
 	r.mu.Lock()
 	_, running := r.busy[id]
 	_, finishing := r.finish[lock.GetStartTs()]
-	if !finishing {
-		r.busy[id] = struct{}{}
+	if !finishing && !running {
+		r.busy[id] = make(chan struct{})
 	}
 	r.mu.Unlock()
 	if running || finishing {
@@ -320,8 +321,24 @@ func (r *resolver) settleLater(lock *kvpb.LockInfo, st txnStatus) {
 
 func (r *resolver) forget(id string) {
 	r.mu.Lock()
+	close(r.busy[id])
 	delete(r.busy, id)
 	r.mu.Unlock()
+}
+
+// awaitSettled waits for what settleLater has in hand now.
+func (r *resolver) awaitSettled(ctx context.Context) error {
+	r.mu.Lock()
+	list := slices.Collect(maps.Values(r.busy))
+	r.mu.Unlock()
+	for _, done := range list {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // settleForWrite makes progress against locks a writer met: those of finished
