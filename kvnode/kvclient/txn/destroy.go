@@ -88,7 +88,7 @@ const leftoverLocks = 1024
 func (s *Store) settleLeftover(ctx context.Context, lock *kvpb.LockInfo) error {
 	bo := s.newBackoff(backoffWriteLock)
 	for {
-		st, err := s.resolver.status(ctx, lock, 0)
+		st, err := s.statusOfLeft(ctx, lock)
 		if err != nil {
 			return err
 		}

@@ -76,6 +76,37 @@ func TestALivingTransactionIsNotPassed(t *testing.T) {
 	require.Equal(t, 1, locksIn(t, kv))
 }
 
+// A transaction older than the safe point comes too late for its primary, and leaves a
+// lock elsewhere, where nothing was collected yet. The next round rolls it back.
+func TestALockThatCameTooLateIsRolledBack(t *testing.T) {
+	s, kv, tso := asyncStore(t)
+	s.noAsync = true
+	s.kv = &cutKV{fakeKV: kv, cut: func(req *kvpb.Request) error {
+		if p := req.GetPrewrite(); p != nil && string(p.Mutations[0].Key) == "a" || req.GetBatchRollback() != nil {
+			return errors.New("cut off")
+		}
+		return nil
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := writeBoth(t, s).Commit(ctx)
+	require.Error(t, err)
+	s.tasks.Wait()
+	require.Equal(t, 1, locksIn(t, kv), "z")
+	other := nodeOf(t, kv, tso, false)
+	tso.pass(time.Minute)
+	target, err := other.CurrentTS(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, kv.st.CollectAt(target))
+	reached, settled, err := other.settleUpTo(t.Context(), target)
+	require.NoError(t, err)
+	require.Equal(t, target, reached)
+	require.Equal(t, 1, settled)
+	require.Zero(t, locksIn(t, kv))
+	require.Equal(t, "0", readNow(t, other, "z"))
+	other.tasks.Wait()
+}
+
 // fakeSafePoints is PD's side of it.
 type fakeSafePoints struct {
 	*fakeTSO
