@@ -31,6 +31,8 @@ const (
 	// muchBytes written since the last time are worth looking at once; less waits for patience.
 	muchBytes = 64 << 10
 	patience  = 5 * time.Minute
+	// maxBusy is how many seconds one pause may last because the disk is busy.
+	maxBusy = 10
 	// lookKeys is how many keys are looked at between two pauses.
 	lookKeys = 4096
 	// clockSlack is by how much this node's clock may lag behind PD's.
@@ -251,12 +253,13 @@ func (c *Collector) pass(ctx context.Context, r Region, p *pace, safePoint uint6
 	}
 }
 
-// rest pauses after work that began then, longer than it took, and as long as the disk is busy.
+// rest pauses after work that began then, longer than it took, and while the disk is busy, but
+// not for ever: garbage may be why it is.
 func (c *Collector) rest(ctx context.Context, began time.Time) bool {
 	took := time.Since(began)
 	c.seconds.Add(took.Seconds())
 	pause := defaultRest * took
-	for {
+	for range 1 + maxBusy {
 		t := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
@@ -269,4 +272,5 @@ func (c *Collector) rest(ctx context.Context, began time.Time) bool {
 		}
 		pause = time.Second
 	}
+	return true
 }
