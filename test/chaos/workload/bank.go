@@ -3,12 +3,9 @@ package workload
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
-
-	"github.com/go-sql-driver/mysql"
 )
 
 const (
@@ -92,25 +89,10 @@ func (m *move) transact(ctx context.Context, c *client) (sent bool, err error) {
 			c.load.bank.fault(err.Error())
 		}
 		if err != nil {
-			m.rollback(ctx, c, err)
-			return sent, err
+			return sent, c.rollback(ctx, err)
 		}
 	}
 	return true, nil
-}
-
-// rollback ends the transaction after an answer that was an error.
-func (m *move) rollback(ctx context.Context, c *client, cause error) {
-	var answer *mysql.MySQLError
-	if !errors.As(cause, &answer) {
-		c.conn.drop()
-		return
-	}
-	if c.conn.c != nil {
-		if _, err := c.conn.exec(ctx, "ROLLBACK"); err != nil {
-			c.conn.drop()
-		}
-	}
 }
 
 // look sums all accounts in one statement.

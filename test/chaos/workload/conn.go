@@ -111,6 +111,16 @@ func (c *conn) exec(ctx context.Context, text string, args ...any) (int64, error
 
 // query reads all rows of two numbers.
 func (c *conn) query(ctx context.Context, each func(a, b int64), text string, args ...any) error {
+	return rows(ctx, c, each, text, args)
+}
+
+// texts reads all rows of a number and a text.
+func (c *conn) texts(ctx context.Context, each func(a int64, b string), text string, args ...any) error {
+	return rows(ctx, c, each, text, args)
+}
+
+// rows reads all rows of two columns.
+func rows[A, B any](ctx context.Context, c *conn, each func(a A, b B), text string, args []any) error {
 	s, err := c.get(ctx)
 	if err != nil {
 		return err
@@ -122,7 +132,8 @@ func (c *conn) query(ctx context.Context, each func(a, b int64), text string, ar
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var a, b int64
+			var a A
+			var b B
 			if err := rows.Scan(&a, &b); err != nil {
 				return err
 			}
@@ -132,6 +143,32 @@ func (c *conn) query(ctx context.Context, each func(a, b int64), text string, ar
 	}()
 	if err != nil {
 		c.afterError(err)
+	}
+	return err
+}
+
+// rollback ends a transaction after an answer that was an error, and returns that.
+func (c *client) rollback(ctx context.Context, cause error) error {
+	var answer *mysql.MySQLError
+	if !errors.As(cause, &answer) {
+		c.conn.drop()
+		return cause
+	}
+	if c.conn.c != nil {
+		if _, err := c.conn.exec(ctx, "ROLLBACK"); err != nil {
+			c.conn.drop()
+		}
+	}
+	return cause
+}
+
+// unlessLost is nil for an error that only says that the transaction has lost against another
+// one: its client was served. It is counted all the same.
+func (c *client) unlessLost(err error) error {
+	switch kindOf(err) {
+	case "error 1205", "error 1213", "error 3572":
+		c.load.errors.add(err)
+		return nil
 	}
 	return err
 }

@@ -1,7 +1,7 @@
 // Package workload is clients of a cluster that keep account of what they were
 // told, and a check of it at the end.
 //
-// Three kinds of clients run side by side, each on a connection of its own that is
+// Several kinds of clients run side by side, each on a connection of its own that is
 // made anew when it breaks:
 //
 //   - ledgers insert rows: none acknowledged is lost, none is there twice, none
@@ -9,7 +9,12 @@
 //   - registers read, write and compare-and-set single rows: what they saw is
 //     linearizable;
 //   - tellers move money between accounts of different regions: every snapshot has
-//     the same total, and the balances are what the acknowledged moves make them.
+//     the same total, and the balances are what the acknowledged moves make them;
+//   - lists are appended to and read by transactions of all isolation levels: what they saw is possible
+//     under what each was promised;
+//   - duties: somebody of each pair is there, though each may leave, and no seat is taken twice;
+//   - names are wanted by several clients: one gets each;
+//   - jobs are taken from a queue: each once.
 //
 // An operation succeeds, fails, or is unknown: sent, and not answered. The unknown
 // ones may be there or not. What failed must not be there.
@@ -36,6 +41,8 @@ type Options struct {
 	Seed uint64
 	// How many clients of each kind; 0 = 4, negative = none.
 	Ledgers, Registers, Tellers int
+	// How many of these; 0 = 2, negative = none.
+	Listers, Duties, Namers, Workers int
 	// Pause of a client after each operation; 0 = 2 ms, negative = none.
 	Pause time.Duration
 	// Timeout bounds an operation; 0 = 60 s.
@@ -59,6 +66,10 @@ type Load struct {
 	ledger    ledger
 	registers registers
 	bank      bank
+	lists     lists
+	duty      duty
+	names     names
+	jobs      jobs
 }
 
 // client is one goroutine.
@@ -72,7 +83,9 @@ type client struct {
 
 // Start makes the tables and begins. It ends with Stop.
 func Start(ctx context.Context, o Options) (*Load, error) {
-	for field, standard := range map[*int]int{&o.Ledgers: 4, &o.Registers: 4, &o.Tellers: 4, &o.Regions: 4} {
+	for field, standard := range map[*int]int{
+		&o.Ledgers: 4, &o.Registers: 4, &o.Tellers: 4, &o.Regions: 4, &o.Listers: 2, &o.Duties: 2, &o.Namers: 2, &o.Workers: 2,
+	} {
 		if *field == 0 {
 			*field = standard
 		}
@@ -92,7 +105,10 @@ func Start(ctx context.Context, o Options) (*Load, error) {
 	for _, kind := range []struct {
 		n    int
 		once func(context.Context, *client) error
-	}{{o.Ledgers, l.ledger.once}, {o.Registers, l.registers.once}, {o.Tellers, l.bank.once}} {
+	}{
+		{o.Ledgers, l.ledger.once}, {o.Registers, l.registers.once}, {o.Tellers, l.bank.once},
+		{o.Listers, l.lists.once}, {o.Duties, l.duty.once}, {o.Namers, l.names.once}, {o.Workers, l.jobs.once},
+	} {
 		for range kind.n { // none when negative
 			id := len(l.clients)
 			l.clients = append(l.clients, &client{
@@ -113,22 +129,25 @@ func Start(ctx context.Context, o Options) (*Load, error) {
 // create makes the tables.
 func (l *Load) create(ctx context.Context) error {
 	texts := []string{"DROP DATABASE IF EXISTS " + database, "CREATE DATABASE " + database}
-	texts = append(texts, ledgerSchema...)
-	texts = append(texts, registerSchema...)
-	texts = append(texts, bankSchema...)
+	for _, schema := range [][]string{ledgerSchema, registerSchema, bankSchema, listSchema, dutySchema, nameSchema, jobSchema} {
+		texts = append(texts, schema...)
+	}
 	if n := l.o.Regions; n > 1 {
 		texts = append(texts,
 			fmt.Sprintf("SPLIT TABLE chaos.ledger BETWEEN (0) AND (%d) REGIONS %d", maxLedgerID, n),
 			fmt.Sprintf("SPLIT TABLE chaos.registers BETWEEN (0) AND (%d) REGIONS %d", slots*slotStep, n),
-			fmt.Sprintf("SPLIT TABLE chaos.accounts BETWEEN (0) AND (%d) REGIONS %d", accounts, n))
+			fmt.Sprintf("SPLIT TABLE chaos.accounts BETWEEN (0) AND (%d) REGIONS %d", accounts, n),
+			fmt.Sprintf("SPLIT TABLE chaos.lists BETWEEN (0) AND (%d) REGIONS %d", slots*slotStep, n))
 	}
 	for _, text := range texts {
 		if _, err := l.control.ExecContext(ctx, text); err != nil {
 			return fmt.Errorf("%s: %w", text, err)
 		}
 	}
-	if err := l.bank.open(ctx, l.control); err != nil {
-		return err
+	for _, open := range []func(context.Context, *sql.DB) error{l.bank.open, l.lists.open, l.duty.open, l.jobs.open} {
+		if err := open(ctx, l.control); err != nil {
+			return err
+		}
 	}
 	return l.NewRegisters(ctx)
 }
@@ -189,8 +208,9 @@ func (l *Load) Errors() map[string]int { return l.errors.all() }
 
 // Counts is how much was done.
 type Counts struct {
-	Acknowledged int // inserted rows and moves of money that were acknowledged
+	Acknowledged int // inserted rows, moves of money, names and jobs that were acknowledged
 	Registers    int // operations of registers, answered
+	Transactions int // of lists and duties, committed
 	Snapshots    int // sums of all accounts
 	Unknown      int // operations sent and not answered
 	Failed       int // operations refused
@@ -202,25 +222,31 @@ func (l *Load) Counts() Counts {
 	l.ledger.count(&c)
 	l.registers.count(&c)
 	l.bank.count(&c)
+	l.lists.count(&c)
+	l.duty.count(&c)
+	l.names.count(&c)
+	l.jobs.count(&c)
 	return c
 }
 
 // Plus adds.
 func (c Counts) Plus(d Counts) Counts {
 	return Counts{
-		c.Acknowledged + d.Acknowledged, c.Registers + d.Registers, c.Snapshots + d.Snapshots, c.Unknown + d.Unknown, c.Failed + d.Failed,
+		c.Acknowledged + d.Acknowledged, c.Registers + d.Registers, c.Transactions + d.Transactions, c.Snapshots + d.Snapshots, c.Unknown + d.Unknown, c.Failed + d.Failed,
 	}
 }
 
 func (c Counts) String() string {
-	return fmt.Sprintf("%d rows and moves acknowledged, %d register operations, %d snapshots, %d unknown, %d failed",
-		c.Acknowledged, c.Registers, c.Snapshots, c.Unknown, c.Failed)
+	return fmt.Sprintf("%d rows, moves, names and jobs acknowledged, %d register operations, %d transactions of lists and duties, %d snapshots, %d unknown, %d failed",
+		c.Acknowledged, c.Registers, c.Transactions, c.Snapshots, c.Unknown, c.Failed)
 }
 
 // Check compares everything with what the cluster was heard to say, and returns
 // what is wrong; an error says that it could not be looked at. Stop comes first.
 func (l *Load) Check(ctx context.Context) (wrong []string, err error) {
-	for _, check := range []func(context.Context, *Load) ([]string, error){l.ledger.check, l.bank.check, l.registers.check} {
+	for _, check := range []func(context.Context, *Load) ([]string, error){
+		l.ledger.check, l.bank.check, l.registers.check, l.lists.check, l.duty.check, l.names.check, l.jobs.check,
+	} {
 		found, err := check(ctx, l)
 		if err != nil {
 			return wrong, err
