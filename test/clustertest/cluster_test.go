@@ -32,6 +32,8 @@ type cluster struct {
 	log   *slog.Logger
 	stop  chan struct{} // closed at the end
 	dice  *dice         // of stalls
+	waits waitGraph
+	trace trace
 	wg    sync.WaitGroup
 
 	processes sync.Map // store id -> *process, the last one of each
@@ -64,6 +66,7 @@ type node struct {
 
 // process is a run of a store, from its start to its crash or Close.
 type process struct {
+	c        *cluster
 	store    *store.Store
 	endpoint *simnet.Endpoint
 	pd       *pdConn
@@ -130,7 +133,7 @@ func (c *cluster) fail(format string, args ...any) {
 
 func (n *node) open() {
 	c := n.c
-	p := &process{endpoint: c.net.Endpoint(), pd: &pdConn{fakePD: c.pd}, disk: newDisk(n.fs)}
+	p := &process{c: c, endpoint: c.net.Endpoint(), pd: &pdConn{fakePD: c.pd}, disk: newDisk(n.fs)}
 	p.life, p.end = context.WithCancel(context.Background())
 	s, err := store.Open(context.Background(), store.Options{
 		Dir: "data", FS: p.disk, PD: p.pd, Address: "127.0.0.1:1", Transport: p.endpoint, Now: c.now,
@@ -151,7 +154,7 @@ func (n *node) open() {
 		n.id = s.ID()
 	}
 	p.server = kvrpc.New(kvrpc.Options{
-		Exec:  txncmd.New(txncmd.Options{Regions: &gate{c: c, p: p}, TS: p.pd.TS, Logger: c.log}),
+		Exec:  txncmd.New(txncmd.Options{Regions: &gate{c: c, p: p}, TS: p.pd.TS, Detector: &c.waits, Logger: c.log}),
 		Split: s.SplitRegion, Logger: c.log,
 	})
 	c.processes.Store(n.id, p)

@@ -3,7 +3,10 @@ package clustertest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,7 +138,45 @@ func (p *process) serve(ctx context.Context, req *kvpb.Request) (*kvpb.Response,
 	defer p.requests.Done()
 	ctx, done := p.bound(ctx)
 	defer done()
-	return p.server.Execute(ctx, req), true
+	c := traced{began: p.c.now(), store: p.store.ID(), req: proto.CloneOf(req)}
+	c.resp = p.server.Execute(ctx, req)
+	c.ended = p.c.now()
+	p.c.trace.add(c)
+	return c.resp, true
+}
+
+// trace is all commands that stores have executed, to be told when something was wrong.
+type trace struct {
+	mu   sync.Mutex
+	list []traced // protected by mu
+}
+
+type traced struct {
+	began, ended time.Duration
+	store        uint64
+	req          *kvpb.Request
+	resp         *kvpb.Response
+}
+
+func (t *trace) add(c traced) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.list = append(t.list, c)
+}
+
+// about lists the commands whose text has one of the words.
+func (t *trace) about(words []string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var b strings.Builder
+	for _, c := range t.list {
+		text := fmt.Sprintf("%s-%s store %d: %v => %v", c.began, c.ended, c.store, c.req, c.resp)
+		text = strings.ReplaceAll(strings.ReplaceAll(text, "  ", " "), "\\x00", "")
+		if slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) }) {
+			fmt.Fprintln(&b, text)
+		}
+	}
+	return b.String()
 }
 
 // sqlNode is a client of the stores that begins transactions. It can die.

@@ -30,8 +30,9 @@ var cells = func() (out []string) {
 // record is one transaction as its client saw it.
 type record struct {
 	isolation.Txn
-	how string
-	err error // of a commit that failed
+	how   string
+	err   error    // of a commit that failed
+	trace []string // of statements
 	// sure are reads that are known to have been checked if the transaction is committed.
 	sure []isolation.Op
 	// again is the start of what a planted bug has made of it.
@@ -75,8 +76,7 @@ type attempt struct {
 	// plan
 	first, width int  // the cells it is about
 	committed    bool // reads committed: every operation has a snapshot of its own
-	serializable bool // what it has read must hold at its commit, if it writes
-	checked      []isolation.Op
+	pessimistic  bool
 	at           isolation.Point
 	ts           uint64
 
@@ -130,10 +130,8 @@ func (cl *txnClient) transact() {
 		ops, a.r.how = 1, "autocommit"
 	} else if cl.rng.IntN(6) == 0 {
 		a.committed, a.r.how = true, "read committed"
-	}
-	if cl.rng.IntN(3) == 0 {
-		o.Serializable, a.serializable = true, true
-		a.r.how += ", serializable"
+	} else if cl.rng.IntN(2) == 0 {
+		o.Pessimistic, a.pessimistic, a.r.how = true, true, "pessimistic"
 	}
 	a.r.Name = cl.name()
 	a.r.Start.From = cl.b.tick()
@@ -197,9 +195,6 @@ func (a *attempt) commit(auto bool) {
 	if len(a.own) == 0 { // nothing was written, so there was no moment of a commit
 		r.Commit = isolation.Span{}
 	}
-	if slices.ContainsFunc(r.Ops, func(o isolation.Op) bool { return o.Write }) {
-		r.sure = append(r.sure, a.checked...)
-	}
 }
 
 // drop removes writes of keys that were inserted and deleted again: they are checked only.
@@ -215,7 +210,13 @@ func errorName(err error) string {
 	var conflict *txn.WriteConflictError
 	var exists *txn.KeyExistsError
 	var timeout *txn.LockTimeoutError
+	var nowait *txn.LockNowaitError
+	var dead *txn.DeadlockError
 	switch {
+	case errors.As(err, &nowait):
+		return "nowait"
+	case errors.As(err, &dead):
+		return "deadlocks"
 	case errors.As(err, &conflict):
 		return "conflicts"
 	case errors.As(err, &exists):
@@ -240,8 +241,15 @@ func (a *attempt) do() error {
 		a.tx.ReadAt(ts)
 		a.at, a.ts = a.at+1, ts
 	}
+	if a.pessimistic && a.cl.rng.IntN(3) > 0 {
+		return a.locking(ctx)
+	}
 	key := a.key()
-	switch a.cl.rng.IntN(14) {
+	n := a.cl.rng.IntN(14)
+	if a.pessimistic {
+		n = []int{0, 5, 6}[a.cl.rng.IntN(3)] // what reads the snapshot
+	}
+	switch n {
 	case 0, 1:
 		return a.get(ctx, key)
 	case 2, 3, 4:
@@ -290,12 +298,10 @@ func (a *attempt) saw(o isolation.Op) {
 		}
 		return
 	}
-	o.At, o.TS = a.at, a.ts
-	a.r.Ops = append(a.r.Ops, o)
-	if a.serializable {
-		o.At, o.TS = isolation.AtCommit, 0
-		a.checked = append(a.checked, o)
+	if a.committed {
+		o.At, o.TS = a.at, a.ts
 	}
+	a.r.Ops = append(a.r.Ops, o)
 }
 
 func (a *attempt) get(ctx context.Context, key string) error {
@@ -360,7 +366,11 @@ func scanAll(ctx context.Context, tx txn.Reader, start, end string, reverse bool
 
 func (a *attempt) wrote(key string, own ownCell) {
 	a.own[key] = own
-	a.r.Ops = append(a.r.Ops, isolation.Op{Write: true, Key: key, Version: own.v, Absent: own.absent})
+	o := isolation.Op{Write: true, Key: key, Version: own.v, Absent: own.absent}
+	if a.pessimistic {
+		o.At = isolation.AtCommit
+	}
+	a.r.Ops = append(a.r.Ops, o)
 }
 
 func (a *attempt) set(key string) error {

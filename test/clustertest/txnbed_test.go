@@ -287,6 +287,8 @@ func (b *txnBed) judge() {
 		}
 		if r.Outcome == isolation.Committed || r.Outcome == isolation.Unknown && r.CommitTS != 0 {
 			r.Ops = append(r.sure, r.Ops...) // before what the transaction wrote itself
+		} else {
+			r.forget()
 		}
 		last := map[string]isolation.Version{}
 		for _, o := range r.Ops {
@@ -331,6 +333,15 @@ func (b *txnBed) found(list []isolation.Anomaly) {
 	for _, a := range list {
 		fmt.Fprintln(&text, a)
 	}
+	var words []string
+	for _, r := range b.history {
+		if !strings.Contains(text.String(), r.Name+" ") || r.how == "final" {
+			continue
+		}
+		words = append(words, fmt.Sprint(r.StartTS))
+		fmt.Fprintf(&text, "%s is %s:\n  %s\n", r.Name, r.how, strings.Join(r.trace, "\n  "))
+	}
+	fmt.Fprintf(&text, "commands of these:\n%s", b.c.trace.about(words))
 	b.c.fail("the history is not possible:\n%s\n%s", &text, b.c.describe())
 }
 

@@ -2,6 +2,7 @@ package isolation
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 )
 
@@ -98,7 +99,11 @@ func (c *checker) readAt(stamped map[string][]stamp, i int, o Op) {
 		if place >= 0 {
 			when = list[place].ts
 		}
-		c.add("wrong version", "  %v\n  it read %v (committed at %d); at %d there was %d (committed at %d, absent %t)", t, o, when, ts, want, from, absent)
+		text := fmt.Sprintf("  %v\n  it read %v (committed at %d); at %d there was %d (committed at %d, absent %t)", t, o, when, ts, want, from, absent)
+		if w, ok := c.wrote[want]; ok {
+			text += fmt.Sprintf(" of\n  %v", &c.txns[w.txn])
+		}
+		c.add("wrong version", "%s", text)
 	}
 }
 
