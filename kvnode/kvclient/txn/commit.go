@@ -172,7 +172,7 @@ func newCommitter(t *Txn, startTS uint64) *committer {
 		}
 	}
 	c.ttl, c.age = max(c.s.lockTTL, ttlFor(c.size)), time.Since(t.began)
-	c.takeReads(t.reads)
+	c.takeReads(t.relied())
 	return c
 }
 
@@ -188,7 +188,7 @@ func (c *committer) add(op kvpb.MutationOp, e *entry) {
 
 // addLocked makes the mutations of a pessimistic transaction. Every key it has locked for
 // itself is one, so that who did not see the lock conflicts with what the transaction relied
-// on. Shared locks leave no record.
+// on. Shared locks leave no record; see relied.
 //
 // The primary stays the one the locks name. If that is a shared lock, or none, the commit has a
 // primary of its own, which is written before other locks name it.

@@ -142,8 +142,6 @@ func TestWhatWasLockedForReadingIsPartOfTheCommit(t *testing.T) {
 	tx, d := newDesk(t)
 	_, err := tx.Lock(t.Context(), [][]byte{[]byte("z")}, LockOptions{})
 	require.NoError(t, err)
-	_, err = tx.Lock(t.Context(), [][]byte{[]byte("s")}, LockOptions{Shared: true})
-	require.NoError(t, err)
 	st := tx.BeginStatement()
 	require.NoError(t, tx.Delete([]byte("a")))
 	require.NoError(t, tx.LockWritten(t.Context(), st, LockOptions{}))
@@ -155,9 +153,47 @@ func TestWhatWasLockedForReadingIsPartOfTheCommit(t *testing.T) {
 	require.Len(t, p.Mutations, 2)
 	require.Equal(t, kvpb.MutationOp_MUTATION_OP_DELETE, p.Mutations[0].Op)
 	require.Equal(t, kvpb.MutationOp_MUTATION_OP_LOCK, p.Mutations[1].Op)
-	tx.store.Close()
-	require.Len(t, d.released, 1)
-	require.Equal(t, [][]byte{[]byte("s")}, d.released[0].Keys, "shared locks are given back")
+}
+
+// sharing begins a transaction that has locked s with others and will write a.
+func sharing(t *testing.T) (*Store, *fakeKV, *Txn) {
+	s, kv, _ := newTestStore(t)
+	commitPairs(t, s, "a=1", "s=1")
+	tx, err := s.Begin(t.Context(), TxnOptions{Pessimistic: true})
+	require.NoError(t, err)
+	_, err = tx.Lock(t.Context(), [][]byte{[]byte("s")}, LockOptions{Shared: true})
+	require.NoError(t, err)
+	st := tx.BeginStatement()
+	mustSet(t, tx, "a", "2")
+	require.NoError(t, tx.LockWritten(t.Context(), st, LockOptions{}))
+	tx.Keep(t.Context(), st)
+	return s, kv, tx
+}
+
+// Who writes a key after it was locked with others comes after those in the order of
+// timestamps, too: a snapshot that has seen its write has seen theirs.
+func TestSharedLocksHoldInTheOrderOfTimestamps(t *testing.T) {
+	s, kv, tx := sharing(t)
+	writer, err := s.Begin(t.Context(), TxnOptions{Autocommit: true})
+	require.NoError(t, err)
+	writer.StartTS()
+	mustSet(t, writer, "s", "2")
+	first, err := tx.Commit(t.Context())
+	require.NoError(t, err)
+	s.tasks.Wait()
+	require.Zero(t, locksIn(t, kv), "shared locks are given back")
+	second, err := writer.Commit(t.Context())
+	require.NoError(t, err)
+	require.Greater(t, second, first)
+}
+
+func TestASharedLockThatWasLostFailsTheCommit(t *testing.T) {
+	s, kv, tx := sharing(t)
+	require.NoError(t, s.releaseLocks(t.Context(), tx.StartTS(), tx.ForUpdateTS(), [][]byte{[]byte("s")})) // as if its time were over
+	commitPairs(t, s, "s=2")
+	_, err := tx.Commit(t.Context())
+	requireReadChanged(t, s, kv, err)
+	require.Equal(t, "1", readNow(t, s, "a"))
 }
 
 func TestAFailedFirstLockLeavesNoPrimary(t *testing.T) {

@@ -41,6 +41,28 @@ const maxValidations = 8
 // validateSpans is how many spans one request asks about.
 const validateSpans = 1024
 
+// relied returns what the commit has to find unchanged: what a serializable transaction has
+// read, and what any transaction has locked together with others. Such a lock leaves no
+// record, so nothing else keeps whoever writes the key afterwards from committing at an
+// earlier timestamp, as one that began earlier could; and nothing else tells whether the lock
+// was lost meanwhile.
+func (t *Txn) relied() *readSet {
+	r := t.reads
+	if t.locks == nil {
+		return r
+	}
+	for k, h := range t.locks.held {
+		if !h.shared {
+			continue
+		}
+		if r == nil {
+			r = &readSet{}
+		}
+		r.addKey([]byte(k), h.ts)
+	}
+	return r
+}
+
 // takeReads sets c.reads to what the commit has to check of r.
 func (c *committer) takeReads(r *readSet) {
 	if r == nil {
