@@ -357,11 +357,9 @@ func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, 
 
 // barred makes sure that a commit in one phase that failed with err has failed: a
 // stray attempt is kept from succeeding, if nothing does so already, before anybody
-// is told. A newer version or an existing row stops every attempt.
+// is told.
 func (c *committer) barred(err error) error {
-	var conflict *WriteConflictError
-	var exists *KeyExistsError
-	if !c.stray || c.primary < 0 || errors.Is(err, ErrUndetermined) || errors.As(err, &conflict) || errors.As(err, &exists) {
+	if !c.stray || c.primary < 0 || errors.Is(err, ErrUndetermined) || c.stopsAll(err) {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.s.life, barTimeout)
@@ -374,6 +372,15 @@ func (c *committer) barred(err error) error {
 		return fmt.Errorf("%w: %w; rolling back: %w", ErrUndetermined, err, rerr)
 	}
 	return err
+}
+
+// stopsAll reports whether what an attempt has met stops every other one, too: a newer
+// version, or an existing row. The lock of another transaction does not, nor does that a
+// lock of its own was lost: it may be otherwise when a stray attempt arrives.
+func (c *committer) stopsAll(err error) bool {
+	var conflict *WriteConflictError
+	var exists *KeyExistsError
+	return errors.As(err, &exists) || errors.As(err, &conflict) && conflict.ConflictCommitTS > max(c.startTS, c.forUpdateTS)
 }
 
 // onePhaseDone takes the good answer to a one-phase prewrite of everything.

@@ -487,6 +487,38 @@ func TestStrayAttemptIsBarredBeforeTheFailureIsTold(t *testing.T) {
 	}
 }
 
+// The same where the reason is the lock of a statement, for which a transaction that can be run again does not
+// wait: it is told of a conflict, though there is no version that would stop the first attempt.
+func TestStrayAttemptIsBarredBeforeAConflictWithALockIsTold(t *testing.T) {
+	s, kv, _ := newTestStore(t)
+	late, err := s.Begin(t.Context(), TxnOptions{Autocommit: true})
+	require.NoError(t, err)
+	mustSet(t, late, "k", "late")
+	late.StartTS()
+	other, err := s.Begin(t.Context(), TxnOptions{Pessimistic: true})
+	require.NoError(t, err)
+	_, err = other.Lock(t.Context(), [][]byte{[]byte("k")}, LockOptions{})
+	require.NoError(t, err)
+	var stray *kvpb.Request
+	kv.before = func(req *kvpb.Request) {
+		if p := req.GetPrewrite(); p != nil && stray == nil {
+			stray = &kvpb.Request{Cmd: &kvpb.Request_Prewrite{Prewrite: proto.Clone(p).(*kvpb.PrewriteRequest)}}
+			p.IsRetry = true // as the client does after a lost answer
+		}
+	}
+	_, err = late.Commit(t.Context())
+	kv.before = nil
+	var conflict *WriteConflictError
+	require.ErrorAs(t, err, &conflict)
+	other.Rollback()
+	s.tasks.Wait()
+	require.Zero(t, locksIn(t, kv))
+	stray.GetPrewrite().Context = regiontest.Context(kv.st.Locate([]byte("k")))
+	require.NotEmpty(t, kv.ex.Execute(t.Context(), stray).GetPrewrite().GetErrors())
+	_, err = begin(t, s).Get(t.Context(), []byte("k"))
+	require.ErrorIs(t, err, ErrNotFound)
+}
+
 func TestBackgroundRunsNothingAfterClose(t *testing.T) {
 	s, _, _ := newTestStore(t)
 	s.Close()
