@@ -30,13 +30,34 @@ var cells = func() (out []string) {
 // record is one transaction as its client saw it.
 type record struct {
 	isolation.Txn
-	how   string
-	err   error    // of a commit that failed
-	trace []string // of statements
+	how          string
+	serializable bool
+	pessimistic  bool
+	end          int64    // when its client had its last answer
+	err          error    // of a commit that failed
+	trace        []string // of statements
 	// sure are reads that are known to have been checked if the transaction is committed.
 	sure []isolation.Op
 	// again is the start of what a planted bug has made of it.
 	again uint64
+}
+
+// settle gives the operations of a transaction the moments they show, now that it is known whether it was committed.
+func (r *record) settle() {
+	if r.Outcome != isolation.Committed && (r.Outcome != isolation.Unknown || r.CommitTS == 0) {
+		r.forget()
+		return
+	}
+	r.Ops = append(r.sure, r.Ops...) // before what the transaction wrote itself
+	writes := slices.ContainsFunc(r.Ops, func(o isolation.Op) bool { return o.Write })
+	switch {
+	case r.serializable && (writes || r.pessimistic):
+		for i := range r.Ops {
+			r.Ops[i].At = isolation.AtCommit
+		}
+	case !writes && r.pessimistic:
+		r.forget() // locks are not asked for when nothing is written
+	}
 }
 
 // txnClient runs one transaction after the other.
@@ -76,7 +97,6 @@ type attempt struct {
 	// plan
 	first, width int  // the cells it is about
 	committed    bool // reads committed: every operation has a snapshot of its own
-	pessimistic  bool
 	at           isolation.Point
 	ts           uint64
 
@@ -131,7 +151,11 @@ func (cl *txnClient) transact() {
 	} else if cl.rng.IntN(6) == 0 {
 		a.committed, a.r.how = true, "read committed"
 	} else if cl.rng.IntN(2) == 0 {
-		o.Pessimistic, a.pessimistic, a.r.how = true, true, "pessimistic"
+		o.Pessimistic, a.r.pessimistic, a.r.how = true, true, "pessimistic"
+	}
+	if !a.committed && cl.rng.IntN(3) == 0 {
+		o.Serializable, a.r.serializable = true, true
+		a.r.how += " serializable"
 	}
 	a.r.Name = cl.name()
 	a.r.Start.From = cl.b.tick()
@@ -241,12 +265,12 @@ func (a *attempt) do() error {
 		a.tx.ReadAt(ts)
 		a.at, a.ts = a.at+1, ts
 	}
-	if a.pessimistic && a.cl.rng.IntN(3) > 0 {
+	if a.r.pessimistic && a.cl.rng.IntN(3) > 0 {
 		return a.locking(ctx)
 	}
 	key := a.key()
 	n := a.cl.rng.IntN(14)
-	if a.pessimistic {
+	if a.r.pessimistic {
 		n = []int{0, 5, 6}[a.cl.rng.IntN(3)] // what reads the snapshot
 	}
 	switch n {
@@ -367,7 +391,7 @@ func scanAll(ctx context.Context, tx txn.Reader, start, end string, reverse bool
 func (a *attempt) wrote(key string, own ownCell) {
 	a.own[key] = own
 	o := isolation.Op{Write: true, Key: key, Version: own.v, Absent: own.absent}
-	if a.pessimistic {
+	if a.r.pessimistic {
 		o.At = isolation.AtCommit
 	}
 	a.r.Ops = append(a.r.Ops, o)

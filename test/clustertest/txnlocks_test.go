@@ -152,7 +152,7 @@ func (a *attempt) sawLocked(o isolation.Op) {
 	a.r.Ops = append(a.r.Ops, o)
 }
 
-// forget removes from a transaction that was not committed what holds only until its locks are gone.
+// forget removes what was read under locks: it holds only as long as they do.
 func (r *record) forget() {
 	r.Ops = slices.DeleteFunc(r.Ops, func(o isolation.Op) bool { return o.At == isolation.AtCommit && !o.Write })
 }
