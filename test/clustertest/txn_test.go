@@ -53,7 +53,7 @@ func (r *record) settle() {
 	switch {
 	case r.serializable && (writes || r.pessimistic):
 		for i := range r.Ops {
-			r.Ops[i].At = isolation.AtCommit
+			r.Ops[i].At, r.Ops[i].TS = isolation.AtCommit, 0
 		}
 	case !writes && r.pessimistic:
 		r.forget() // locks are not asked for when nothing is written
@@ -153,7 +153,7 @@ func (cl *txnClient) transact() {
 	} else if cl.rng.IntN(2) == 0 {
 		o.Pessimistic, a.r.pessimistic, a.r.how = true, true, "pessimistic"
 	}
-	if !a.committed && cl.rng.IntN(3) == 0 {
+	if cl.rng.IntN(3) == 0 {
 		o.Serializable, a.r.serializable = true, true
 		a.r.how += " serializable"
 	}
