@@ -74,6 +74,7 @@ type Node struct {
 	store    *store.Store
 	raft     *rafttransport.Network // nil when only this process is served
 	deadlock *deadlock.Detector
+	exec     *txncmd.Executor
 	server   *kvrpc.Server
 	listener net.Listener // nil when only this process is served
 	grpc     *grpc.Server
@@ -136,10 +137,12 @@ func New(o Options) (_ *Node, err error) {
 	if n.deadlock, err = n.newDetector(o); err != nil {
 		return nil, err
 	}
-	exec := txncmd.New(txncmd.Options{Regions: n.store, TS: o.PD.TS, Detector: n.deadlock, Logger: o.Logger, Registerer: o.Registerer})
-	operator := admin{Store: n.store, deadlocks: n.deadlock, exec: exec}
+	n.exec = txncmd.New(txncmd.Options{
+		Regions: n.store, TS: o.PD.TS, Detector: n.deadlock, Logger: o.Logger, Registerer: o.Registerer,
+	})
+	operator := admin{Store: n.store, deadlocks: n.deadlock, exec: n.exec}
 	n.server = kvrpc.New(kvrpc.Options{
-		Exec: exec, Split: n.store.SplitRegion, Admin: operator, Logger: o.Logger, Registerer: o.Registerer,
+		Exec: n.exec, Split: n.store.SplitRegion, Admin: operator, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	services := o.Server
 	if n.listener != nil {
@@ -240,6 +243,9 @@ func (n *Node) Close() error {
 		}
 		if n.store != nil {
 			err = errors.Join(err, n.store.Close())
+		}
+		if n.exec != nil {
+			err = errors.Join(err, n.exec.Close()) // the store has answered its proposals
 		}
 		n.closeErr = err
 	})

@@ -120,7 +120,7 @@ func (s *testStore) openState(state *replpb.RegionState, locks *mvcc.LockIndex, 
 		State: state, Locks: locks, Peer: peer, StoreID: s.id, Host: s, Engine: s.engine, Log: s.raftlog,
 		Metrics: s.metrics, Logger: slog.New(slog.DiscardHandler), ElectionTicks: 10, HeartbeatTicks: 2,
 		Tick: testTick, Lease: 800 * time.Millisecond, Started: s.started, Now: func() time.Duration { return s.c.now() },
-		DownAfter: 5 * time.Second, QuietTicks: s.c.quietTicks, Reluctant: func() bool { return s.c.reluctant == s.id },
+		LockMemory: mvcc.NewMemBudget(1<<20, 1<<20), DownAfter: 5 * time.Second, QuietTicks: s.c.quietTicks, Reluctant: func() bool { return s.c.reluctant == s.id },
 	})
 	require.NoError(s.c.t, err)
 	s.replicas[r.ID()] = r

@@ -52,6 +52,7 @@ func (r *Replica) applyDestroy(d *replpb.DestroyRange, p *proposal, e *raftpb.En
 		return err
 	}
 	r.locks.RemoveRange(d.GetStartKey(), d.GetEndKey())
+	r.mem.locks.RemoveRange(d.GetStartKey(), d.GetEndKey())
 	r.ab.b = r.o.Engine.NewBatch()
 	r.ab.index, r.ab.term = e.GetIndex(), e.GetTerm()
 	r.answer(p, nil)

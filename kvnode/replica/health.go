@@ -203,6 +203,10 @@ func (r *Replica) bar() {
 // TransferLeader asks the leader to hand leadership to a peer, and waits until
 // this replica does not lead any more.
 func (v *View) TransferLeader(ctx context.Context, peer uint64) *kvpb.RegionError {
+	return v.withoutMemLocks(ctx, func() *kvpb.RegionError { return v.transferLeader(ctx, peer) })
+}
+
+func (v *View) transferLeader(ctx context.Context, peer uint64) *kvpb.RegionError {
 	r := v.r
 	for first := true; ; first = false {
 		changed := r.Changed()

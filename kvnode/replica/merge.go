@@ -104,9 +104,11 @@ func (v *View) ProposeMerge(ctx context.Context, target *kvpb.Region) *kvpb.Regi
 	if _, err := mergeRegions(target, v.meta); err != nil {
 		return invalidAdmin(err.Error())
 	}
-	p := v.newProposal(commandAdmin)
-	p.check = func() *kvpb.RegionError { return v.r.prepareMerge(p, target) }
-	return v.propose(ctx, p)
+	return v.withoutMemLocks(ctx, func() *kvpb.RegionError {
+		p := v.newProposal(commandAdmin)
+		p.check = func() *kvpb.RegionError { return v.r.prepareMerge(p, target) }
+		return v.propose(ctx, p)
+	})
 }
 
 // prepareMerge completes a proposal of PrepareMerge with the state of the log.
@@ -406,6 +408,7 @@ func (r *Replica) finishMerge(a *absorbed) error {
 	before := r.region
 	r.setState(state)
 	r.locks.Merge(a.locks)
+	r.mem.version = r.region.GetEpoch().GetVersion() // what this region has it keeps
 	r.publish()
 	r.log.Info("merged", "source", source.GetId(), "start", fmt.Sprintf("%x", ab.next.GetStartKey()), "end", fmt.Sprintf("%x", ab.next.GetEndKey()))
 	r.o.Metrics.merges.Inc()

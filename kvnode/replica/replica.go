@@ -117,6 +117,9 @@ type Options struct {
 	Log     *raftlog.DB
 	Metrics *Metrics
 	Logger  *slog.Logger
+	// LockMemory bounds the pessimistic locks that this replica, when it leads, keeps in
+	// memory only. Nil means none.
+	LockMemory *mvcc.MemBudget
 	// Locks is the lock index when the caller has it already (split). Nil means
 	// it is loaded from the engine.
 	Locks *mvcc.LockIndex
@@ -199,6 +202,7 @@ type Replica struct {
 	region       *kvpb.Region        // of state
 	parts        []*kvpb.Region      // cut off by the split that made region's version; nil if none did
 	locks        *mvcc.LockIndex
+	mem          memory
 	term         uint64
 	lead         uint64
 	leading      bool

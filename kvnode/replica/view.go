@@ -38,6 +38,7 @@ type View struct {
 	mergeIndex uint64
 	leader     *kvpb.Peer // nil when unknown
 	locks      *mvcc.LockIndex
+	mem        *mvcc.MemLocks // nil for none
 	// lease is the time of Options.Now until which reads may be served without
 	// asking anyone; 0 before this term's first entry is applied.
 	lease atomic.Int64
@@ -76,6 +77,9 @@ func (v *View) Locks() *mvcc.LockIndex { return v.locks }
 
 // AppliedIndex is up to where the region's log is applied: all of its effects are visible.
 func (v *View) AppliedIndex() uint64 { return v.r.applied.Load() }
+
+// MemLocks are the locks that only this leader knows; nil for none.
+func (v *View) MemLocks() *mvcc.MemLocks { return v.mem }
 
 // Engine is where the region's data is.
 func (v *View) Engine() *engine.DB { return v.r.o.Engine }
@@ -185,10 +189,12 @@ func (v *View) ProposeSplit(ctx context.Context, s *replpb.Split) *kvpb.RegionEr
 	if err != nil {
 		return invalidAdmin(err.Error())
 	}
-	p := v.newProposal(commandAdmin)
-	p.payload = append(p.payload, body...)
-	p.cuts = true
-	return v.propose(ctx, p)
+	return v.withoutMemLocks(ctx, func() *kvpb.RegionError {
+		p := v.newProposal(commandAdmin)
+		p.payload = append(p.payload, body...)
+		p.cuts = true
+		return v.propose(ctx, p)
+	})
 }
 
 func (v *View) propose(ctx context.Context, p *proposal) *kvpb.RegionError {

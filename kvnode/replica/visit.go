@@ -113,6 +113,7 @@ func (r *Replica) end(reason string) {
 	r.closeSnapshots()
 	r.storage.Release()
 	r.leading = false
+	r.mem.locks.Drop()
 	r.view.Store(&View{r: r, meta: r.region, term: r.term, locks: r.locks, out: true})
 	r.drop(reason)
 	r.failReads(regionNotFound(r.id))
@@ -461,7 +462,7 @@ func (r *Replica) drop(reason string) {
 // publish makes the present epoch, term and leadership the current view. Everything
 // admitted under the view before is refused from here on.
 func (r *Replica) publish() {
-	v := &View{r: r, meta: r.region, parts: r.parts, term: r.term, leading: r.leading, locks: r.locks, merging: r.merging() != nil, target: r.merging().GetTarget().GetId(), barred: r.barred == r.term, out: r.installing != nil, mergeIndex: r.state.GetMergeIndex()}
+	v := &View{r: r, meta: r.region, parts: r.parts, term: r.term, leading: r.leading, locks: r.locks, mem: r.memLocks(), merging: r.merging() != nil, target: r.merging().GetTarget().GetId(), barred: r.barred == r.term, out: r.installing != nil, mergeIndex: r.state.GetMergeIndex()}
 	for _, p := range r.region.GetPeers() {
 		if p.GetId() == r.lead {
 			v.leader = p

@@ -13,7 +13,7 @@ func (s *Store) HeldLocks(limit int) (held []*replpb.LockHeld, more bool) {
 		if !v.Leading() {
 			continue
 		}
-		v.Locks().Range(nil, nil, func(key []byte, l *mvcc.Lock) bool {
+		mvcc.RangeLocks(v.Locks(), v.MemLocks(), nil, nil, func(key []byte, l *mvcc.Lock) bool {
 			return l.Owners(func(own *mvcc.Lock) bool {
 				if more = len(held) == limit; more {
 					return false

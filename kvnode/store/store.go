@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/kvnode/raftlog"
 	"github.com/cairndb/cairn/kvnode/rafttransport"
 	"github.com/cairndb/cairn/kvnode/replica"
@@ -56,6 +57,9 @@ type PD interface {
 	RegionHeartbeat(ctx context.Context, req *pdpb.RegionHeartbeatRequest) error
 	OnRegionStep(fn func(*pdpb.RegionHeartbeatResponse))
 }
+
+// regionLockBytes is what the pessimistic locks of one region may take in memory.
+const regionLockBytes = 512 << 10
 
 // Options of Open. The zero value of a field means its default.
 type Options struct {
@@ -91,6 +95,9 @@ type Options struct {
 	// MaxLogBytes is the size of a region's log above which it is cut although a
 	// replica lags; that one gets a snapshot. 0 means 64 MiB.
 	MaxLogBytes int64
+	// LockMemoryBytes bounds the pessimistic locks that are kept in memory only; a
+	// region has at most 512 KiB of it. 0 = 100 MiB, negative = none.
+	LockMemoryBytes int64
 	// RegionSplitBytes is the size of the pieces a region is cut into when it has
 	// grown to RegionMaxBytes. 0 means what PD says, 64 MiB and 96 MiB until it does.
 	RegionSplitBytes, RegionMaxBytes uint64
@@ -157,6 +164,9 @@ func (o *Options) setDefaults() error {
 		o.QuietTicks = 20
 	}
 	o.QuietTicks = max(o.QuietTicks, 0)
+	if o.LockMemoryBytes == 0 {
+		o.LockMemoryBytes = 100 << 20
+	}
 	if o.MaxLogBytes == 0 {
 		o.MaxLogBytes = 64 << 20
 	}
@@ -210,6 +220,8 @@ type Store struct {
 	metrics  *metrics
 	replica  *replica.Metrics
 
+	lockMemory *mvcc.MemBudget // nil for none
+
 	now     func() time.Duration // the clock of leases
 	started time.Duration        // by now
 
@@ -254,6 +266,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		o: o, log: o.Logger, byStart: &btree.Map[string, *replica.Replica]{}, stop: make(chan struct{}),
 		tombstones: map[uint64]uint64{}, incoming: map[uint64]*incoming{}, votes: map[uint64]rafttransport.Message{},
 		lost: map[uint64]time.Duration{}, waiting: map[*replica.Replica]chan struct{}{},
+	}
+	if o.LockMemoryBytes > 0 {
+		s.lockMemory = mvcc.NewMemBudget(regionLockBytes, o.LockMemoryBytes)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.adoptSizes(64<<20, 96<<20)
@@ -412,7 +427,7 @@ func (s *Store) openReplica(o replica.Options) (*replica.Replica, error) {
 	o.Metrics, o.Logger = s.replica, s.log
 	o.ElectionTicks, o.HeartbeatTicks, o.QuietTicks = s.o.ElectionTicks, s.o.HeartbeatTicks, s.o.QuietTicks
 	o.Tick, o.Lease, o.Now, o.Started = s.o.Tick, s.o.Lease, s.now, max(o.Started, s.started)
-	o.DownAfter, o.MaxLogBytes = s.o.DownAfter, s.o.MaxLogBytes
+	o.DownAfter, o.MaxLogBytes, o.LockMemory = s.o.DownAfter, s.o.MaxLogBytes, s.lockMemory
 	o.Reluctant = func() bool { slow, _ := s.disk.state(); return slow }
 	r, err := replica.Open(o)
 	if err != nil {

@@ -13,7 +13,7 @@
 //  5. Propose replicates the batch and returns when it is applied here. The wait is
 //     not cut short when the client goes away: an effect still in flight after its
 //     latches are free could be overwritten by a command that did not see it.
-//  6. Latches are released.
+//  6. Latches are released, and whoever waits for a lock that is gone is woken.
 //
 // A batch evaluated by a leader that lost its term is rejected by Propose, so
 // evaluation is never repeated.
@@ -45,8 +45,12 @@
 // PessimisticLock locks a key before its new value is known; readers ignore such a
 // lock. A request that meets a lock of others waits in the key's queue, holding no
 // latch, and is evaluated anew when its turn comes (wait.go). Prewrite takes the lock
-// over. A lock may be lost when its leader is: prewrite then makes sure that nobody
-// has written the key since the transaction began.
+// over.
+//
+// An exclusive lock is kept in the leader's memory (mvcc.MemLocks) or answered before
+// it is applied, so it may be lost: prewrite then makes sure that nobody has written
+// the key since the transaction began. What a command changes in memory it changes
+// before it proposes the rest.
 //
 // A shared lock is one record with a holder per transaction. It can not be taken
 // over while there are others.

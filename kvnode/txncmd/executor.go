@@ -22,14 +22,35 @@ type Options struct {
 	// Detector is told who waits for whom. Nil means that deadlocks end when somebody
 	// gives up waiting.
 	Detector Detector
+	// Locks says where pessimistic locks are kept; default LockInMemory.
+	Locks LockMode
 	// Logger receives corruption and invariant reports. Nil discards them.
 	Logger *slog.Logger
 	// Registerer receives the metrics. Nil means none.
 	Registerer prometheus.Registerer
 }
 
+// LockMode says where exclusive pessimistic locks are kept when they are acknowledged.
+// All modes are right: a lock that was lost is found out at prewrite.
+type LockMode int
+
+// The modes, from the fastest to the safest.
+const (
+	// LockInMemory keeps a lock with the region's leader only, where the region offers
+	// that (Region.MemLocks); while it has no room locks are pipelined. A region without
+	// has LockReplicated.
+	LockInMemory LockMode = iota
+	// LockPipelined answers while the lock is on its way through Raft.
+	LockPipelined
+	// LockReplicated answers when the lock is applied.
+	LockReplicated
+)
+
+// maxEarly bounds the proposals whose command is answered already.
+const maxEarly = 1024
+
 // Executor executes transaction commands. There is one for all regions of a
-// store. All methods are safe for concurrent use. It starts no goroutines.
+// store. All methods are safe for concurrent use. Close it.
 type Executor struct {
 	regions Regions
 	ts      func(ctx context.Context) (uint64, error)
@@ -41,6 +62,10 @@ type Executor struct {
 	latches *latches
 	pending *pendingTable
 	waits   *waitTable
+
+	lockMode   LockMode
+	early      sync.WaitGroup // of commands answered before their effects are applied
+	earlySlots chan struct{}  // bounds them
 	// maxTS is at or above every timestamp read at through this Executor.
 	maxTS  atomic.Uint64
 	synced syncedTerms
@@ -59,9 +84,18 @@ func New(o Options) *Executor {
 		detector: o.Detector,
 		latches:  newLatches(latchSlots),
 		waits:    newWaitTable(),
-		pending:  newPendingTable(),
-		synced:   syncedTerms{m: make(map[uint64]syncedTerm)},
+
+		lockMode: o.Locks, earlySlots: make(chan struct{}, maxEarly),
+		pending: newPendingTable(),
+		synced:  syncedTerms{m: make(map[uint64]syncedTerm)},
 	}
+}
+
+// Close waits for what is still under way of commands that were answered. No command
+// is executed any more, and the regions answer proposals until it returns.
+func (e *Executor) Close() error {
+	e.early.Wait()
+	return nil
 }
 
 // Execute runs the command inside req. A command this version does not know or

@@ -18,9 +18,18 @@ import (
 func openExecutor(t testing.TB) (*regiontest.Store, *txncmd.Executor) {
 	st, err := regiontest.Open()
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, st.Close()) })
-	ts := func(context.Context) (uint64, error) { return 1, nil }
-	return st, txncmd.New(txncmd.Options{Regions: st, TS: ts})
+	return st, newExecutor(t, st, txncmd.Options{Locks: txncmd.LockReplicated})
+}
+
+// newExecutor closes the executor, and the store after it, at the end of the test.
+func newExecutor(t testing.TB, st *regiontest.Store, o txncmd.Options) *txncmd.Executor {
+	o.Regions, o.TS = st, func(context.Context) (uint64, error) { return 1, nil }
+	ex := txncmd.New(o)
+	t.Cleanup(func() {
+		require.NoError(t, ex.Close())
+		require.NoError(t, st.Close())
+	})
+	return ex
 }
 
 func put(key, value string) *kvpb.Mutation {

@@ -61,6 +61,7 @@ type locker struct {
 	// blocked is the lock it queues for after an evaluation, nil for none. The key was
 	// free if it has no owner: others come first.
 	blocked *mvcc.Lock
+	durable bool // an effect of the last evaluation must be on disk before the answer
 }
 
 // took reports that the last evaluation locked key for the transaction alone.
@@ -104,7 +105,7 @@ func (k *locker) anyFailed() bool {
 // wrong, when eval returns.
 func (k *locker) eval(v *view) (*kvpb.KeyError, error) {
 	k.results = make([]*kvpb.KeyLockResult, len(k.req.Keys))
-	k.blocked = nil
+	k.blocked, k.durable = nil, false
 	if ke := v.e.tooOld(v.rg, k.req.StartTs); ke != nil {
 		k.results[0] = failedKey(ke)
 		k.failAllBut(0)
@@ -130,6 +131,7 @@ func (k *locker) eval(v *view) (*kvpb.KeyError, error) {
 		}
 	}
 	if first == nil {
+		v.early = !k.durable
 		return nil, nil
 	}
 	for i, r := range k.results {
@@ -292,9 +294,15 @@ func (k *locker) write(v *view, key []byte, cur, own *mvcc.Lock, at uint64) {
 		l.Primary, l.TTL, l.MinCommitTS = own.Primary, max(l.TTL, own.TTL), max(l.MinCommitTS, own.MinCommitTS)
 		l.LockedWithConflict = own.LockedWithConflict && own.ForUpdateTS >= at
 	}
-	if shared {
+	mode := v.e.lockMode
+	switch {
+	case shared: // they cannot be amended
+		k.durable = true
 		v.putLock(key, cur.With(l))
-		return
+	case mode == LockInMemory && (v.inMem(key) || own == nil && v.mem.Room()):
+		v.changeMem(key, &l)
+	default:
+		k.durable = k.durable || mode == LockReplicated || mode == LockInMemory && v.mem == nil
+		v.putLock(key, &l)
 	}
-	v.putLock(key, &l)
 }

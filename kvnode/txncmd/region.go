@@ -28,6 +28,10 @@ type Region interface {
 	Term() uint64
 	// Locks is the lock index of the region as of the admitted epoch.
 	Locks() *mvcc.LockIndex
+	// MemLocks are the pessimistic locks that only this leader knows, as of the admitted
+	// term; nil if it keeps none. The region is not given up, nor its range changed,
+	// before they are in Locks; what is lost all the same Prewrite finds out.
+	MemLocks() *mvcc.MemLocks
 	Engine() *engine.DB
 	// ReadReady returns nil at once while the lease holds; otherwise it waits until
 	// everything committed before the call is applied here. Called before reading.

@@ -62,7 +62,7 @@ func locksOf(ctx context.Context, rg Region, txns map[uint64]uint64, start []byt
 		return nil, nil, rerr
 	}
 	size := 0
-	rg.Locks().Range(start, rg.Meta().EndKey, func(key []byte, l *mvcc.Lock) bool {
+	mvcc.RangeLocks(rg.Locks(), rg.MemLocks(), start, rg.Meta().EndKey, func(key []byte, l *mvcc.Lock) bool {
 		if !ownedByAny(l, txns) {
 			return true
 		}

@@ -40,7 +40,7 @@ func (e *Executor) ScanLock(ctx context.Context, req *kvpb.ScanLockRequest) *kvp
 	if limit == 0 {
 		limit = defaultLockLimit
 	}
-	rg.Locks().Range(lo, hi, func(key []byte, l *mvcc.Lock) bool {
+	mvcc.RangeLocks(rg.Locks(), rg.MemLocks(), lo, hi, func(key []byte, l *mvcc.Lock) bool {
 		return l.Owners(func(own *mvcc.Lock) bool { // a shared lock as several
 			if own.StartTS <= req.MaxTs {
 				resp.Locks = append(resp.Locks, own.Info(key))

@@ -3,6 +3,7 @@ package txncmd_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -29,7 +30,7 @@ func TestScripts(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			if d.Cmd == "case" {
 				s.close(t)
-				s = newScript(t, !d.HasArg("no_ts"))
+				s = newScript(t, !d.HasArg("no_ts"), d.HasArg("memory"))
 				return "" // names the rule; a fresh store for each
 			}
 			fn := scriptCommands[d.Cmd]
@@ -47,13 +48,17 @@ type script struct {
 	ts uint64 // of PD, as asked for by the executor
 }
 
-func newScript(t *testing.T, withTS bool) *script {
+func newScript(t *testing.T, withTS, memory bool) *script {
 	st, err := regiontest.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &script{st: st}
-	o := txncmd.Options{Regions: st}
+	o := txncmd.Options{Regions: st, Locks: txncmd.LockReplicated}
+	if memory {
+		o.Locks = txncmd.LockInMemory
+		st.KeepLocksInMemory(1 << 10)
+	}
 	if withTS {
 		o.TS = func(context.Context) (uint64, error) { return s.ts, nil }
 	}
@@ -65,7 +70,7 @@ func (s *script) close(t *testing.T) {
 	if s == nil {
 		return
 	}
-	if err := s.st.Close(); err != nil {
+	if err := errors.Join(s.ex.Close(), s.st.Close()); err != nil {
 		t.Error(err)
 	}
 }
@@ -76,6 +81,7 @@ var scriptCommands = map[string]func(s *script, t *testing.T, d *datadriven.Test
 	"status": (*script).status, "secondary": (*script).secondary, "resolve": (*script).resolve,
 	"scan-lock": (*script).scanLock, "heartbeat": (*script).heartbeat, "dump": (*script).dump,
 	"lock": (*script).lock, "write": (*script).write, "max-ts": (*script).maxTS, "pd-ts": (*script).pdTS,
+	"hand-over": (*script).handOver, "reopen": (*script).reopen, "crash": (*script).crash,
 	"acquire": (*script).acquire, "release": (*script).release,
 	"split": (*script).split, "new-term": (*script).newTerm, "put": (*script).put, "unchanged": (*script).unchanged, "collect": (*script).collect,
 }
@@ -549,6 +555,22 @@ func (s *script) split(_ *testing.T, d *datadriven.TestData) string {
 	return "ok"
 }
 
+func (s *script) handOver(_ *testing.T, d *datadriven.TestData) string {
+	s.st.HandOver([]byte(arg(d, "key")))
+	return "ok"
+}
+
+func (s *script) reopen(_ *testing.T, d *datadriven.TestData) string {
+	s.st.Reopen([]byte(arg(d, "key")))
+	return "ok"
+}
+
+// crash is the end of all leaders, and of what only they know.
+func (s *script) crash(*testing.T, *datadriven.TestData) string {
+	s.st.Crash()
+	return "ok"
+}
+
 func (s *script) newTerm(*testing.T, *datadriven.TestData) string {
 	s.st.NewTerm()
 	return "ok"
@@ -595,6 +617,8 @@ func showKeyError(ke *kvpb.KeyError) string {
 	case *kvpb.KeyError_AssertionFailed:
 		a := k.AssertionFailed
 		return fmt.Sprintf("assertion failed: %s %s existing start=%s commit=%s", a.Key, strings.TrimPrefix(a.Assertion.String(), "ASSERTION_"), showTS(a.ExistingStartTs), showTS(a.ExistingCommitTs))
+	case *kvpb.KeyError_TooOld: // the text of messages has spaces at random
+		return fmt.Sprintf("too old: %s, safe point %s", showTS(k.TooOld.Ts), showTS(k.TooOld.SafePoint))
 	case *kvpb.KeyError_PessimisticLockNotFound:
 		n := k.PessimisticLockNotFound
 		return fmt.Sprintf("pessimistic lock not found: %s %s", n.Key, strings.TrimPrefix(n.Reason.String(), "PLNF_REASON_"))
@@ -608,6 +632,9 @@ func showKeyError(ke *kvpb.KeyError) string {
 
 // dump shows all records, and that the lock index agrees with the lock family.
 func (s *script) dump(t *testing.T, d *datadriven.TestData) string {
+	if err := s.ex.Close(); err != nil { // locks that are on their way arrive
+		t.Error(err)
+	}
 	return dumpStore(t, s.st)
 }
 
@@ -621,6 +648,9 @@ func dumpStore(t testing.TB, st *regiontest.Store) string {
 			t.Fatal(rerr)
 		}
 		indexed += rg.Locks().Len()
+		for _, kl := range rg.MemLocks().List(nil, nil) {
+			out = append(out, "0memory "+string(kl.Key)+" "+showLock(kl.Lock))
+		}
 		rg.Locks().Range(nil, nil, func(key []byte, l *mvcc.Lock) bool {
 			out = append(out, "1lock "+string(key)+" "+showLock(l))
 			return true

@@ -32,6 +32,11 @@ type view struct {
 	w     mvcc.Writer // the effects
 	// unlocked are the keys on which something was unlocked.
 	unlocked [][]byte
+	mem      *mvcc.MemLocks // locks that only this leader knows
+	// memChanges are the effects on mem. They are made before the others are proposed.
+	memChanges map[string]mvcc.MemChange
+	// early: the answer need not wait until the effects are applied.
+	early bool
 	// changed holds shared locks as the effects have left them so far, nil if gone: one
 	// command may settle several holders. Nil when there is none.
 	changed map[string]*mvcc.Lock
@@ -59,49 +64,95 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 	if err != nil {
 		return nil, expired(err)
 	}
-	v := view{e: e, rg: rg, locks: rg.Locks()}
-	ke, rerr := v.run(ctx, c.GetFromStore(), eval)
-	held.release()
-	// Whatever became of the effects: somebody woken for nothing goes on waiting.
-	e.waits.wake(v.unlocked)
-	return ke, rerr
+	v := view{e: e, rg: rg, locks: rg.Locks(), mem: rg.MemLocks()}
+	ke, rerr, later := v.run(ctx, c.GetFromStore(), eval)
+	done := func() {
+		held.release()
+		// Whatever became of the effects: somebody woken for nothing goes on waiting.
+		e.waits.wake(v.unlocked)
+	}
+	if later == nil {
+		done()
+		return ke, rerr
+	}
+	e.early.Go(func() {
+		defer func() { <-e.earlySlots }()
+		defer done()
+		if rerr := later(); rerr != nil {
+			e.log.Info("pessimistic locks were lost", "region", rg.Meta().GetId(), "why", rerr.GetMessage())
+		}
+	})
+	return nil, nil
 }
 
 // run runs eval and replicates its effects. The latches are held. from is as in
-// Region.CountRead.
-func (v *view) run(ctx context.Context, from uint64, eval evalFunc) (*kvpb.KeyError, *kvpb.RegionError) {
+// Region.CountRead. If later is not nil the answer may be given now, and the latches
+// be released when later has returned.
+func (v *view) run(ctx context.Context, from uint64, eval evalFunc) (ke *kvpb.KeyError, rerr *kvpb.RegionError, later func() *kvpb.RegionError) {
 	e, rg := v.e, v.rg
 	rd, rerr, err := e.openReader(ctx, rg)
 	if rerr != nil {
-		return nil, rerr
+		return nil, rerr, nil
 	}
 	if err != nil {
-		return e.internal("open view", err), nil
+		return e.internal("open view", err), nil, nil
 	}
 	v.rd = rd
 	v.w.Batch = rg.Engine().NewBatch()
 	defer v.withdraw()
-	ke, err := eval(v)
+	ke, err = eval(v)
 	if closeErr := v.rd.Close(); err == nil {
 		err = closeErr
 	}
 	if err != nil {
 		ke = e.internal("evaluate", err)
 	}
-	if ke != nil || v.w.Batch.Empty() {
+	if ke == nil && len(v.memChanges) > 0 && !v.mem.Change(v.memChanges) {
+		rerr = handingOver()
+	}
+	if ke != nil || rerr != nil || v.w.Batch.Empty() {
 		if err := v.w.Batch.Close(); err != nil {
-			return e.internal("drop batch", err), nil
+			return e.internal("drop batch", err), nil, nil
 		}
 		// No proposal tells whether the view still held: a split takes locks out of
 		// the index, and missing one must not be the answer.
-		if rerr := rg.CheckLease(); rerr != nil {
-			return nil, rerr
+		if lost := rg.CheckLease(); lost != nil {
+			return nil, lost, nil
 		}
-		return ke, nil
+		return ke, rerr, nil
 	}
 	rg.CountWrite(from, v.w.Batch)
 	// Not bounded by ctx: see the package comment.
-	return nil, rg.Propose(context.WithoutCancel(ctx), v.w.Batch)
+	ctx = context.WithoutCancel(ctx)
+	if v.early {
+		select {
+		case e.earlySlots <- struct{}{}:
+			return nil, nil, func() *kvpb.RegionError { return rg.Propose(ctx, v.w.Batch) }
+		default: // enough are under way
+		}
+	}
+	if rerr = rg.Propose(ctx, v.w.Batch); rerr != nil && rerr.GetUndetermined() == nil {
+		v.restoreMem()
+	}
+	return nil, rerr, nil
+}
+
+// restoreMem takes back the effects on locks in memory: the others will never apply.
+// Where that is not possible the locks are lost.
+func (v *view) restoreMem() {
+	for key, c := range v.memChanges {
+		v.memChanges[key] = mvcc.MemChange{Old: c.New, New: c.Old}
+	}
+	v.mem.Change(v.memChanges)
+}
+
+// handingOver is the answer when a lock in memory could not be changed: a moment later
+// it is an ordinary one.
+func handingOver() *kvpb.RegionError {
+	const reason = "locks are being handed over"
+	return &kvpb.RegionError{Message: reason, Kind: &kvpb.RegionError_ServerIsBusy{
+		ServerIsBusy: &kvpb.ServerIsBusy{Reason: reason, WaitMs: 1},
+	}}
 }
 
 // openReader opens a view that holds everything committed before the call.
@@ -134,20 +185,53 @@ func (v *view) lock(key []byte) *mvcc.Lock {
 			return l
 		}
 	}
+	if c, ok := v.memChanges[string(key)]; ok && c.New != nil {
+		return c.New
+	} else if !ok {
+		if l := v.mem.Get(key); l != nil {
+			return l
+		}
+	}
 	return v.locks.Get(key)
+}
+
+// inMem reports that the lock of key is one that only this leader knows.
+func (v *view) inMem(key []byte) bool {
+	c, ok := v.memChanges[string(key)]
+	return ok && c.New != nil || !ok && v.mem.Get(key) != nil
+}
+
+// changeMem makes l the lock of key in memory, nil for none.
+func (v *view) changeMem(key []byte, l *mvcc.Lock) {
+	if v.memChanges == nil {
+		v.memChanges = make(map[string]mvcc.MemChange)
+	}
+	c, ok := v.memChanges[string(key)]
+	if !ok {
+		c.Old = v.mem.Get(key)
+	}
+	c.New = l
+	v.memChanges[string(key)] = c
 }
 
 // own is what the transaction startTS has of the lock of key, nil for nothing.
 func (v *view) own(key []byte, startTS uint64) *mvcc.Lock { return v.lock(key).Of(startTS) }
 
-// putLock writes l as the lock of key; l is the whole of it.
+// putLock writes l as the lock of key, to be replicated; l is the whole of it.
 func (v *view) putLock(key []byte, l *mvcc.Lock) {
+	if v.inMem(key) {
+		v.changeMem(key, nil)
+	}
 	v.w.PutLock(key, l)
 	v.change(key, l)
 }
 
 // replaceOwn puts own in the place of what its transaction has of the lock of key.
 func (v *view) replaceOwn(key []byte, own *mvcc.Lock) {
+	if v.inMem(key) {
+		v.changeMem(key, own)
+		return
+	}
 	if cur := v.lock(key); cur != nil && cur.Type == mvcc.LockShared {
 		own = cur.With(*own)
 	}
@@ -157,6 +241,10 @@ func (v *view) replaceOwn(key []byte, own *mvcc.Lock) {
 // dropLock removes what startTS has of the lock of key.
 func (v *view) dropLock(key []byte, startTS uint64) {
 	v.unlocked = append(v.unlocked, key)
+	if v.inMem(key) {
+		v.changeMem(key, nil)
+		return
+	}
 	left := v.lock(key).Without(startTS)
 	if left == nil {
 		v.w.DeleteLock(key)

@@ -277,7 +277,7 @@ func waitTime(ctx context.Context, req *kvpb.PessimisticLockRequest) time.Durati
 // whoever stands first.
 func (e *Executor) holderNow(k *locker, key []byte) *mvcc.Lock {
 	if rg, rerr := e.regions.Region(k.req.Context); rerr == nil {
-		if l := rg.Locks().Get(key); l != nil {
+		if l := cmp.Or(rg.MemLocks().Get(key), rg.Locks().Get(key)); l != nil {
 			return l
 		}
 	}

@@ -31,9 +31,12 @@ func lockReq(st *regiontest.Store, start, forUpdate uint64, keys ...string) *kvp
 
 func release(t testing.TB, st *regiontest.Store, ex *txncmd.Executor, start uint64, keys ...string) {
 	req := lockReq(st, start, start, keys...)
-	resp := ex.PessimisticRollback(bg, &kvpb.PessimisticRollbackRequest{
-		Context: req.Context, StartTs: start, ForUpdateTs: ^uint64(0), Keys: req.Keys,
-	})
+	var resp *kvpb.PessimisticRollbackResponse
+	for resp == nil || resp.RegionError.GetServerIsBusy() != nil { // locks are being handed over
+		resp = ex.PessimisticRollback(bg, &kvpb.PessimisticRollbackRequest{
+			Context: req.Context, StartTs: start, ForUpdateTs: ^uint64(0), Keys: req.Keys,
+		})
+	}
 	require.Nil(t, resp.RegionError)
 	require.Empty(t, resp.Errors)
 }
@@ -316,9 +319,8 @@ func (d *detector) list() []string {
 func openWithDetector(t *testing.T) (*regiontest.Store, *txncmd.Executor, *detector) {
 	st, err := regiontest.Open()
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, st.Close()) })
 	d := &detector{edges: map[string]chan *kvpb.Deadlock{}}
-	return st, txncmd.New(txncmd.Options{Regions: st, Detector: d}), d
+	return st, newExecutor(t, st, txncmd.Options{Detector: d}), d
 }
 
 // The first of a queue waits for the holders, the others for the one before, so that
@@ -390,10 +392,19 @@ func TestDeadlockEndsTheWait(t *testing.T) {
 // Many transactions lock a few keys, some shared, some several at once, and give them
 // back: everyone gets its locks in the end, never two one that is exclusive.
 func TestManyWaiters(t *testing.T) {
+	for _, mode := range []txncmd.LockMode{txncmd.LockInMemory, txncmd.LockPipelined, txncmd.LockReplicated} {
+		t.Run(fmt.Sprintf("mode %d", mode), func(t *testing.T) { manyWaiters(t, mode) })
+	}
+}
+
+func manyWaiters(t *testing.T, mode txncmd.LockMode) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	synctest.Test(t, func(t *testing.T) {
-		st, ex := openExecutor(t)
+		st, err := regiontest.Open()
+		require.NoError(t, err)
+		st.KeepLocksInMemory(600) // two or three locks: the rest is pipelined
+		ex := newExecutor(t, st, txncmd.Options{Locks: mode})
 		var mu sync.Mutex
 		holders := map[string]int{} // -1 = exclusive
 		take := func(keys [][]byte, shared bool, sign int) {
@@ -429,6 +440,10 @@ func TestManyWaiters(t *testing.T) {
 					req.Shared = rnd.IntN(4) == 0
 					for {
 						resp := ex.PessimisticLock(bg, req)
+						if resp.RegionError.GetServerIsBusy() != nil {
+							continue // locks are being handed over
+						}
+						require.Nil(t, resp.RegionError)
 						if resp.Results[0].Error == nil && resp.Results[0].Status == kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED {
 							break
 						}
@@ -440,6 +455,17 @@ func TestManyWaiters(t *testing.T) {
 				}
 			})
 		}
+		wg.Go(func() {
+			if mode != txncmd.LockInMemory {
+				return
+			}
+			for range 20 {
+				time.Sleep(time.Millisecond)
+				st.HandOver(nil)
+				time.Sleep(time.Millisecond)
+				st.Reopen(nil)
+			}
+		})
 		wg.Wait()
 		require.Empty(t, dumpStore(t, st))
 		require.Empty(t, ex.LockWaits())

@@ -27,6 +27,8 @@ type Store struct {
 	// is answered; the batch is applied all the same if apply is true.
 	OnPropose func(meta *kvpb.Region) (rerr *kvpb.RegionError, apply bool)
 
+	lockMemory *mvcc.MemBudget
+
 	// mu is held shared while a batch is applied, exclusively by Split.
 	mu      sync.RWMutex
 	regions []*region // in key order; protected by mu
@@ -39,6 +41,7 @@ type Store struct {
 type region struct {
 	meta  *kvpb.Region // immutable
 	locks *mvcc.LockIndex
+	mem   *mvcc.MemLocks
 	// apply is held while a batch is applied: Raft applies one after the other.
 	apply sync.Mutex
 }
@@ -74,6 +77,57 @@ func (s *Store) CollectAt(safePoint uint64) error {
 	return errors.Join(err, b.Close())
 }
 
+// KeepLocksInMemory lets all regions keep pessimistic locks in memory, bytes each.
+// It is called before the store is used.
+func (s *Store) KeepLocksInMemory(bytes int64) {
+	s.lockMemory = mvcc.NewMemBudget(bytes, 1<<30)
+	for _, r := range s.regions {
+		r.mem = s.newMem()
+	}
+}
+
+func (s *Store) newMem() *mvcc.MemLocks {
+	if s.lockMemory == nil {
+		return nil
+	}
+	return mvcc.NewMemLocks(s.lockMemory)
+}
+
+// HandOver writes the locks in memory of key's region to the log, as a leader does
+// before it gives the region up, and keeps new ones out until Reopen.
+func (s *Store) HandOver(key []byte) {
+	rg, rerr := s.Region(Context(s.Locate(key)))
+	if rerr != nil {
+		panic(rerr)
+	}
+	w := mvcc.Writer{Batch: s.DB.NewBatch()}
+	for _, kl := range rg.MemLocks().HandOver() {
+		w.PutLock(kl.Key, kl.Lock)
+	}
+	if rerr := rg.Propose(context.Background(), w.Batch); rerr != nil {
+		panic(rerr)
+	}
+	rg.MemLocks().Written()
+}
+
+// Reopen ends HandOver.
+func (s *Store) Reopen(key []byte) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.regions[s.find(key)].mem.Reopen()
+}
+
+// Crash loses what only leaders know, in a new term.
+func (s *Store) Crash() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.term.Add(1)
+	for _, r := range s.regions {
+		r.mem.Drop()
+		r.mem = s.newMem()
+	}
+}
+
 // Close closes the engine.
 func (s *Store) Close() error { return s.DB.Close() }
 
@@ -105,7 +159,8 @@ func (s *Store) find(key []byte) int {
 	}) - 1
 }
 
-// Split cuts the region of key so that key starts a region of its own.
+// Split cuts the region of key so that key starts a region of its own. Locks in memory
+// are lost; HandOver comes first.
 func (s *Store) Split(key []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,7 +177,7 @@ func (s *Store) Split(key []byte) {
 			Id: s.nextID, StartKey: bytes.Clone(key), EndKey: old.meta.EndKey, Epoch: epoch(),
 			Peers: []*kvpb.Peer{{Id: s.nextID, StoreId: 1}},
 		},
-		locks: old.locks.Split(key),
+		locks: old.locks.Split(key), mem: s.newMem(),
 	}
 	s.nextID++
 	left := &region{
@@ -130,8 +185,9 @@ func (s *Store) Split(key []byte) {
 			Id: old.meta.Id, StartKey: old.meta.StartKey, EndKey: bytes.Clone(key), Epoch: epoch(),
 			Peers: old.meta.Peers,
 		},
-		locks: old.locks,
+		locks: old.locks, mem: s.newMem(),
 	}
+	old.mem.Drop()
 	s.regions = append(s.regions[:i:i], append([]*region{left, right}, s.regions[i+1:]...)...)
 }
 
@@ -173,10 +229,11 @@ type handle struct {
 	term uint64
 }
 
-func (h *handle) Meta() *kvpb.Region     { return h.r.meta }
-func (h *handle) Term() uint64           { return h.term }
-func (h *handle) Locks() *mvcc.LockIndex { return h.r.locks }
-func (h *handle) Engine() *engine.DB     { return h.s.DB }
+func (h *handle) Meta() *kvpb.Region       { return h.r.meta }
+func (h *handle) Term() uint64             { return h.term }
+func (h *handle) Locks() *mvcc.LockIndex   { return h.r.locks }
+func (h *handle) MemLocks() *mvcc.MemLocks { return h.r.mem }
+func (h *handle) Engine() *engine.DB       { return h.s.DB }
 
 func (h *handle) ReadReady(ctx context.Context) *kvpb.RegionError { return h.CheckLease() }
 
@@ -255,6 +312,7 @@ func (h *handle) DestroyRange(ctx context.Context, start, end []byte) *kvpb.Regi
 		panic(fmt.Sprintf("regiontest: destroy: %v", err))
 	}
 	h.r.locks.RemoveRange(start, end)
+	h.r.mem.RemoveRange(start, end)
 	return lost
 }
 
