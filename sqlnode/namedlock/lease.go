@@ -169,6 +169,7 @@ func (l *Locks) lose(ls *lease) {
 	victims := map[*Session]struct{}{}
 	for _, h := range ls.held {
 		victims[h.session] = struct{}{}
+		h.session.has.Add(-1)
 	}
 	clear(ls.held)
 	l.mu.Unlock()

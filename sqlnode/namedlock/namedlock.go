@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -119,6 +120,20 @@ type Session struct {
 	locks *Locks
 	conn  uint64
 	lost  func()
+	has   atomic.Int64 // how many locks; for a quick no
+}
+
+// Lapsed says that the session holds locks under a lease that has run out: its process slept, and what it
+// was about to do under its locks it must not do any more. lost is on its way.
+func (s *Session) Lapsed() bool {
+	if s.has.Load() == 0 {
+		return false
+	}
+	l := s.locks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ls := l.mu.lease
+	return ls == nil || !time.Now().Before(ls.until)
 }
 
 // Session returns a session without locks. conn is what Owner tells of it and must not be used twice by this process;
@@ -201,6 +216,7 @@ func (s *Session) Release(ctx context.Context, name string) (mine, taken bool, e
 	last := h != nil && h.count == 1
 	if last {
 		delete(l.mu.lease.held, name)
+		s.has.Add(-1)
 		l.mu.asking++
 	} else if h != nil {
 		h.count--
@@ -232,6 +248,7 @@ func (s *Session) ReleaseAll(ctx context.Context) (n int, err error) {
 			if h.session == s {
 				mine[name], n = h, n+h.count
 				delete(ls.held, name)
+				s.has.Add(-1)
 			}
 		}
 	}

@@ -145,6 +145,7 @@ func (l *Locks) took(w *waiter, ls *lease, record []byte) (bool, error) {
 	if l.mu.lease != ls || !time.Now().Before(ls.until) {
 		return false, ErrLost
 	}
+	w.session.has.Add(1)
 	ls.held[w.name] = &hold{session: w.session, count: 1, record: record}
 	return true, nil
 }

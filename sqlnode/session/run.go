@@ -169,14 +169,17 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 		return s.runPast(ctx, st, params, snap, w)
 	}
 	writes := isWrite(st.Kind)
-	t := s.txn.traits
-	if st.UsesTables && !s.txn.open {
+	t, begins := s.txn.traits, st.UsesTables && !s.txn.open
+	if begins {
+		t = s.nextTraits()
+	}
+	if (writes || st.Exclusive) && t.readOnly { // what is refused begins no transaction
+		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
+	}
+	if begins {
 		if t = s.takeTraits(); s.implicitOpen() {
 			s.openOn(snap, t)
 		}
-	}
-	if (writes || st.Exclusive) && t.readOnly {
-		return sqlerr.New(sqlerr.ErrCantExecuteInReadOnlyTransaction)
 	}
 	c := s.execContext(ctx, st, params, snap.Snapshot)
 	switch {

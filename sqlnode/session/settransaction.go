@@ -48,6 +48,13 @@ type nextTraits struct {
 // takeTraits returns the traits of the transaction that begins now, and uses up
 // what SET TRANSACTION said of it. A statement that is its own transaction begins one.
 func (s *Session) takeTraits() traits {
+	t := s.nextTraits()
+	s.txn.next = nextTraits{}
+	return t
+}
+
+// nextTraits returns the traits of the transaction that begins next.
+func (s *Session) nextTraits() traits {
 	t := s.hot.traits
 	if next := s.txn.next.isolation; next != nil {
 		t.isolation = *next
@@ -55,7 +62,6 @@ func (s *Session) takeTraits() traits {
 	if next := s.txn.next.readOnly; next != nil {
 		t.readOnly = *next
 	}
-	s.txn.next = nextTraits{}
 	return t
 }
 

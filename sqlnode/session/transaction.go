@@ -97,6 +97,11 @@ func (s *Session) commit(ctx context.Context) error {
 // commitTxn commits t and says in SQL terms what went wrong.
 func (s *Session) commitTxn(ctx context.Context, t *txn.Txn, snap *catalog.Snapshot) error {
 	if t.Dirty() {
+		if s.locks != nil && s.locks.Lapsed() { // it may change what another one has locked by now
+			t.Rollback()
+			s.Kill()
+			return sqlerr.New(sqlerr.ErrQueryInterrupted)
+		}
 		if err := s.engine.Catalog.Valid(); err != nil {
 			t.Rollback()
 			return err
