@@ -300,13 +300,15 @@ func physical(ts uint64) uint64 { return ts >> 18 }
 // first. resolved lists transactions whose locks the reader may ignore.
 //
 // A read of the newest version (MaxTS) passes the primary lock of an ordinary
-// two-phase commit: its commit timestamp is not drawn yet, so it lies after the read.
+// two-phase commit: it takes effect after the read. A serializable transaction, whose locks
+// name no smallest commit timestamp, may have drawn its own already, and checked that
+// nothing changed before it: it is waited for, or others could be seen in another order.
 func (l *Lock) BlocksRead(key []byte, readTS uint64, resolved []uint64) bool {
 	if l.StartTS > readTS || l.Type == LockLock || l.Pessimistic() {
 		return false
 	}
 	if readTS == MaxTS {
-		if !l.UseAsyncCommit && string(l.Primary) == string(key) {
+		if !l.UseAsyncCommit && l.MinCommitTS != 0 && string(l.Primary) == string(key) {
 			return false
 		}
 	} else if l.MinCommitTS > readTS {

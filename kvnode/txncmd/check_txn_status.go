@@ -84,7 +84,7 @@ func (v *view) push(req *kvpb.CheckTxnStatusRequest, resp *kvpb.CheckTxnStatusRe
 		v.replaceOwn(req.Primary, &pushed)
 		l = &pushed
 	}
-	if l.MinCommitTS > caller || caller == mvcc.MaxTS {
+	if l.MinCommitTS > caller || caller == mvcc.MaxTS && l.MinCommitTS != 0 {
 		resp.Action = kvpb.TxnAction_TXN_ACTION_MIN_COMMIT_TS_PUSHED
 	}
 	resp.Lock = l.Info(req.Primary)

@@ -190,7 +190,7 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 	case st.ForUpdate && st.UsesTables && s.hot.pessimistic:
 		return s.readLocked(ctx, c, st, w)
 	}
-	return s.runRead(ctx, c, st, t, w)
+	return s.runRead(ctx, c, st, w)
 }
 
 func isWrite(k plan.Kind) bool {
@@ -235,13 +235,10 @@ func (s *Session) execContext(ctx context.Context, st *plan.Statement, params []
 	return c
 }
 
-// runRead executes a statement that reads outside a transaction. A point read needs
-// no timestamp to see what was committed before it; what is being committed it passes
-// over, even if it then turns out to be older than something this client has seen.
-// SERIALIZABLE promises that this cannot be told.
-func (s *Session) runRead(ctx context.Context, c *exec.Context, st *plan.Statement, t traits, w ResultWriter) error {
+// runRead executes a statement that reads outside a transaction.
+func (s *Session) runRead(ctx context.Context, c *exec.Context, st *plan.Statement, w ResultWriter) error {
 	ts := uint64(math.MaxUint64)
-	if st.UsesTables && (!st.PointRead || t.isolation == serializable || s.hot.replicaRead != txn.ReadLeader) {
+	if st.UsesTables && (!st.PointRead || s.hot.replicaRead != txn.ReadLeader) {
 		var err error
 		if ts, err = s.engine.Store.CurrentTS(ctx); err != nil {
 			return err

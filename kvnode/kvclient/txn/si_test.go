@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -58,6 +59,7 @@ type record struct {
 	views     []view // one by one
 	inserted  map[int]bool
 	writes    map[int]uint64 // 0 = delete
+	locked    map[int]uint64 // since when nobody else may write; of a pessimistic transaction
 	err       error
 }
 
@@ -205,7 +207,25 @@ func recoverAll(t *testing.T, s *Store, kv *fakeKV, tso *fakeTSO) {
 				t.Fatal(err)
 			}
 		}
+		lockEverything(t, s) // readers do not care about pessimistic locks
 		s.tasks.Wait()
+	}
+}
+
+func lockEverything(t *testing.T, s *Store) {
+	t.Helper()
+	tx, err := s.Begin(t.Context(), TxnOptions{Pessimistic: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if err := tx.RefreshForUpdate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for k := range siKeys {
+		if _, err := tx.Lock(t.Context(), [][]byte{siKey(k)}, LockOptions{Mode: NoWait}); err != nil {
+			t.Logf("key %d: %v", k, err)
+		}
 	}
 }
 
@@ -266,9 +286,9 @@ func (o *realTime) committed(commitTS, asked uint64) {
 func runRandomTxn(order *realTime, s *Store, rnd *rand.Rand, c, n int) *record {
 	t := order.t
 	ctx := context.Background()
-	r := &record{client: c, n: n, strict: rnd.IntN(2) == 0, writes: map[int]uint64{}, inserted: map[int]bool{}}
+	r := &record{client: c, n: n, strict: rnd.IntN(2) == 0, writes: map[int]uint64{}, inserted: map[int]bool{}, locked: map[int]uint64{}}
 	acked := order.acked.Load()
-	tx, err := s.Begin(ctx, TxnOptions{Serializable: r.strict})
+	tx, err := s.Begin(ctx, TxnOptions{Serializable: r.strict, Pessimistic: rnd.IntN(3) == 0})
 	if err != nil {
 		t.Error(err)
 		return r
@@ -277,7 +297,14 @@ func runRandomTxn(order *realTime, s *Store, rnd *rand.Rand, c, n int) *record {
 	order.began(r.startTS, acked)
 	r.views = []view{{r.startTS, map[int]uint64{}}}
 	for range 1 + rnd.IntN(6) {
-		if err := randomOp(ctx, tx, rnd, r); err != nil {
+		views := len(r.views)
+		err := randomOp(ctx, tx, rnd, r)
+		if tx.Pessimistic() && order.tso.next.Load()>>18-r.startTS>>18 >= uint64(s.lockTTL/time.Millisecond) {
+			// Its locks may have expired: time flies, and heart beats do not know. What it has
+			// read under them is not checked.
+			r.views, err = r.views[:min(views, len(r.views))], errors.New("too late")
+		}
+		if err != nil {
 			r.err = err
 			tx.Rollback()
 			return r
@@ -293,6 +320,9 @@ func runRandomTxn(order *realTime, s *Store, rnd *rand.Rand, c, n int) *record {
 
 func randomOp(ctx context.Context, tx *Txn, rnd *rand.Rand, r *record) error {
 	k := rnd.IntN(siKeys)
+	if tx.Pessimistic() && rnd.IntN(4) > 0 {
+		return lockingOp(ctx, tx, rnd, r, k)
+	}
 	if rnd.IntN(8) == 0 { // a statement with a snapshot of its own
 		ts, err := tx.store.CurrentTS(ctx)
 		if err != nil {
@@ -301,7 +331,11 @@ func randomOp(ctx context.Context, tx *Txn, rnd *rand.Rand, r *record) error {
 		tx.ReadAt(ts)
 		r.views = append(r.views, view{ts, map[int]uint64{}})
 	}
-	switch rnd.IntN(8) {
+	op := rnd.IntN(8)
+	if tx.Pessimistic() {
+		op = rnd.IntN(4) // what is written has to be locked
+	}
+	switch op {
 	case 0, 1:
 		v, err := tx.Get(ctx, siKey(k))
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -338,6 +372,102 @@ func randomOp(ctx context.Context, tx *Txn, rnd *rand.Rand, r *record) error {
 	return nil
 }
 
+// lockingOp is a statement that locks what it reads and writes. It does not wait.
+func lockingOp(ctx context.Context, tx *Txn, rnd *rand.Rand, r *record, k int) error {
+	o := LockOptions{Mode: NoWait}
+	st := tx.BeginStatement()
+	writes, views := maps.Clone(r.writes), len(r.views)
+	for try := 0; ; try++ {
+		tx.ReadAt(tx.ForUpdateTS())
+		r.views = append(r.views, view{tx.ForUpdateTS(), map[int]uint64{}})
+		var err error
+		if rnd.IntN(3) == 0 {
+			err = lockedRead(ctx, tx, rnd, r, k, o)
+		} else if err = lockedWrite(ctx, tx, rnd, r, k); err == nil {
+			err = tx.LockWritten(ctx, st, o)
+		}
+		var conflict *WriteConflictError
+		switch {
+		case err == nil:
+			tx.Keep(ctx, st)
+			for key, h := range tx.locks.held {
+				if _, had := r.locked[siNumber(key)]; !had && !h.shared {
+					r.locked[siNumber(key)] = h.ts
+				}
+			}
+			return nil
+		case try < 3 && errors.As(err, &conflict) && conflict.Reason == kvpb.ConflictReason_CONFLICT_REASON_PESSIMISTIC_RETRY:
+			if err := tx.Again(ctx, st); err != nil {
+				return err
+			}
+			r.writes, r.views = maps.Clone(writes), r.views[:views]
+		default:
+			tx.TakeBack(ctx, st)
+			r.writes = writes
+			var locked *LockNowaitError
+			if errors.As(err, &locked) {
+				return nil // the statement failed, and the transaction goes on
+			}
+			return err
+		}
+	}
+}
+
+func siNumber(key string) (k int) {
+	if _, err := fmt.Sscanf(key, "k%d", &k); err != nil {
+		panic(err)
+	}
+	return k
+}
+
+// lockedRead locks a key and takes the value it is answered with.
+func lockedRead(ctx context.Context, tx *Txn, rnd *rand.Rand, r *record, k int, o LockOptions) error {
+	if _, mine := r.writes[k]; mine {
+		return nil
+	}
+	o.Shared, o.ReturnValues, o.IfExists = rnd.IntN(3) == 0, true, rnd.IntN(3) == 0
+	o.AnyVersion = !o.Shared && !o.IfExists && rnd.IntN(3) == 0
+	got, err := tx.Lock(ctx, [][]byte{siKey(k)}, o)
+	if err != nil {
+		return err
+	}
+	read := view{tx.ForUpdateTS(), map[int]uint64{}}
+	if got[0].Exists {
+		read.reads[k] = binary.BigEndian.Uint64(got[0].Value)
+	} else {
+		read.reads[k] = 0
+	}
+	r.views = append(r.views, read, view{tx.readTS, map[int]uint64{}})
+	return nil
+}
+
+// lockedWrite reads and writes keys that are to be locked.
+func lockedWrite(ctx context.Context, tx *Txn, rnd *rand.Rand, r *record, k int) error {
+	if rnd.IntN(4) == 0 {
+		if err := scanSome(ctx, tx, rnd, r); err != nil {
+			return err
+		}
+	} else {
+		v, err := tx.Get(ctx, siKey(k))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if err := r.saw(k, v); err != nil {
+			return err
+		}
+	}
+	switch rnd.IntN(5) {
+	case 0:
+		tx.LockKey(siKey(k))
+		return nil
+	case 1:
+		r.writes[k] = 0
+		return tx.Delete(siKey(k))
+	}
+	r.writes[k] = valueOf(r.client, r.n, k)
+	return tx.Set(siKey(k), binary.BigEndian.AppendUint64(nil, r.writes[k]))
+}
+
 // saw notes a read, which must agree with own writes and earlier reads.
 func (r *record) saw(k int, v []byte) error {
 	got := uint64(0)
@@ -358,21 +488,32 @@ func (r *record) saw(k int, v []byte) error {
 	return nil
 }
 
-// takesEffect is the timestamp at which all reads of a serializable transaction
-// must hold; 0 = it failed.
-func (r *record) takesEffect() (ts uint64) {
-	switch {
-	case r.commitTS != 0:
-		return r.commitTS
-	case r.err != nil:
-		return 0
+// takesEffect lists the timestamps at one of which all reads of a serializable
+// transaction that did not fail must hold.
+func (r *record) takesEffect() (list []uint64) {
+	if r.commitTS != 0 {
+		return []uint64{r.commitTS}
 	}
 	for _, v := range r.views {
-		if len(v.reads) > 0 {
-			ts = max(ts, v.ts)
+		list = append(list, v.ts)
+	}
+	for _, ts := range r.locked {
+		list = append(list, ts)
+	}
+	return list
+}
+
+// holdsAt reports whether all reads are of what value says there is at ts.
+func (r *record) holdsAt(ts uint64, value func(k int) uint64) bool {
+	for _, v := range r.views {
+		for k, got := range v.reads {
+			own, mine := r.writes[k]
+			if want := value(k); want != got && !(mine && want == own && ts == r.commitTS) {
+				return false
+			}
 		}
 	}
-	return ts
+	return true
 }
 
 func scanSome(ctx context.Context, tx *Txn, rnd *rand.Rand, r *record) error {
@@ -447,7 +588,11 @@ func checkHistory(t *testing.T, history []*record) {
 			t.Errorf("commit at or before start: %v", r)
 		}
 		for k := range r.writes {
-			if vs := versions[k]; r.leaves(k) && len(vs) > 0 && vs[len(vs)-1].ts > r.startTS {
+			since := r.startTS
+			if ts, ok := r.locked[k]; ok {
+				since = ts
+			}
+			if vs := versions[k]; r.leaves(k) && len(vs) > 0 && vs[len(vs)-1].ts > since {
 				t.Errorf("lost update: key %d has version %d: %v", k, vs[len(vs)-1].ts, r)
 			}
 			if r.inserted[k] && at(k, r.startTS).value != 0 {
@@ -466,12 +611,11 @@ func checkHistory(t *testing.T, history []*record) {
 				if want := at(k, v.ts); want.value != got {
 					t.Errorf("key %d at %d: read %x, want %x (commit %d): %v", k, v.ts, got, want.value, want.ts, r)
 				}
-				own, mine := r.writes[k]
-				if want := at(k, r.takesEffect()); r.strict && r.takesEffect() != 0 && want.value != got && !(mine && want.value == own) {
-					t.Errorf("key %d at %d was %x, what a transaction that takes effect at %d had read, and is %x (commit %d): %v",
-						k, v.ts, got, r.takesEffect(), want.value, want.ts, r)
-				}
 			}
+		}
+		holds := func(ts uint64) bool { return r.holdsAt(ts, func(k int) uint64 { return at(k, ts).value }) }
+		if r.strict && r.err == nil && !slices.ContainsFunc(r.takesEffect(), holds) {
+			t.Errorf("what a serializable transaction has read holds at none of %d: %v", r.takesEffect(), r)
 		}
 	}
 }
