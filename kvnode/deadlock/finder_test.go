@@ -108,6 +108,13 @@ func checkFinder(t require.TestingT, f *finder) {
 		}
 	}
 	require.Len(t, f.graph.edges, n)
+	into, of := map[uint64]int{}, map[uint64]int{}
+	for id, e := range f.graph.edges {
+		into[e.holder]++
+		of[id.store]++
+	}
+	require.Equal(t, into, f.graph.into)
+	require.Equal(t, of, f.graph.of)
 	for id, s := range f.suspects {
 		require.Equal(t, id, s.closing.id)
 		require.NotEmpty(t, s.asked)

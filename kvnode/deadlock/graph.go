@@ -17,18 +17,21 @@ type graph struct {
 	edges map[waitID]*edge
 	// from has the same edges by waiter, in the order they were added.
 	from map[uint64][]*edge
+	// into is how many edges have a holder.
+	into map[uint64]int
 	// of is how many edges each store has.
 	of map[uint64]int
 }
 
 func newGraph() graph {
-	return graph{edges: make(map[waitID]*edge), from: make(map[uint64][]*edge), of: make(map[uint64]int)}
+	return graph{edges: make(map[waitID]*edge), from: make(map[uint64][]*edge), into: make(map[uint64]int), of: make(map[uint64]int)}
 }
 
 // add adds e, whose id is not in the graph.
 func (g *graph) add(e *edge) {
 	g.edges[e.id] = e
 	g.from[e.waiter] = append(g.from[e.waiter], e)
+	g.into[e.holder]++
 	g.of[e.id.store]++
 }
 
@@ -39,9 +42,8 @@ func (g *graph) remove(id waitID) *edge {
 		return nil
 	}
 	delete(g.edges, id)
-	if g.of[id.store]--; g.of[id.store] == 0 {
-		delete(g.of, id.store)
-	}
+	decrease(g.into, e.holder)
+	decrease(g.of, id.store)
 	rest := make([]*edge, 0, len(g.from[e.waiter])-1)
 	for _, o := range g.from[e.waiter] {
 		if o != e {
@@ -54,12 +56,18 @@ func (g *graph) remove(id waitID) *edge {
 	return e
 }
 
+func decrease(counts map[uint64]int, of uint64) {
+	if counts[of]--; counts[of] == 0 {
+		delete(counts, of)
+	}
+}
+
 // cycle returns a shortest cycle through e, which is in the graph: the edges from e to
 // one whose holder is e's waiter. Nil if there is none. It looks at every edge that
 // can be reached at most once.
 func (g *graph) cycle(e *edge) []*edge {
-	if len(g.from[e.holder]) == 0 && e.holder != e.waiter {
-		return nil // the common case: the holder does not wait
+	if len(g.from[e.holder]) == 0 || g.into[e.waiter] == 0 {
+		return nil // the common case: the holder does not wait, or nobody waits for the waiter
 	}
 	reached := map[uint64]*edge{e.holder: e} // by which edge first
 	for queue := []uint64{e.holder}; len(queue) > 0; queue = queue[1:] {
