@@ -157,6 +157,7 @@ func New(o Options) (_ *Node, err error) {
 		n.raft.Start(o.PD.ClusterID(), n.store.ID(), n.store)
 	}
 	n.deadlock.Start()
+	n.store.CloseTimestamps(n.exec, o.PD.TS)
 	return n, nil
 }
 

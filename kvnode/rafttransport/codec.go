@@ -40,6 +40,7 @@ const (
 	hasRange
 	hasLow
 	hasRaft
+	hasClosed
 	unknownFlags
 )
 
@@ -100,7 +101,7 @@ var streamByType = func() (t [raftpb.MsgForgetLeader + 1]int8) {
 
 // StreamOf returns the stream that carries m, false when m is none to send.
 func StreamOf(m *Message) (replpb.MessageStream, bool) {
-	if m.Kind == KindGone {
+	if m.Kind != KindRaft {
 		return replpb.MessageStream_MESSAGE_STREAM_URGENT, true
 	}
 	t := m.Raft.GetType()
@@ -148,6 +149,8 @@ func messageSize(m *Message) (int, error) {
 	switch {
 	case m.Kind == KindGone && m.Raft == nil:
 		return n, nil
+	case m.Kind == KindClosed && m.Raft == nil:
+		return n + uvarintLen(m.ClosedTS) + uvarintLen(m.ClosedIndex), nil
 	case m.Kind != KindRaft || m.Raft == nil:
 		return 0, fmt.Errorf("%w: kind %d, Raft message %v", ErrBadMessage, m.Kind, m.Raft != nil)
 	}
@@ -275,6 +278,11 @@ func appendMessage(dst []byte, m *Message) []byte {
 	if m.Raft != nil {
 		dst[flags] |= hasRaft
 		dst = appendRaft(dst, m.Raft)
+	}
+	if m.Kind == KindClosed {
+		dst[flags] |= hasClosed
+		dst = binary.AppendUvarint(dst, m.ClosedTS)
+		dst = binary.AppendUvarint(dst, m.ClosedIndex)
 	}
 	return dst
 }

@@ -52,7 +52,11 @@ func drawMessage(t *rapid.T) Message {
 	if m.HasRange = rapid.Bool().Draw(t, "range"); m.HasRange {
 		m.Start, m.End = []byte("a"), nil
 	}
-	if rapid.Bool().Draw(t, "gone") {
+	switch rapid.IntRange(0, 3).Draw(t, "kind") {
+	case 0:
+		return m
+	case 1:
+		m.Kind, m.ClosedTS, m.ClosedIndex = KindClosed, number.Draw(t, "closed ts"), number.Draw(t, "closed index")
 		return m
 	}
 	m.Kind = KindRaft
@@ -145,14 +149,16 @@ func TestEntriesOfLargeBatchesDoNotKeepItAlive(t *testing.T) {
 
 func TestMessagesThatAreNotForOtherStoresAreNotEncoded(t *testing.T) {
 	for name, m := range map[string]Message{
-		"no kind":        {},
-		"no message":     {Kind: KindRaft},
-		"gone with raft": {Kind: KindGone, Raft: &raftpb.Message{Type: raftpb.MsgApp.Enum()}},
-		"local":          {Kind: KindRaft, Raft: &raftpb.Message{Type: raftpb.MsgStorageAppend.Enum()}},
-		"hup":            {Kind: KindRaft, Raft: &raftpb.Message{}},
-		"unknown type":   {Kind: KindRaft, Raft: &raftpb.Message{Type: raftpb.MessageType(99).Enum()}},
-		"responses":      {Kind: KindRaft, Raft: &raftpb.Message{Type: raftpb.MsgApp.Enum(), Responses: []*raftpb.Message{{}}}},
-		"entry type":     {Kind: KindRaft, Raft: &raftpb.Message{Type: raftpb.MsgApp.Enum(), Entries: []*raftpb.Entry{{Type: raftpb.EntryType(3).Enum()}}}},
+		"no kind":          {},
+		"no message":       {Kind: KindRaft},
+		"gone with raft":   {Kind: KindGone, Raft: &raftpb.Message{Type: raftpb.MsgApp.Enum()}},
+		"closed with raft": {Kind: KindClosed, Raft: &raftpb.Message{Type: raftpb.MsgApp.Enum()}},
+		"unknown kind":     {Kind: KindClosed + 1},
+		"local":            {Kind: KindRaft, Raft: &raftpb.Message{Type: raftpb.MsgStorageAppend.Enum()}},
+		"hup":              {Kind: KindRaft, Raft: &raftpb.Message{}},
+		"unknown type":     {Kind: KindRaft, Raft: &raftpb.Message{Type: raftpb.MessageType(99).Enum()}},
+		"responses":        {Kind: KindRaft, Raft: &raftpb.Message{Type: raftpb.MsgApp.Enum(), Responses: []*raftpb.Message{{}}}},
+		"entry type":       {Kind: KindRaft, Raft: &raftpb.Message{Type: raftpb.MsgApp.Enum(), Entries: []*raftpb.Entry{{Type: raftpb.EntryType(3).Enum()}}}},
 	} {
 		_, err := AppendMessages(nil, []Message{m})
 		require.ErrorIs(t, err, ErrBadMessage, name)
@@ -172,7 +178,7 @@ func TestSmallInputDoesNotAllocateMuch(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, m := range []Message{appendOf(1, 2, []byte("data")), heartbeatOf(3), {Kind: KindGone, RegionID: 3, To: &kvpb.Peer{Id: 2}}} {
+	for _, m := range []Message{appendOf(1, 2, []byte("data")), heartbeatOf(3), {Kind: KindGone, RegionID: 3, To: &kvpb.Peer{Id: 2}}, {Kind: KindClosed, RegionID: 3, ClosedTS: 1 << 60, ClosedIndex: 9}} {
 		data, err := AppendMessages(nil, []Message{m, m})
 		require.NoError(f, err)
 		f.Add(data)

@@ -135,13 +135,16 @@ type entrySlot struct {
 	typ         raftpb.EntryType
 }
 
+// kindFlags says what each kind of message comes with.
+var kindFlags = [...]byte{KindRaft: hasRaft, KindGone: 0, KindClosed: hasClosed}
+
 func (d *decoder) message(m *Message) {
 	m.Kind = Kind(d.byte())
 	flags := d.byte()
 	if flags >= unknownFlags {
 		d.fail("flags", uint64(flags))
 	}
-	if raft := flags&hasRaft != 0; !(m.Kind == KindRaft && raft) && !(m.Kind == KindGone && !raft) {
+	if m.Kind < KindRaft || m.Kind > KindClosed || flags&(hasRaft|hasClosed) != kindFlags[m.Kind] {
 		d.fail("kind", uint64(m.Kind))
 	}
 	m.RegionID = d.uvarint()
@@ -170,6 +173,10 @@ func (d *decoder) message(m *Message) {
 		if _, ok := StreamOf(m); !ok {
 			d.fail("a message that is not for other stores, type", uint64(h.typ))
 		}
+	}
+	if flags&hasClosed != 0 {
+		m.ClosedTS = d.uvarint()
+		m.ClosedIndex = d.uvarint()
 	}
 }
 

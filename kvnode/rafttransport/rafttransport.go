@@ -42,6 +42,9 @@ const (
 	// KindGone answers a message of a replica that is not a member of its region any
 	// more: Epoch is the region's epoch in which it is known to be gone.
 	KindGone
+	// KindClosed tells that ClosedTS is closed in the region, in the version of Epoch, at
+	// ClosedIndex.
+	KindClosed
 )
 
 // Message is a Raft message of a region with what its receiver must know to find,
@@ -60,7 +63,9 @@ type Message struct {
 	// Low is the log index that every replica has, as the leader knows; 0 when
 	// unknown. Nobody needs the log up to there.
 	Low uint64
-	// Raft is the message; nil for KindGone.
+	// ClosedTS and ClosedIndex are of a KindClosed.
+	ClosedTS, ClosedIndex uint64
+	// Raft is the message of a KindRaft.
 	Raft *raftpb.Message
 }
 

@@ -8,6 +8,7 @@ type metrics struct {
 	heartbeats *prometheus.CounterVec
 	others     []prometheus.Collector // of the store's parts
 	loadSplits prometheus.Counter
+	closed     prometheus.Counter
 	splitReady prometheus.Histogram
 }
 
@@ -25,6 +26,9 @@ func newMetrics(s *Store) *metrics {
 		loadSplits: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "cairn", Subsystem: "store", Name: "load_splits_total", Help: "Regions cut because they were busy.",
 		}),
+		closed: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "cairn", Subsystem: "store", Name: "closed_timestamps_total", Help: "Timestamps closed in regions led here whose replicas are read in the past.",
+		}),
 		splitReady: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "cairn", Subsystem: "store", Name: "split_ready_seconds",
 			Help: "Time from a split of a region led here until the new region serves here.", Buckets: prometheus.ExponentialBuckets(1e-3, 2, 14),
@@ -37,7 +41,7 @@ func newMetrics(s *Store) *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return append([]prometheus.Collector{m.regions, m.leaders, m.heartbeats, m.loadSplits, m.splitReady}, m.others...)
+	return append([]prometheus.Collector{m.regions, m.leaders, m.heartbeats, m.loadSplits, m.closed, m.splitReady}, m.others...)
 }
 
 func (m *metrics) unregister(reg prometheus.Registerer) {

@@ -47,9 +47,15 @@ func (s *Store) receive(msgs []rafttransport.Message) {
 		if m.To.GetStoreId() != s.meta.GetId() {
 			continue
 		}
-		if m.Kind == rafttransport.KindGone {
+		switch m.Kind {
+		case rafttransport.KindGone:
 			if r != nil {
 				r.Gone(m.To.GetId(), m.Epoch)
+			}
+			continue
+		case rafttransport.KindClosed:
+			if r != nil {
+				r.NoteClosed(m.ClosedTS, m.ClosedIndex, m.Epoch.GetVersion())
 			}
 			continue
 		}

@@ -153,10 +153,9 @@ func (n *node) open() {
 	if p.store = s; n.id == 0 {
 		n.id = s.ID()
 	}
-	p.server = kvrpc.New(kvrpc.Options{
-		Exec:  txncmd.New(txncmd.Options{Regions: &gate{c: c, p: p}, TS: p.pd.TS, Detector: &c.waits, Logger: c.log}),
-		Split: s.SplitRegion, Logger: c.log,
-	})
+	exec := txncmd.New(txncmd.Options{Regions: &gate{c: c, p: p}, TS: p.pd.TS, Detector: &c.waits, Logger: c.log})
+	p.server = kvrpc.New(kvrpc.Options{Exec: exec, Split: s.SplitRegion, Logger: c.log})
+	s.CloseTimestamps(exec, p.pd.TS)
 	c.processes.Store(n.id, p)
 	p.endpoint.Start(clusterID, n.id, s)
 	p.first.ended = make(chan struct{})

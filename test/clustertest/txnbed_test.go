@@ -375,16 +375,8 @@ func (b *txnBed) countCommits(n *sqlNode) {
 
 // countReplicaReads adds who served the reads that could go to any replica.
 func (b *txnBed) countReplicaReads(n *sqlNode) {
-	families, err := n.metrics.Gather()
-	if err != nil {
-		b.c.fail("%v", err)
-	}
-	for _, f := range families {
-		if f.GetName() == "cairn_kvclient_replica_reads_total" {
-			for _, m := range f.GetMetric() {
-				b.c.counts.add("reads served by "+m.GetLabel()[0].GetValue(), int(m.GetCounter().GetValue()))
-			}
-		}
+	for _, by := range []string{"replica", "past", "leader", "failed"} {
+		b.c.counts.add("reads served by "+by, n.replicaReads(by))
 	}
 }
 
