@@ -159,6 +159,7 @@ func (b *bed) startLoad(o workload.Options) {
 	if b.load, err = workload.Start(ctx, o); err != nil {
 		b.t.Fatalf("start the clients: %v", err)
 	}
+	b.t.Logf("transactions: %s", strings.Join(b.load.Modes(), ", "))
 	b.t.Cleanup(b.load.Close)
 }
 

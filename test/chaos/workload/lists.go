@@ -134,14 +134,13 @@ func (l *lists) transact(ctx context.Context, c *client, m listMode, t *isolatio
 		}
 	}
 	for range 1 + c.rng.IntN(4) {
-		err := l.step(ctx, c, m, t)
-		if t.Start.To == 0 {
-			t.Start.To = c.load.since()
-		}
-		if err != nil {
+		if err := l.step(ctx, c, m, t); err != nil {
 			return c.rollback(ctx, err)
 		}
 	}
+	// For reads in autocommit a snapshot is taken somewhere before its last answer: they pass over commits under way,
+	// which it may show.
+	t.Start.To = c.load.since()
 	t.Commit.From = c.load.since()
 	_, err := c.conn.exec(ctx, "COMMIT")
 	if t.Outcome = judged(outcomeOf(err)); err == nil {

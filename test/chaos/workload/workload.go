@@ -203,6 +203,14 @@ func (l *Load) Close() {
 	_ = l.control.Close()
 }
 
+// Modes are the kinds of transactions that are run; the server does not know others.
+func (l *Load) Modes() (out []string) {
+	for _, m := range l.lists.modes {
+		out = append(out, m.name)
+	}
+	return out
+}
+
 // Errors counts the failures of operations by their kind.
 func (l *Load) Errors() map[string]int { return l.errors.all() }
 

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/cairndb/cairn/test/isolation"
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
 )
@@ -108,4 +110,31 @@ func TestGapsAreMeasuredFromSuccessToSuccess(t *testing.T) {
 	require.GreaterOrEqual(t, g.Clients[0], 6*time.Second, "the open one counts")
 	require.Equal(t, 2, l.Successes(at(2*time.Second), at(10*time.Second)))
 	require.Equal(t, 1, l.Successes(at(0), at(1500*time.Millisecond)))
+}
+
+func TestListsAreReadAsTheyAreWritten(t *testing.T) {
+	got, err := parseList(",3,14,15")
+	require.NoError(t, err)
+	require.Equal(t, []isolation.Version{3, 14, 15}, got)
+	got, err = parseList("")
+	require.NoError(t, err)
+	require.Empty(t, got)
+	_, err = parseList(",3,x")
+	require.Error(t, err)
+}
+
+// A serializable transaction that has written nothing shows its snapshot; what it has read is not asked for at
+// a commit. One that has written something shows its commit.
+func TestWhichMomentsTransactionsShow(t *testing.T) {
+	serializable := listModes[slices.IndexFunc(listModes, func(m listMode) bool { return m.name == "serializable" })]
+	read := isolation.ListOp{Key: "1", At: isolation.AtCommit}
+	only := &isolation.ListTxn{Ops: []isolation.ListOp{read}, Commit: isolation.Span{From: 1, To: 2}}
+	var l lists
+	l.settle(serializable, only)
+	require.Equal(t, isolation.AtStart, only.Ops[0].At)
+	require.Zero(t, only.Commit)
+	both := &isolation.ListTxn{Ops: []isolation.ListOp{read, {Key: "1", Append: 1, At: isolation.AtCommit}}, Commit: isolation.Span{From: 1, To: 2}}
+	l.settle(serializable, both)
+	require.Equal(t, isolation.AtCommit, both.Ops[0].At)
+	require.NotZero(t, both.Commit)
 }
