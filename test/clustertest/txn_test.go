@@ -33,7 +33,6 @@ type record struct {
 	how          string
 	serializable bool
 	pessimistic  bool
-	end          int64    // when its client had its last answer
 	err          error    // of a commit that failed
 	trace        []string // of statements
 	// sure are reads that are known to have been checked if the transaction is committed.
@@ -51,12 +50,19 @@ func (r *record) settle() {
 	r.Ops = append(r.sure, r.Ops...) // before what the transaction wrote itself
 	writes := slices.ContainsFunc(r.Ops, func(o isolation.Op) bool { return o.Write })
 	switch {
-	case r.serializable && (writes || r.pessimistic):
-		for i := range r.Ops {
-			r.Ops[i].At, r.Ops[i].TS = isolation.AtCommit, 0
-		}
+	case r.serializable && writes:
+		r.show(isolation.AtCommit)
+	case r.serializable && r.pessimistic:
+		r.show(isolation.AtStart + 1) // all at one moment, though not at that of the start
 	case !writes && r.pessimistic:
 		r.forget() // locks are not asked for when nothing is written
+	}
+}
+
+// show has all operations show one moment.
+func (r *record) show(at isolation.Point) {
+	for i := range r.Ops {
+		r.Ops[i].At, r.Ops[i].TS = at, 0
 	}
 }
 

@@ -67,7 +67,6 @@ func (b *txnBed) tick() int64 { return b.ticks.Add(1) }
 func (b *txnBed) version() isolation.Version { return isolation.Version(b.next.Add(1)) }
 
 func (b *txnBed) note(r *record) {
-	r.end = b.tick()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.history = append(b.history, r)
@@ -315,20 +314,63 @@ func (b *txnBed) judge() {
 		}
 	}
 	found := append(isolation.Check(h), isolation.CheckTimestamps(h)...)
-	// Who reads the newest version passes over a commit that is under way, though that may have drawn its
-	// timestamp, so that snapshots which began before will show it. In the order of such reads a snapshot is
-	// therefore somewhere between its beginning and its last answer.
-	h.Txns = nil
-	for _, r := range b.history {
-		if r.how != "newest" {
-			r.Start.To = r.end
-		}
-		h.Txns = append(h.Txns, r.Txn)
-	}
-	found = append(found, isolation.Check(h)...)
+	found = append(found, b.checkNewest(h.Order)...)
 	if len(found) > 0 {
 		b.found(found)
 	}
+}
+
+// checkNewest judges reads of the newest version, key by key: what was acknowledged before is seen, what was not yet
+// asked for is not, and nothing is unseen again. They promise no more: they pass over a
+// commit that is under way, though it may have drawn its timestamp already.
+func (b *txnBed) checkNewest(order map[string][]isolation.Version) (found []isolation.Anomaly) {
+	type written struct {
+		r      *record
+		absent bool
+	}
+	wrote := map[isolation.Version]written{}
+	var reads []*record
+	for _, r := range b.history {
+		if r.how == "newest" {
+			reads = append(reads, r)
+		}
+		for _, o := range r.Ops {
+			if o.Write {
+				wrote[o.Version] = written{r, o.Absent}
+			}
+		}
+	}
+	places := map[*record]int{}
+	for _, r := range reads {
+		o := r.Ops[0]
+		list := order[o.Key]
+		place := slices.Index(list, o.Version) // -1 also for what was there before all versions
+		first := 0                             // the least that it must have seen
+		for i, v := range list {
+			w := wrote[v]
+			if o.Absent && w.absent && w.r.Commit.From < r.Start.To {
+				place = i
+			}
+			if w.r != nil && w.r.Commit.To != 0 && w.r.Commit.To < r.Start.From {
+				first = i + 1
+			}
+		}
+		for _, other := range reads {
+			if at, ok := places[other]; ok && other.Ops[0].Key == o.Key && other.Start.To < r.Start.From && !other.Ops[0].Absent {
+				first = max(first, at+1)
+			}
+		}
+		switch {
+		case place+1 < first:
+			found = append(found, isolation.Anomaly{Name: "stale read of the newest version", Text: fmt.Sprintf("  %v\n  %s is %v", &r.Txn, o.Key, list)})
+		case place >= 0 && wrote[list[place]].r != nil && wrote[list[place]].r.Commit.From > r.Start.To:
+			found = append(found, isolation.Anomaly{Name: "read of the future", Text: fmt.Sprintf("  %v\n  %s is %v", &r.Txn, o.Key, list)})
+		case !o.Absent && place < 0:
+			found = append(found, isolation.Anomaly{Name: "read from nowhere", Text: fmt.Sprintf("  %v\n  %s is %v", &r.Txn, o.Key, list)})
+		}
+		places[r] = place
+	}
+	return found
 }
 
 // found tells what is wrong.
