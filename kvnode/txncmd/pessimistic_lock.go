@@ -300,6 +300,7 @@ func (k *locker) write(v *view, key []byte, cur, own *mvcc.Lock, at uint64) {
 		k.durable = true
 		v.putLock(key, cur.With(l))
 	case mode == LockInMemory && (v.inMem(key) || own == nil && v.mem.Room()):
+		l.Primary = bytes.Clone(l.Primary) // the request's is its own
 		v.changeMem(key, &l)
 	default:
 		k.durable = k.durable || mode == LockReplicated || mode == LockInMemory && v.mem == nil

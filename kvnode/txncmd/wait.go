@@ -107,7 +107,7 @@ func (t *waitTable) enqueue(w *waiter, key []byte, region uint64) {
 		i++
 	}
 	s.queues[string(key)] = slices.Insert(q, i, w)
-	w.key, w.region = key, region
+	w.key, w.region = slices.Clone(key), region
 	t.n.Add(1)
 }
 
@@ -121,7 +121,7 @@ func (t *waitTable) mayTake(w *waiter, key []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := s.queues[string(key)]
-	return len(q) == 0 || w.startTS <= q[0].startTS || w.turn && string(w.key) == string(key)
+	return len(q) == 0 || w.startTS <= q[0].startTS || string(w.key) == string(key) && w.turn
 }
 
 // wake gives the first waiter of each key the turn.
