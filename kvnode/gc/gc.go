@@ -28,9 +28,10 @@ const (
 	defaultInterval = 10 * time.Second
 	// defaultRest: a search and its steps take at most a quarter of the time.
 	defaultRest = 3
-	// muchBytes written since the last time are worth looking at once; less waits for patience.
-	muchBytes = 64 << 10
-	patience  = 5 * time.Minute
+	// muchBytes that the safe point has passed since the last time are worth looking at once;
+	// less waits for patience.
+	muchBytes       = 64 << 10
+	defaultPatience = 5 * time.Minute
 	// maxBusy is how many seconds one pause may last because the disk is busy.
 	maxBusy = 10
 	// lookKeys is how many keys are looked at between two pauses.
@@ -65,6 +66,9 @@ type Options struct {
 	Busy func() bool
 	// Interval is how often it is looked for work. 0 means 10 s.
 	Interval time.Duration
+	// Patience is how long a region that was written to a little only is left alone. 0
+	// means 5 min.
+	Patience time.Duration
 	// Logger receives what goes wrong. Nil discards it.
 	Logger *slog.Logger
 	// Registerer receives the metrics. Nil means none.
@@ -88,17 +92,59 @@ type key struct{ id, version uint64 }
 
 // pace is what is remembered of a region.
 type pace struct {
-	written   uint64    // when last looked at the counter
+	// samples are what had been written when, the oldest first: the last one that the safe
+	// point has passed, and those after it.
+	samples   []sample
 	changed   uint64    // a timestamp at or after the last write
 	at        time.Time // of the last pass
-	volume    uint64    // written since that
+	looked    uint64    // of what was written, what the safe point of that pass was past
 	collected uint64    // no garbage was left at this safe point
+}
+
+type sample struct{ ts, written uint64 }
+
+// maxSamples bounds the samples of a region; with more, every other one goes.
+const maxSamples = 128
+
+// note takes what has been written by now into account.
+func (p *pace) note(written uint64) {
+	now := time.Now()
+	n := len(p.samples)
+	switch {
+	case n > 0 && p.samples[n-1].written == written:
+		return
+	case n > 0 && written < p.samples[n-1].written: // the replica was opened again
+		p.samples, p.looked = p.samples[:0], 0
+	case n >= maxSamples:
+		for i := range n / 2 {
+			p.samples[i] = p.samples[2*i+1]
+		}
+		p.samples = p.samples[:n/2]
+	}
+	p.samples = append(p.samples, sample{uint64(now.UnixMilli()) << 18, written})
+	p.changed = uint64(now.Add(clockSlack).UnixMilli()) << 18
+}
+
+// passed is how much had been written when the safe point was the present; too little
+// rather than too much.
+func (p *pace) passed(safePoint uint64) (written uint64) {
+	at := 0
+	for i, s := range p.samples {
+		if s.ts <= safePoint {
+			at, written = i, s.written
+		}
+	}
+	p.samples = append(p.samples[:0], p.samples[at:]...)
+	return written
 }
 
 // New returns a collector.
 func New(o Options) *Collector {
 	if o.Interval == 0 {
 		o.Interval = defaultInterval
+	}
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -169,7 +215,8 @@ func (c *Collector) round(ctx context.Context) {
 		c.behind.Store(int64(len(due) - i))
 		p := c.seen[keyOf(l.Region)]
 		if c.pass(ctx, l.Region, p, safePoint) {
-			p.at, p.volume, p.collected = time.Now(), 0, safePoint
+			p.at, p.collected = time.Now(), safePoint
+			p.looked = max(p.looked, p.passed(safePoint))
 		}
 	}
 	c.behind.Store(0)
@@ -194,18 +241,17 @@ func (c *Collector) forget(led []Led) {
 // due says whether a region is worth looking through. One that is new here is: what was
 // written to it is not known.
 func (c *Collector) due(l Led, safePoint uint64) bool {
-	now := uint64(time.Now().Add(clockSlack).UnixMilli()) << 18
 	p := c.seen[keyOf(l.Region)]
 	if p == nil {
-		p = &pace{written: l.Written, changed: now}
+		p = &pace{}
 		c.seen[keyOf(l.Region)] = p
 	}
-	if p.written != l.Written { // a replica that was opened again counts from 0
-		p.volume += max(l.Written, p.written) - p.written
-		p.written, p.changed = l.Written, now
-	}
+	p.note(l.Written)
 	done := max(p.collected, l.Region.Collected())
-	return done < safePoint && done < p.changed && (p.at.IsZero() || p.volume >= muchBytes || time.Since(p.at) >= patience)
+	if done >= safePoint || done >= p.changed {
+		return false
+	}
+	return p.at.IsZero() || p.passed(safePoint)-p.looked >= muchBytes || time.Since(p.at) >= c.o.Patience
 }
 
 // pass looks through a region and removes what it finds; true when nothing is left.

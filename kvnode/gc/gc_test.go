@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -129,7 +130,7 @@ func TestGarbageOfTheRegionsLedGoes(t *testing.T) {
 	b.safePoint = 45
 	b.round(t.Context())
 	require.Equal(t, steps, r.steps, "too little has changed to look again so soon")
-	b.seen[keyOf(r)].at = time.Now().Add(-patience)
+	b.seen[keyOf(r)].at = time.Now().Add(-defaultPatience)
 	b.round(t.Context())
 	require.Equal(t, len(keys), r.versions())
 	require.EqualValues(t, 45, r.collected)
@@ -159,26 +160,59 @@ func TestARegionWithoutGarbageIsLeftAlone(t *testing.T) {
 	b := newBed(r)
 	for b.safePoint = 20; b.safePoint < 50; b.safePoint++ {
 		b.round(t.Context())
-		b.seen[keyOf(r)].at = time.Now().Add(-patience)
+		b.seen[keyOf(r)].at = time.Now().Add(-defaultPatience)
 	}
 	require.Zero(t, r.steps)
 	require.EqualValues(t, 49, b.seen[keyOf(r)].collected)
 }
 
+// What is written is looked at when the safe point has passed it, not before, and not much
+// later if it is much.
 func TestMuchThatIsWrittenIsLookedAtSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pace
+		now := func() uint64 { return uint64(time.Now().UnixMilli()) << 18 }
+		start := now()
+		p.note(100)
+		time.Sleep(time.Minute)
+		p.note(5000)
+		p.note(5000)
+		time.Sleep(time.Minute)
+		p.note(7000)
+		require.Len(t, p.samples, 3)
+		require.Zero(t, p.passed(start-1))
+		require.EqualValues(t, 100, p.passed(start))
+		require.EqualValues(t, 5000, p.passed(now()-1))
+		require.Len(t, p.samples, 2, "what lies behind is forgotten")
+		require.EqualValues(t, 7000, p.passed(now()))
+		p.looked = 7000
+		p.note(50)
+		require.Zero(t, p.looked, "the replica was opened again")
+		for i := range uint64(1000) {
+			time.Sleep(time.Second)
+			p.note(100 + i)
+		}
+		require.LessOrEqual(t, len(p.samples), maxSamples)
+		require.EqualValues(t, 1099, p.passed(now()))
+	})
+}
+
+// Writes that a pass came too early for are not forgotten by it.
+func TestAPassForgetsOnlyWhatItHasSeen(t *testing.T) {
 	r := newRegion(t)
-	r.put(10, "c")
 	b := newBed(r)
-	b.safePoint = 20
+	now := func() uint64 { return uint64(time.Now().UnixMilli()) << 18 }
+	keys := keysTo(2000)
+	r.put(now()-2000<<18, keys...)
+	b.safePoint = now() - 3000<<18
 	b.round(t.Context())
-	r.put(30, "c")
-	b.safePoint = 40
+	r.put(now()-1000<<18, keys...)
+	b.safePoint = now() - 2500<<18
 	b.round(t.Context())
-	require.Equal(t, 2, r.versions(), "a little can wait")
-	r.written += muchBytes
-	b.safePoint = 41
+	require.Equal(t, 2*len(keys), r.versions())
+	b.safePoint = now() + 5<<18
 	b.round(t.Context())
-	require.Equal(t, 1, r.versions())
+	require.Equal(t, len(keys), r.versions())
 }
 
 // A region that rests is not looked at any more once the safe point has passed all of it.
@@ -193,9 +227,6 @@ func TestARegionThatRestsIsNotLookedAt(t *testing.T) {
 	p.at = time.Now().Add(-time.Hour)
 	b.safePoint++
 	require.False(t, b.due(Led{r, r.written}, b.safePoint))
-	r.put(20, "c")
-	p.changed = 0
-	require.False(t, b.due(Led{r, r.written}, b.safePoint), "the write is younger than the safe point will be for long")
 }
 
 func TestACollectorEndsWithItsContext(t *testing.T) {

@@ -8,7 +8,7 @@ func (s *Store) collectGarbage() {
 		return
 	}
 	gc.New(gc.Options{
-		Regions: s.led, SafePoint: s.safePoint.Load, Interval: s.o.GCInterval,
+		Regions: s.led, SafePoint: s.safePoint.Load, Interval: s.o.GCInterval, Patience: s.o.GCPatience,
 		Busy:   func() bool { return s.flow.verdict.Load().reason != "" },
 		Logger: s.log, Registerer: s.o.Registerer,
 	}).Run(s.ctx)

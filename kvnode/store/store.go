@@ -108,6 +108,8 @@ type Options struct {
 	SplitInterval time.Duration
 	// GCInterval is how often it is looked for garbage. 0 means 10 s; less than 0 never.
 	GCInterval time.Duration
+	// GCPatience: see gc.Options.
+	GCPatience time.Duration
 	// TrimInterval is how often logs are truncated. 0 means 2 s.
 	TrimInterval time.Duration
 	// StoreHeartbeat and RegionHeartbeat are how often PD hears of the store and of
