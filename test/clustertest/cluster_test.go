@@ -36,7 +36,8 @@ type cluster struct {
 	trace trace
 	wg    sync.WaitGroup
 
-	processes sync.Map // store id -> *process, the last one of each
+	wrote     atomic.Pointer[func(repr []byte)] // is told of writes that succeeded; nil = nobody
+	processes sync.Map                          // store id -> *process, the last one of each
 	counts    counts
 }
 
@@ -138,6 +139,7 @@ func (n *node) open() {
 	s, err := store.Open(context.Background(), store.Options{
 		Dir: "data", FS: p.disk, PD: p.pd, Address: "127.0.0.1:1", Transport: p.endpoint, Now: c.now,
 		QuietTicks: 10, DownAfter: 3 * time.Second, StaleAfter: 6 * time.Second, MaxLogBytes: 100 << 10,
+		GCInterval: 200 * time.Millisecond, GCPatience: time.Millisecond, StoreHeartbeat: 300 * time.Millisecond,
 		TrimInterval: 500 * time.Millisecond, RegionHeartbeat: time.Second,
 		CacheBytes: 1 << 20, MemTableBytes: 256 << 10, Logger: c.log,
 		OnFatal: func(msg string) {

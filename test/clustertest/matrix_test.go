@@ -34,6 +34,7 @@ type schedule struct {
 	lasts      time.Duration
 	calm       time.Duration // up to so long between faults; 0 = 1 s
 	padding    int           // of values
+	garbage    bool          // old versions are collected
 	spread     bool          // transactions read from replicas that do not lead
 }
 

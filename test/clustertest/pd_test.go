@@ -24,6 +24,7 @@ type fakePD struct {
 	conns   map[uint64]*pdConn                      // by store
 
 	timestamps oracle
+	safePoint  atomic.Uint64
 }
 
 const clusterID = 7
@@ -194,7 +195,7 @@ func (c *pdConn) AskSplit(_ context.Context, region *kvpb.Region, n int) ([]*pdp
 }
 
 func (c *pdConn) StoreHeartbeat(context.Context, *pdpb.StoreStats) (*pdpb.StoreHeartbeatResponse, error) {
-	return &pdpb.StoreHeartbeatResponse{}, c.err()
+	return &pdpb.StoreHeartbeatResponse{SafePoint: c.safePoint.Load()}, c.err()
 }
 
 func (c *pdConn) RegionHeartbeat(_ context.Context, req *pdpb.RegionHeartbeatRequest) error {

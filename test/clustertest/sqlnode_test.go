@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -120,7 +121,16 @@ func (r *gated) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError 
 	r.g.stall()
 	ctx, done := r.g.p.bound(ctx)
 	defer done()
-	return r.Region.Propose(ctx, b)
+	wrote := r.g.c.wrote.Load()
+	if wrote == nil {
+		return r.Region.Propose(ctx, b)
+	}
+	repr := bytes.Clone(b.Repr())
+	refused := r.Region.Propose(ctx, b)
+	if refused == nil {
+		(*wrote)(repr)
+	}
+	return refused
 }
 
 // bound is ctx for as long as the process lives.

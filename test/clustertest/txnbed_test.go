@@ -27,6 +27,7 @@ type txnBed struct {
 	bug     string // planted; "" = none
 	spread  int    // so many transactions of a hundred read from replicas that do not lead
 	answers *answers
+	garbage *garbage       // nil = nothing is collected
 	late    sync.WaitGroup // copies of requests on their way
 	calm    atomic.Bool    // nothing is lost on the way any more
 	ticks   atomic.Int64   // the last tick
@@ -117,6 +118,9 @@ func (b *txnBed) cut(rng *rand.Rand) {
 
 // end lets the cluster come to rest, settles all locks, and judges the history.
 func (b *txnBed) end() {
+	if b.garbage != nil {
+		b.garbage.end()
+	}
 	b.calm.Store(true)
 	for _, n := range b.all {
 		for _, s := range b.c.nodes {
@@ -235,31 +239,38 @@ func (b *txnBed) versions() (versions map[string][]stored, commits map[uint64]ui
 		ts  uint64
 	}
 	rolledBack, committed := map[mark]bool{}, map[mark]uint64{}
-	b.each(engine.CFWrite, func(it *engine.Iter, value []byte) {
-		w, err := mvcc.ParseWrite(value)
-		if err != nil {
-			b.c.fail("%v", err)
-		}
-		key := string(it.Key())
+	there := map[keptKey]bool{}
+	record := func(key string, ts uint64, w mvcc.Write) {
 		if w.OverlappedRollback {
-			rolledBack[mark{key, it.TS()}] = true
+			rolledBack[mark{key, ts}] = true
 		}
 		if w.Type == mvcc.WriteRollback {
 			rolledBack[mark{key, w.StartTS}] = true
 			return
 		}
 		if other, ok := committed[mark{key, w.StartTS}]; ok {
-			b.c.fail("the transaction of %d is committed on %s at %d and at %d", w.StartTS, key, other, it.TS())
+			b.c.fail("the transaction of %d is committed on %s at %d and at %d", w.StartTS, key, other, ts)
 		}
-		committed[mark{key, w.StartTS}] = it.TS()
-		if other, ok := commits[w.StartTS]; ok && other != it.TS() {
-			b.c.fail("the transaction of %d is committed at %d, and on %s at %d", w.StartTS, other, key, it.TS())
+		committed[mark{key, w.StartTS}] = ts
+		if other, ok := commits[w.StartTS]; ok && other != ts {
+			b.c.fail("the transaction of %d is committed at %d, and on %s at %d", w.StartTS, other, key, ts)
 		}
-		commits[w.StartTS] = it.TS()
+		commits[w.StartTS] = ts
 		if w.Type != mvcc.WriteLock {
-			versions[key] = append(versions[key], stored{w.StartTS, it.TS(), w.Type == mvcc.WriteDelete})
+			versions[key] = append(versions[key], stored{w.StartTS, ts, w.Type == mvcc.WriteDelete})
 		}
+	}
+	b.each(engine.CFWrite, func(it *engine.Iter, value []byte) {
+		w, err := mvcc.ParseWrite(value)
+		if err != nil {
+			b.c.fail("%v", err)
+		}
+		there[keptKey{string(it.Key()), it.TS()}] = true
+		record(string(it.Key()), it.TS(), w)
 	})
+	if b.garbage != nil {
+		b.garbage.add(there, record)
+	}
 	for m := range committed {
 		if rolledBack[m] {
 			b.c.fail("the transaction of %d is committed and rolled back on %s", m.ts, m.key)
@@ -514,6 +525,9 @@ func playTxns(t *testing.T, seed uint64, sc schedule, bug string, total *counts)
 	b := newTxnBed(c, bug)
 	if bug == bugHurries || bug == bugOpen || sc.spread {
 		b.spread = 100
+	}
+	if sc.garbage {
+		newGarbage(b, rand.New(rand.NewPCG(seed, 7)))
 	}
 	stop := make(chan struct{})
 	var clients, rest sync.WaitGroup

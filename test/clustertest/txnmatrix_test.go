@@ -23,7 +23,7 @@ func TestTransactions(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		playTxns(t, seed, schedule{
 			stores: 3, operations: some(rng, names(operations)), faults: some(rng, names(faults)),
-			lasts: time.Duration(3+rng.IntN(6)) * time.Second, calm: 2 * time.Second,
+			lasts: time.Duration(3+rng.IntN(6)) * time.Second, calm: 2 * time.Second, garbage: rng.IntN(2) == 0,
 		}, "", total)
 	})
 }
@@ -34,6 +34,7 @@ func TestReadsFromReplicas(t *testing.T) {
 	eachSeed(t, 4, func(t *testing.T, seed uint64, total *counts) {
 		sc := schedule{stores: 3 + int(seed%2), operations: names(operations), lasts: 8 * time.Second, calm: 2 * time.Second, spread: true}
 		if seed%4 > 0 {
+			sc.garbage = seed%2 == 0
 			sc.faults = []string{"partition", "pause", "chaos", "crash", "slow disk"}[:2+seed%4]
 		}
 		playTxns(t, seed, sc, "", total)
