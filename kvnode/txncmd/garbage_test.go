@@ -60,3 +60,40 @@ func TestNothingBeginsBeforeTheSafePoint(t *testing.T) {
 	require.Nil(t, done.Error)
 	require.Nil(t, done.RegionError)
 }
+
+// What became of a transaction that is asked about, or sent again, when its records may have
+// been collected is not guessed.
+func TestWhatMayBeForgottenIsNotDenied(t *testing.T) {
+	st, ex := openExecutor(t)
+	ctx := context.Background()
+	at := regiontest.Context(st.Locate(nil))
+	remove := &kvpb.Mutation{Op: kvpb.MutationOp_MUTATION_OP_DELETE, Key: []byte("gone")}
+	require.NotZero(t, ex.Prewrite(ctx, onePC(st, 10, remove)).OnePcCommitTs)
+	kept := ex.Prewrite(ctx, onePC(st, 12, put("kept", "1"))).OnePcCommitTs
+	require.NotZero(t, kept)
+	lock := onePC(st, 14, put("locked", "1"))
+	lock.TryOnePc = false
+	require.Empty(t, ex.Prewrite(ctx, lock).Errors)
+	require.NoError(t, st.CollectAt(30))
+
+	again := func(req *kvpb.PrewriteRequest) *kvpb.PrewriteResponse {
+		req.IsRetry = true
+		return ex.Prewrite(ctx, req)
+	}
+	require.NotNil(t, again(onePC(st, 10, remove)).Errors[0].GetTooOld(), "it was committed, and nothing says so any more")
+	require.Equal(t, kept, again(onePC(st, 12, put("kept", "1"))).OnePcCommitTs)
+	require.Empty(t, again(lock).Errors, "it has all its locks")
+
+	rollback := func(start uint64, keys ...string) *kvpb.KeyError {
+		req := &kvpb.BatchRollbackRequest{Context: at, StartTs: start}
+		for _, k := range keys {
+			req.Keys = append(req.Keys, []byte(k))
+		}
+		return ex.BatchRollback(ctx, req).Error
+	}
+	require.NotNil(t, rollback(10, "gone").GetTooOld())
+	require.NotEmpty(t, rollback(12, "kept").GetAbort(), "it is committed")
+	require.Nil(t, rollback(14, "locked", "other"))
+	require.Nil(t, rollback(14, "locked"), "it is rolled back already")
+	require.NotNil(t, rollback(14, "another").GetTooOld())
+}

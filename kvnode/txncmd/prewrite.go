@@ -89,7 +89,13 @@ type prewriter struct {
 func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
 	p.v = v
 	p.onePC = p.req.TryOnePc
-	if ke := v.e.tooOld(v.rg, p.req.StartTs); ke != nil {
+	if ke := v.e.tooOld(v.rg, p.req.StartTs); ke != nil && !p.lockedBefore() {
+		if p.req.IsRetry {
+			if ke, err := p.unlessCommittedElsewhere(ke); ke == nil || err != nil {
+				p.onePC = false
+				return nil, err
+			}
+		}
 		return ke, nil
 	}
 	if ke := p.raiseForChecks(); ke != nil {
@@ -161,6 +167,22 @@ func (p *prewriter) chooseMinCommitTS() {
 	if ts := p.publish(); ts != 0 {
 		p.async, p.minCommitTS = true, max(least, ts)
 	}
+}
+
+// lockedBefore reports that an earlier attempt, which was not too old, has locked all keys.
+func (p *prewriter) lockedBefore() bool {
+	if !p.req.IsRetry {
+		return false
+	}
+	for _, m := range p.req.Mutations {
+		if m.GetOp() == kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS {
+			continue
+		}
+		if own := p.v.lock(m.GetKey()).Of(p.req.StartTs); own == nil || own.Pessimistic() {
+			return false
+		}
+	}
+	return true
 }
 
 // raiseForChecks counts existence checks as the reads they are. The commit timestamp

@@ -15,6 +15,9 @@ func (e *Executor) BatchRollback(ctx context.Context, req *kvpb.BatchRollbackReq
 	resp := &kvpb.BatchRollbackResponse{}
 	e.metrics.commands.WithLabelValues("batch_rollback").Inc()
 	resp.Error, resp.RegionError = e.write(ctx, req.Context, keyListOf(req.Keys), func(v *view) (*kvpb.KeyError, error) {
+		if ke, err := v.forgotten(req.Keys, req.StartTs); ke != nil || err != nil {
+			return ke, err
+		}
 		for _, k := range req.Keys {
 			if ke, err := v.rollback(k, req.StartTs); ke != nil || err != nil {
 				return ke, err
@@ -23,6 +26,30 @@ func (e *Executor) BatchRollback(ctx context.Context, req *kvpb.BatchRollbackReq
 		return nil, nil
 	})
 	return resp
+}
+
+// forgotten refuses to say that a transaction is rolled back when its records may have
+// been collected: it began before the safe point and has left no lock on any of the
+// keys, and nothing on one of them. While one is locked nothing of it was collected.
+func (v *view) forgotten(keys [][]byte, startTS uint64) (*kvpb.KeyError, error) {
+	if startTS >= v.rg.SafePoint() {
+		return nil, nil
+	}
+	traceless := false
+	for _, k := range keys {
+		if v.own(k, startTS) != nil {
+			return nil, nil
+		}
+		rec, err := v.rd.CommitRecord(k, startTS)
+		if err != nil {
+			return nil, err
+		}
+		traceless = traceless || rec.Fate == mvcc.FateUnknown
+	}
+	if !traceless {
+		return nil, nil
+	}
+	return v.e.tooOld(v.rg, startTS), nil
 }
 
 // rollback rolls startTS back on key, whether its lock is there or not. If it is

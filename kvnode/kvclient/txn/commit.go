@@ -350,7 +350,7 @@ func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, 
 			return c.onePhaseDone(got, g, begin)
 		}
 		if err := c.prewriteErrors(ctx, &w, 0, got.GetErrors()); err != nil {
-			return false, nil, c.barred(err)
+			return false, nil, c.barred(c.unlessForgotten(p, err))
 		}
 	}
 }
@@ -612,6 +612,17 @@ func (c *committer) unlessMaybe(err error) error {
 		return err
 	}
 	if c.maybe || errors.Is(err, kvclient.ErrUndetermined) {
+		return fmt.Errorf("%w: %w", ErrUndetermined, err)
+	}
+	return err
+}
+
+// unlessForgotten gives the error of a prewrite in one phase. An earlier attempt may have
+// committed, and its records have been collected since, of what is overwritten or
+// deleted: too old is no answer to whether it did.
+func (c *committer) unlessForgotten(p *kvpb.PrewriteRequest, err error) error {
+	var old *TooOldError
+	if p.IsRetry && errors.As(err, &old) {
 		return fmt.Errorf("%w: %w", ErrUndetermined, err)
 	}
 	return err
