@@ -242,8 +242,11 @@ func deleteAll(ctx context.Context, db *sql.DB, c config) error {
 		}
 		at := time.Now()
 		var n int
-		if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM garbage.deleted").Scan(&n); err != nil || n != 0 {
-			return fmt.Errorf("%d rows are left: %w", n, err)
+		if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM garbage.deleted").Scan(&n); err != nil {
+			return err
+		}
+		if n != 0 {
+			return fmt.Errorf("%d rows are left", n)
 		}
 		tell(fmt.Sprintf("scan of nothing: %s", time.Since(at).Round(time.Millisecond)))
 	}
