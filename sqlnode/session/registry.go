@@ -26,6 +26,33 @@ type Info struct {
 	Statement string // empty when idle
 	Since     time.Time
 	Trx       *TrxInfo // nil = it is in no transaction
+	doing     string   // what the statement waits for, in MySQL's words; empty = nothing special
+}
+
+// State is the column of that name of the list of processes.
+func (i *Info) State() string {
+	switch {
+	case i.Statement != "" && i.doing != "":
+		return i.doing
+	case i.Statement != "":
+		return "executing"
+	case i.Trx != nil:
+		return "in transaction"
+	}
+	return ""
+}
+
+// What MySQL says of a statement that waits.
+const (
+	doingCommit   = "waiting for handler commit"
+	doingUserLock = "User lock"
+)
+
+// setDoing says what the running statement waits for; empty = for nothing any more.
+func (s *Session) setDoing(what string) {
+	s.public.Lock()
+	s.public.doing = what
+	s.public.Unlock()
 }
 
 // Info may be called from any goroutine.
@@ -33,7 +60,7 @@ func (s *Session) Info() Info {
 	s.public.Lock()
 	defer s.public.Unlock()
 	return Info{ID: s.id.ConnID, User: s.id.User, Host: s.id.Host, DB: s.public.db, Statement: s.public.statement, Since: s.public.since,
-		Trx: s.trxInfoLocked()}
+		Trx: s.trxInfoLocked(), doing: s.public.doing}
 }
 
 // Sessions lists the sessions by id.

@@ -159,6 +159,7 @@ type publicState struct {
 	since     time.Time
 	cancel    context.CancelCauseFunc // of the running statement
 	killed    bool                    // the whole session
+	doing     string                  // what the statement waits for
 	tokenTS   uint64                  // start timestamp of a transaction whose token was given out; 0 = none
 	reads     reads
 	trx       *trx // nil = none is shown
@@ -197,7 +198,7 @@ func (s *Session) resetState() {
 		Version: s.engine.Version, DB: s.db, RowCount: -1, SetLastInsertID: s.setLastInsertID, TxnStatus: s.txnStatus,
 	}
 	if s.locks != nil {
-		s.info.Locks = s.locks
+		s.info.Locks = shownLocks{s.locks, s}
 	}
 	if c := charset.ByID(s.id.Collation); c != nil {
 		s.vars.Set(mustVar("character_set_client"), c.Charset.Name)

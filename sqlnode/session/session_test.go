@@ -77,6 +77,45 @@ func TestKill(t *testing.T) {
 	require.Equal(t, "[1]\n1\n", b.do("SELECT 1"))
 }
 
+func TestReleaseEndsTheSession(t *testing.T) {
+	e := newEngine(t)
+	for i, statements := range [][]string{{"BEGIN", "COMMIT RELEASE"}, {"ROLLBACK AND NO CHAIN RELEASE"}, {"SET completion_type = 'RELEASE'", "COMMIT"}} {
+		c := connect(t, e, uint64(i+1))
+		require.Equal(t, "ok\n", c.do("SET completion_type = NO_CHAIN"))
+		require.Equal(t, "ok\n", c.do("COMMIT NO RELEASE"))
+		for _, sql := range statements {
+			select {
+			case <-c.Done():
+				t.Fatalf("ended before %s", sql)
+			default:
+			}
+			require.Equal(t, "ok\n", c.do(sql))
+		}
+		<-c.Done()
+	}
+}
+
+func TestProcessesShowWhatTheyDo(t *testing.T) {
+	e := newEngine(t)
+	a, b := connect(t, e, 1), connect(t, e, 2)
+	state := func() string {
+		return b.value(t, "SELECT CONCAT(COMMAND, ': ', STATE) FROM information_schema.PROCESSLIST WHERE ID = 1")
+	}
+	require.Equal(t, "Sleep: ", state())
+	a.do("BEGIN")
+	require.Equal(t, "Sleep: in transaction", state())
+	require.Contains(t, b.do("SHOW PROCESSLIST"), "|Sleep|0|in transaction|NULL")
+	a.do("COMMIT")
+	require.Equal(t, "Sleep: ", state())
+	require.Equal(t, "1", b.value(t, "SELECT GET_LOCK('x', 0)"))
+	got := make(chan string, 1)
+	go func() { got <- a.do("DO GET_LOCK('x', 60)") }()
+	require.Eventually(t, func() bool { return state() == "Query: User lock" }, 10*time.Second, time.Millisecond)
+	require.Equal(t, "ok\n", b.do("KILL QUERY 1"))
+	require.Contains(t, <-got, "error 1317")
+	require.Equal(t, "Query: executing", b.value(t, "SELECT CONCAT(COMMAND, ': ', STATE) FROM information_schema.PROCESSLIST WHERE ID = 2"))
+}
+
 func TestMaxExecutionTimeIsForReads(t *testing.T) {
 	e := newEngine(t)
 	c := connect(t, e, 1)

@@ -226,7 +226,7 @@ func (s *Session) showProcessList(_ context.Context, n *ast.ShowStmt) (*rowSet, 
 			db = types.String(i.DB)
 		}
 		r.add(types.Uint(i.ID), types.String(i.User), types.String(i.Host), db, types.String(command),
-			types.Int(int64(time.Since(i.Since).Seconds())), types.String(""), info)
+			types.Int(int64(time.Since(i.Since).Seconds())), types.String(i.State()), info)
 	}
 	return r, nil
 }

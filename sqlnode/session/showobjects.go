@@ -175,7 +175,7 @@ func (s *Session) viewSource(snap *catalog.Snapshot) *sysview.Source {
 	src.Live = s.liveViews(snap, sessions, all)
 	for _, i := range sessions {
 		proc := sysview.Process{ID: i.ID, User: i.User, Host: i.Host, DB: i.DB, HasDB: i.DB != "", Command: "Sleep",
-			Seconds: int64(time.Since(i.Since).Seconds()), Info: i.Statement, HasInfo: i.Statement != ""}
+			Seconds: int64(time.Since(i.Since).Seconds()), Info: i.Statement, HasInfo: i.Statement != "", State: i.State()}
 		if proc.HasInfo {
 			proc.Command = "Query"
 		}

@@ -107,7 +107,10 @@ func (s *Session) commitTxn(ctx context.Context, t *txn.Txn, snap *catalog.Snaps
 			return err
 		}
 	}
-	if _, err := t.Commit(ctx); err != nil {
+	s.setDoing(doingCommit)
+	_, err := t.Commit(ctx)
+	s.setDoing("")
+	if err != nil {
 		return s.commitError(ctx, err, t, snap)
 	}
 	return nil

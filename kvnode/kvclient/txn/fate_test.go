@@ -94,9 +94,9 @@ func TestFateOfACommitWithoutAnAnswer(t *testing.T) {
 				for _, k := range way.keys {
 					require.NoError(t, tx.Set([]byte(k), []byte("1")))
 				}
-				token := tokenOf(t, tx)
 				_, err := tx.Commit(t.Context())
 				require.ErrorIs(t, err, ErrUndetermined)
+				token := tokenOf(t, tx) // early enough for the client that gets the error
 				s.tasks.Wait()
 				other := nodeOf(t, kv, tso, false)
 				fate := fateOf(t, other, token)
