@@ -79,6 +79,9 @@ type Node struct {
 	listener net.Listener // nil when only this process is served
 	grpc     *grpc.Server
 
+	stopSweep context.CancelFunc // nil before New has succeeded
+	work      sync.WaitGroup
+
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -158,6 +161,11 @@ func New(o Options) (_ *Node, err error) {
 	}
 	n.deadlock.Start()
 	n.store.CloseTimestamps(n.exec, o.PD.TS)
+	sweeping, stop := context.WithCancel(context.Background())
+	n.stopSweep = stop
+	n.work.Go(func() {
+		(&sweeper{store: n.store, exec: n.exec, log: o.Logger.With("store", n.store.ID())}).run(sweeping)
+	})
 	return n, nil
 }
 
@@ -226,6 +234,10 @@ func (n *Node) Serve(ctx context.Context) error {
 func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
 		var err error
+		if n.stopSweep != nil {
+			n.stopSweep()
+			n.work.Wait()
+		}
 		switch {
 		case n.grpc != nil:
 			n.grpc.Stop() // closes the listener if it was served

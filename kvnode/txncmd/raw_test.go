@@ -144,6 +144,49 @@ func (r *rawStore) compareScan(limit, bytesLimit uint32) {
 	require.Equal(r.t, want, got)
 }
 
+// Sweeping removes what has expired, and nothing that can be seen.
+func TestSweepingChangesNothingThatIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := regiontest.Open()
+		require.NoError(t, err)
+		defer s.Close()
+		r := &rawStore{t: t, s: s, e: txncmd.New(txncmd.Options{Regions: s}), twin: map[string]rawTwin{}}
+		rng := rand.New(rand.NewPCG(3, 4))
+		lasting := 0
+		for i := 0; i < 10_000; i += 1000 {
+			put := &kvpb.RawPut{}
+			for j := range 1000 {
+				p := &kvpb.RawPair{Key: keys.AppendRaw(nil, fmt.Appendf(nil, "%05d", i+j)), Value: []byte("v")}
+				if rng.IntN(2) == 0 {
+					p.TtlMs = 1000 * uint64(1+rng.IntN(10))
+				}
+				if p.TtlMs == 0 || p.TtlMs > 5000 {
+					lasting++
+				}
+				put.Pairs = append(put.Pairs, p)
+				r.put(p)
+			}
+			r.do(&kvpb.RawRequest{Op: &kvpb.RawRequest_Put{Put: put}})
+		}
+		time.Sleep(5 * time.Second)
+		m := s.Locate([]byte("r"))
+		c := &kvpb.Context{RegionId: m.Id, Epoch: m.Epoch, Peer: m.Peers[0]}
+		removed, calls := 0, 0
+		for at := []byte{}; at != nil; calls++ {
+			n, next, err := r.e.SweepRaw(t.Context(), c, at)
+			require.NoError(t, err)
+			removed, at = removed+n, next
+		}
+		require.Equal(t, 10_000-lasting, removed)
+		require.Equal(t, 3, calls)
+		r.compareScan(0, 0)
+		n, next, err := r.e.SweepRaw(t.Context(), c, nil)
+		require.NoError(t, err)
+		require.Zero(t, n)
+		require.NotNil(t, next)
+	})
+}
+
 func TestRawRequestsStayAmongRawKeys(t *testing.T) {
 	s, err := regiontest.Open()
 	require.NoError(t, err)

@@ -18,7 +18,7 @@
 // # Time to live
 //
 // A pair put with a time to live is not seen when it is over, by the clock of the store that leads
-// its region; clocks of stores differ by what their machines let them.
+// its region; clocks of stores differ by what their machines let them. It is removed within minutes.
 package rawkv
 
 import (
