@@ -45,6 +45,7 @@ var requests = map[command]*kvpb.Request{
 	cmdTxnHeartBeat:        {Cmd: &kvpb.Request_TxnHeartBeat{TxnHeartBeat: &kvpb.TxnHeartBeatRequest{}}},
 	cmdDestroyRange:        {Cmd: &kvpb.Request_DestroyRange{DestroyRange: &kvpb.DestroyRangeRequest{}}},
 	cmdCheckUnchanged:      {Cmd: &kvpb.Request_CheckUnchanged{CheckUnchanged: &kvpb.CheckUnchangedRequest{}}},
+	cmdReadIndex:           {Cmd: &kvpb.Request_ReadIndex{ReadIndex: &kvpb.ReadIndexRequest{}}},
 }
 
 func TestEveryCommandIsKnownAndAnsweredInKind(t *testing.T) {
