@@ -161,3 +161,19 @@ func TestLocksWhileTheyAreHandedOver(t *testing.T) {
 		require.Empty(t, ex.Prewrite(bg, prewriteLocked(st, 10, "a")).Errors)
 	})
 }
+
+// What the lock phase of a statement costs a key: one map entry in memory.
+func BenchmarkLockInMemory(b *testing.B) {
+	st, err := regiontest.Open()
+	require.NoError(b, err)
+	st.KeepLocksInMemory(1 << 20)
+	ex := newExecutor(b, st, txncmd.Options{})
+	req := lockReq(st, 10, 10, "a")
+	back := &kvpb.PessimisticRollbackRequest{Context: req.Context, StartTs: 10, ForUpdateTs: 10, Keys: req.Keys}
+	b.ReportAllocs()
+	for b.Loop() {
+		if ex.PessimisticLock(bg, req).Results[0].Error != nil || ex.PessimisticRollback(bg, back).RegionError != nil {
+			b.Fatal("not locked")
+		}
+	}
+}
