@@ -224,9 +224,10 @@ func (l *Lock) With(h Lock) *Lock {
 	return out
 }
 
-// Without returns the lock without what startTS has of it, nil if that is all.
+// Without returns the lock without what startTS has of it, nil if that is all. The
+// receiver may be nil: a split takes locks away under a command that will fail for it.
 func (l *Lock) Without(startTS uint64) *Lock {
-	if len(l.Holders) < 2 {
+	if l == nil || len(l.Holders) < 2 {
 		return nil
 	}
 	return &Lock{Type: LockShared, Holders: slices.DeleteFunc(slices.Clone(l.Holders), func(h Lock) bool {

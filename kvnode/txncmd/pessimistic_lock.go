@@ -121,7 +121,7 @@ func (k *locker) eval(v *view) (*kvpb.KeyError, error) {
 		k.results[i] = r
 		ke := r.GetError()
 		switch {
-		case ke == nil:
+		case ke == nil, r.Status == kvpb.KeyLockStatus_KEY_LOCK_STATUS_SKIPPED:
 			continue
 		case ke.GetLocked() == nil: // nothing to wait for: let the others be
 			k.failAllBut(i)
@@ -135,7 +135,7 @@ func (k *locker) eval(v *view) (*kvpb.KeyError, error) {
 		return nil, nil
 	}
 	for i, r := range k.results {
-		if r.GetError() == nil {
+		if r.Status != kvpb.KeyLockStatus_KEY_LOCK_STATUS_FAILED {
 			k.results[i] = failedKey(nil)
 		}
 	}
@@ -168,7 +168,8 @@ func (k *locker) lockKey(v *view, i int, key []byte) (*kvpb.KeyLockResult, error
 	}
 	if ke := k.contended(v, key, cur, own); ke != nil {
 		if k.req.WaitMode == kvpb.LockWaitMode_LOCK_WAIT_MODE_SKIP_LOCKED {
-			return &kvpb.KeyLockResult{Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_SKIPPED}, nil
+			// Nobody waits for a lock that is skipped: who skips it has to see whether its owner lives.
+			return &kvpb.KeyLockResult{Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_SKIPPED, Error: ke}, nil
 		}
 		return failedKey(ke), nil
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/cairndb/cairn/internal/keys"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/kvnode/kvclient/txn"
+	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/sqlnode/plan"
 	"github.com/cairndb/cairn/sqlnode/table"
 )
@@ -68,6 +69,8 @@ type lockRows struct {
 	next   int // row of in
 	wanted int // rows still to lock at once; 0 = any number
 	limit  int
+	// changed is a row that was left out because it had changed since the statement read it.
+	changed []byte
 	// kept are the keys of rows passed on, when rows that are not may have locks to be given back.
 	kept map[string]bool
 }
@@ -101,7 +104,7 @@ func (op *lockRows) Types() []types.Type { return op.node.Types() }
 // Open implements Operator.
 func (op *lockRows) Open(ctx context.Context) error {
 	op.in = op.c.memory().Pool.Get(op.input.Types(), 0)
-	op.next, op.wanted = 0, op.limit
+	op.next, op.wanted, op.changed = 0, op.limit, nil
 	if op.node.Wait.Skip && len(op.tables) > 1 {
 		op.kept = make(map[string]bool)
 	}
@@ -125,7 +128,7 @@ func (op *lockRows) Next(ctx context.Context, b *chunk.Batch) error {
 				return err
 			}
 			if op.in.NumRows() == 0 {
-				return nil
+				return op.complete()
 			}
 		}
 		n := op.in.NumRows() - op.next
@@ -146,6 +149,15 @@ func (op *lockRows) Next(ctx context.Context, b *chunk.Batch) error {
 		}
 	}
 	return nil
+}
+
+// complete ends the rows. If some were left out though nobody may have them locked, and more were asked for, the statement
+// has to look again.
+func (op *lockRows) complete() error {
+	if op.changed == nil {
+		return nil
+	}
+	return &txn.WriteConflictError{StartTS: op.c.Txn.StartTS(), Key: op.changed, Reason: kvpb.ConflictReason_CONFLICT_REASON_PESSIMISTIC_RETRY}
 }
 
 // pass locks rows [from, to) of the input and appends those that are locked to b.
@@ -207,9 +219,12 @@ func (op *lockRows) lockTable(ctx context.Context, k int, rowKeys [][][]byte, go
 	if len(ask) == 0 {
 		return nil
 	}
-	results, err := op.c.lock(ctx, ask, op.tables[k].Mode, op.node.Wait, txn.LockOptions{})
+	results, err := op.c.lock(ctx, ask, op.tables[k].Mode, op.node.Wait, txn.LockOptions{SkipChanged: op.node.Wait.Skip})
 	for i := range results {
 		got[string(ask[i])] = results[i].Locked
+		if results[i].Changed {
+			op.changed = ask[i]
+		}
 	}
 	return err
 }

@@ -98,6 +98,11 @@ func startTransaction(body string) string {
 	for _, part := range strings.Split(rest, ",") {
 		switch part = strings.TrimSpace(part); part {
 		case "WITH CONSISTENT SNAPSHOT":
+		case "OPTIMISTIC", "PESSIMISTIC": // BEGIN only has these
+			if rest != part {
+				return ""
+			}
+			return "BEGIN " + part
 		case "READ ONLY", "READ WRITE":
 			if mode != "" && mode != part {
 				return ""

@@ -223,8 +223,11 @@ func (c *committer) addLocked(t *Txn) {
 		if bytes.Equal(e.key, l.primary) {
 			c.primary, found = len(c.muts)-1, true
 		}
-		if h != nil && !h.shared {
-			c.muts[len(c.muts)-1].PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK
+		switch m := &c.muts[len(c.muts)-1]; {
+		case h != nil && !h.shared:
+			m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK
+		case !e.dependent: // written without a lock, as an optimistic transaction does
+			m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_CONSTRAINT_CHECK
 		}
 	}
 	for e := range t.buf.all() {

@@ -51,23 +51,33 @@ func (h *heartbeat) arm() {
 
 // send reports whether the next beat makes sense.
 func (h *heartbeat) send() bool {
-	now, err := h.s.CurrentTS(h.ctx)
+	found, err := h.s.refresh(h.ctx, h.primary, h.startTS, h.ttl)
 	if err != nil {
 		return h.ctx.Err() == nil
 	}
-	age := max(0, int64(now>>18)-int64(h.startTS>>18))
-	resp, err := h.s.sendKey(h.ctx, h.primary, &kvpb.Request{Cmd: &kvpb.Request_TxnHeartBeat{
+	return found
+}
+
+// refresh makes the primary lock of a transaction live for ttl from now on. found is false
+// when the transaction is over.
+func (s *Store) refresh(ctx context.Context, primary []byte, startTS uint64, ttl time.Duration) (found bool, err error) {
+	now, err := s.CurrentTS(ctx)
+	if err != nil {
+		return false, err
+	}
+	age := max(0, int64(now>>18)-int64(startTS>>18))
+	resp, err := s.sendKey(ctx, primary, &kvpb.Request{Cmd: &kvpb.Request_TxnHeartBeat{
 		TxnHeartBeat: &kvpb.TxnHeartBeatRequest{
-			Primary: h.primary, StartTs: h.startTS,
-			AdviseTtlMs: uint64(age) + uint64(h.ttl/time.Millisecond),
+			Primary: primary, StartTs: startTS,
+			AdviseTtlMs: uint64(age) + uint64(ttl/time.Millisecond),
 		}}})
 	if err != nil {
-		return h.ctx.Err() == nil
+		return false, err
 	}
 	// No primary yet: it is being written. Anything else: somebody rolled us back,
 	// which the commit will find out.
 	ke := resp.GetTxnHeartBeat().GetError()
-	return ke == nil || ke.GetTxnNotFound() != nil
+	return ke == nil || ke.GetTxnNotFound() != nil, nil
 }
 
 // stop ends the beats and waits for one that is out.

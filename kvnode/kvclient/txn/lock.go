@@ -44,10 +44,13 @@ type LockOptions struct {
 	// Timeout bounds the wait in all; 0 = 50 s.
 	Timeout time.Duration
 	// ReturnValues asks for the value of each key, the one the transaction may rely on
-	// from now on.
+	// from now on; of one that was locked before, the value it had then.
 	ReturnValues bool
 	// IfExists leaves keys without a value unlocked; it implies ReturnValues.
 	IfExists bool
+	// SkipChanged leaves out keys that have changed since ForUpdateTS, too: they were locked by others a moment ago.
+	// With SkipLocked.
+	SkipChanged bool
 	// Info is shown to those who look at waits and deadlocks, such as the statement's text.
 	Info []byte
 	// AnyVersion locks a key though it has changed since ForUpdateTS, which then moves to
@@ -59,6 +62,8 @@ type LockOptions struct {
 type LockResult struct {
 	// Locked: the transaction holds the lock. If not, the key was skipped, or has no value.
 	Locked bool
+	// Changed: it was skipped for a newer version.
+	Changed bool
 	// Exists and Value, of the caller, are given when values were asked for.
 	Exists bool
 	Value  []byte
@@ -76,6 +81,7 @@ type heldLock struct {
 	known, exists bool
 	value         []byte
 	attempt       int // of the running statement that wanted it last
+	statement     int // that wanted it last
 }
 
 // lockSet is what a pessimistic transaction has locked.
@@ -87,9 +93,11 @@ type lockSet struct {
 	forUpdateTS uint64
 	primary     []byte // nil while nothing is locked
 	held        map[string]*heldLock
-	// recent are the keys locked by the running statement, attempt is how often it began.
-	recent  []string
-	attempt int
+	// recent are the keys locked by the running statement, attempt is how often it began,
+	// statement how many have ended.
+	recent    []string
+	attempt   int
+	statement int
 	// strays may be locked: the answer was lost.
 	strays [][]byte
 	beat   *heartbeat
@@ -132,14 +140,15 @@ func (l *lockSet) raise(ts uint64) {
 	l.mu.Unlock()
 }
 
-// lockedValue is the value of a key the transaction has locked and whose value it knows,
-// if a read at the present timestamp sees that.
+// lockedValue is the value of a key the running statement has locked and whose value is
+// known, if a read at the present timestamp sees that. Other statements read for themselves: a
+// lock may be lost, which only the commit finds out, and not every transaction commits.
 func (t *Txn) lockedValue(key []byte) (value []byte, exists, ok bool) {
 	if t.locks == nil || len(t.locks.held) == 0 {
 		return nil, false, false
 	}
 	h := t.locks.held[string(key)]
-	if h == nil || !h.known || max(t.readTS, t.startTS) < h.ts {
+	if h == nil || !h.known || h.statement != t.locks.statement || max(t.readTS, t.startTS) < h.ts {
 		return nil, false, false
 	}
 	t.reads.addKey(key, h.ts)
@@ -166,7 +175,7 @@ func (t *Txn) LockWritten(ctx context.Context, st Statement, o LockOptions) erro
 			continue
 		}
 		if h := t.locks.held[string(e.key)]; h != nil && !h.shared {
-			h.attempt = t.locks.attempt
+			h.attempt, h.statement = t.locks.attempt, t.locks.statement
 			if !e.mustNotExist || h.known && !h.exists {
 				continue
 			}
@@ -201,7 +210,10 @@ func (t *Txn) lock(ctx context.Context, keys [][]byte, absent []bool, o LockOpti
 		t: t, o: o, keys: keys, absent: absent, results: make([]LockResult, len(keys)),
 		startTS: startTS, forUpdateTS: t.ForUpdateTS(), deadline: time.Now().Add(o.Timeout),
 	}
-	ask, err := r.known(ctx)
+	ask, shared, err := r.known(ctx)
+	if err == nil {
+		err = r.upgrade(ctx, shared)
+	}
 	if err == nil {
 		err = r.run(ctx, ask)
 	}
@@ -223,20 +235,25 @@ type locking struct {
 	deadline             time.Time
 }
 
-// known answers for the keys that are locked already and returns the others.
-func (r *locking) known(ctx context.Context) (ask []int, err error) {
+// known answers for the keys that are locked already and returns the others: ask, and shared
+// for those whose lock is to be an exclusive one now.
+func (r *locking) known(ctx context.Context) (ask, shared []int, err error) {
 	l := r.t.locks
 	for i, k := range r.keys {
 		h := l.held[string(k)]
-		if h == nil || h.shared && !r.o.Shared {
+		switch {
+		case h == nil:
 			ask = append(ask, i)
 			continue
+		case h.shared && !r.o.Shared:
+			shared = append(shared, i)
+			continue
 		}
-		h.attempt = l.attempt
+		h.attempt, h.statement = l.attempt, l.statement
 		if (r.o.ReturnValues || r.mustBeAbsent(i)) && !h.known {
 			value, err := l.s.Snapshot(max(r.forUpdateTS, h.ts)).Get(ctx, k)
 			if err != nil && !errors.Is(err, ErrNotFound) {
-				return nil, err
+				return nil, nil, err
 			}
 			h.known, h.exists, h.value = true, err == nil, value
 		}
@@ -244,14 +261,37 @@ func (r *locking) known(ctx context.Context) (ask []int, err error) {
 			r.t.reads.addKey(k, h.ts)
 		}
 		if r.mustBeAbsent(i) && h.exists {
-			return nil, &KeyExistsError{Key: k}
+			return nil, nil, &KeyExistsError{Key: k}
 		}
 		r.results[i] = LockResult{Locked: true}
 		if r.o.ReturnValues {
 			r.results[i].Exists, r.results[i].Value = h.exists, bytes.Clone(h.value)
 		}
 	}
-	return ask, nil
+	return ask, shared, nil
+}
+
+// upgrade makes shared locks exclusive ones, on the versions they were taken on: if one was
+// lost and the key has changed, what the transaction has read is not true any more.
+func (r *locking) upgrade(ctx context.Context, shared []int) error {
+	for _, i := range shared {
+		h := r.t.locks.held[string(r.keys[i])]
+		at := *r
+		at.forUpdateTS, at.o.AnyVersion = h.ts, false
+		if err := at.run(ctx, []int{i}); err != nil {
+			return lasting(err)
+		}
+	}
+	return nil
+}
+
+// lasting turns a conflict that running the statement again would end into one that it would not.
+func lasting(err error) error {
+	var conflict *WriteConflictError
+	if errors.As(err, &conflict) {
+		conflict.Reason = kvpb.ConflictReason_CONFLICT_REASON_OPTIMISTIC
+	}
+	return err
 }
 
 func (r *locking) mustBeAbsent(i int) bool { return r.absent != nil && r.absent[i] }
@@ -378,6 +418,9 @@ func (r *locking) lockBatch(ctx context.Context, b batch, primary []byte) error 
 			return err
 		}
 		wait, err := r.take(ctx, &b, primary, resp.GetPessimisticLock().GetResults())
+		if r.o.SkipChanged && changed(err) {
+			return r.skipChanged(ctx, b, primary)
+		}
 		if err != nil || len(b.index) == 0 {
 			return err
 		}
@@ -397,6 +440,29 @@ func (r *locking) lockBatch(ctx context.Context, b batch, primary []byte) error 
 			return err
 		}
 	}
+}
+
+// changed says that err is about a newer version.
+func changed(err error) bool {
+	var conflict *WriteConflictError
+	return errors.As(err, &conflict) && conflict.Reason == kvpb.ConflictReason_CONFLICT_REASON_PESSIMISTIC_RETRY
+}
+
+// skipChanged locks the keys of b one by one, for one of them has changed.
+func (r *locking) skipChanged(ctx context.Context, b batch, primary []byte) error {
+	if len(b.index) == 1 {
+		r.results[b.index[0]].Changed = true
+		return nil
+	}
+	for i := range b.index {
+		if r.t.locks.primary == nil { // nothing is locked yet
+			primary = r.keys[b.index[i]]
+		}
+		if err := r.lockBatch(ctx, batch{b.region, b.index[i : i+1 : i+1]}, primary); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *locking) request(b batch, primary []byte, left time.Duration) *kvpb.Request {
@@ -519,7 +585,7 @@ func (r *locking) keyError(ke *kvpb.KeyError) error {
 // hold notes that the key at pos is locked.
 func (r *locking) hold(pos int, primary []byte, res *kvpb.KeyLockResult) {
 	l, key := r.t.locks, r.keys[pos]
-	h := &heldLock{ts: r.forUpdateTS, shared: r.o.Shared, strict: r.o.AnyVersion, attempt: l.attempt}
+	h := &heldLock{ts: r.forUpdateTS, shared: r.o.Shared, strict: r.o.AnyVersion, attempt: l.attempt, statement: l.statement}
 	if ts := res.GetLockedWithConflictTs(); ts > h.ts {
 		h.ts = ts
 	}

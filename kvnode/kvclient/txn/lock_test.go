@@ -2,7 +2,9 @@ package txn
 
 import (
 	"bytes"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -55,13 +57,18 @@ func refuse(ke *kvpb.KeyError) func(*kvpb.PessimisticLockRequest) *kvpb.Pessimis
 	}
 }
 
+func beginLocking(t testing.TB, s *Store) *Txn {
+	t.Helper()
+	tx, err := s.Begin(t.Context(), TxnOptions{Pessimistic: true})
+	require.NoError(t, err)
+	return tx
+}
+
 func newDesk(t *testing.T) (*Txn, *lockDesk) {
 	s, kv, _ := newTestStore(t)
 	d := &lockDesk{}
 	kv.answer = d.answer
-	tx, err := s.Begin(t.Context(), TxnOptions{Pessimistic: true})
-	require.NoError(t, err)
-	return tx, d
+	return beginLocking(t, s), d
 }
 
 func TestAKeyIsLockedOnceAndItsValueIsKnown(t *testing.T) {
@@ -194,6 +201,120 @@ func TestASharedLockThatWasLostFailsTheCommit(t *testing.T) {
 	_, err := tx.Commit(t.Context())
 	requireReadChanged(t, s, kv, err)
 	require.Equal(t, "1", readNow(t, s, "a"))
+}
+
+func lockOne(t *testing.T, tx *Txn, key string, o LockOptions) (LockResult, error) {
+	t.Helper()
+	got, err := tx.Lock(t.Context(), [][]byte{[]byte(key)}, o)
+	if err != nil {
+		return LockResult{}, err
+	}
+	return got[0], nil
+}
+
+func TestSharedLocksAreGivenBackByTheCommit(t *testing.T) {
+	s, kv, _ := newTestStore(t)
+	tx := beginLocking(t, s)
+	_, err := lockOne(t, tx, "s", LockOptions{Shared: true})
+	require.NoError(t, err)
+	require.NoError(t, tx.Set([]byte("a"), nil))
+	_, err = lockOne(t, beginLocking(t, s), "s", LockOptions{Mode: NoWait})
+	var held *LockNowaitError
+	require.ErrorAs(t, err, &held)
+	_, err = tx.Commit(t.Context())
+	require.NoError(t, err)
+	s.tasks.Wait()
+	require.Zero(t, locksIn(t, kv))
+}
+
+func TestASharedLockThatWasLostIsMissedByTheCommit(t *testing.T) {
+	s, kv, tso := newTestStore(t)
+	tx := beginLocking(t, s)
+	_, err := lockOne(t, tx, "s", LockOptions{Shared: true})
+	require.NoError(t, err)
+	tso.pass(time.Minute) // and no heart beat
+	commitPairs(t, s, "s=new")
+	require.NoError(t, tx.Set([]byte("a"), nil))
+	var conflict *WriteConflictError
+	_, err = tx.Commit(t.Context())
+	require.ErrorAs(t, err, &conflict)
+	s.tasks.Wait()
+	require.Zero(t, locksIn(t, kv))
+}
+
+func TestTheLocksOfADeadClientGo(t *testing.T) {
+	for _, mode := range []WaitMode{NoWait, SkipLocked} {
+		s, kv, tso := newTestStore(t)
+		dead := nodeOf(t, kv, tso, false)
+		tx := beginLocking(t, dead)
+		_, err := lockOne(t, tx, "p", LockOptions{})
+		require.NoError(t, err)
+		_, err = lockOne(t, tx, "k", LockOptions{})
+		require.NoError(t, err)
+		tx.locks.stopBeat()
+
+		tso.pass(2 * time.Second)
+		other := beginLocking(t, s)
+		got, err := lockOne(t, other, "k", LockOptions{Mode: mode})
+		var held *LockNowaitError
+		require.Equal(t, mode == NoWait, errors.As(err, &held))
+		require.False(t, got.Locked, "its owner may live")
+
+		tso.pass(2 * time.Second)
+		require.NoError(t, other.RefreshForUpdate(t.Context()))
+		got, err = lockOne(t, other, "k", LockOptions{Mode: mode})
+		require.NoError(t, err)
+		require.True(t, got.Locked)
+		other.Rollback()
+	}
+}
+
+func TestAHeartbeatKeepsTheLocksOfALivingClient(t *testing.T) {
+	s, _, tso := newTestStore(t)
+	tx := beginLocking(t, s)
+	for _, k := range []string{"p", "k"} {
+		_, err := lockOne(t, tx, k, LockOptions{})
+		require.NoError(t, err)
+	}
+	for range 5 {
+		tso.pass(2 * time.Second)
+		require.True(t, tx.locks.beat.send())
+		_, err := lockOne(t, beginLocking(t, s), "k", LockOptions{Mode: NoWait})
+		var held *LockNowaitError
+		require.ErrorAs(t, err, &held)
+	}
+	tx.Rollback()
+}
+
+func TestAStatementOfItsOwnDoesNotWaitForALockOfAStatement(t *testing.T) {
+	s, _, _ := newTestStore(t)
+	tx := beginLocking(t, s)
+	_, err := lockOne(t, tx, "k", LockOptions{})
+	require.NoError(t, err)
+	auto, err := s.Begin(t.Context(), TxnOptions{Autocommit: true})
+	require.NoError(t, err)
+	require.NoError(t, auto.Set([]byte("k"), nil))
+	_, err = auto.Commit(t.Context())
+	var conflict *WriteConflictError
+	require.ErrorAs(t, err, &conflict, "it is to be run again, and to wait in the queue then")
+	tx.Rollback()
+}
+
+func TestALockOnAnyVersionMovesTheStatement(t *testing.T) {
+	s, _, _ := newTestStore(t)
+	tx := beginLocking(t, s)
+	start := tx.StartTS()
+	committed := commitPairs(t, s, "k=new")
+	_, err := lockOne(t, tx, "k", LockOptions{})
+	require.True(t, changed(err))
+	got, err := lockOne(t, tx, "k", LockOptions{AnyVersion: true})
+	require.NoError(t, err)
+	require.Equal(t, LockResult{Locked: true, Exists: true, Value: []byte("new")}, got)
+	require.Greater(t, committed, start)
+	require.Equal(t, committed, tx.ForUpdateTS())
+	require.NoError(t, tx.Set([]byte("k"), []byte("newer")))
+	_, err = tx.Commit(t.Context())
+	require.NoError(t, err)
 }
 
 func TestAFailedFirstLockLeavesNoPrimary(t *testing.T) {

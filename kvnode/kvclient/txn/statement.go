@@ -45,7 +45,12 @@ func (t *Txn) Again(ctx context.Context, st Statement) error {
 // released.
 func (t *Txn) Keep(ctx context.Context, st Statement) {
 	t.Release(st.sp)
-	if l := t.locks; l != nil && l.attempt > 1 {
+	l := t.locks
+	if l == nil {
+		return
+	}
+	l.statement++
+	if l.attempt > 1 {
 		t.releaseRecent(ctx, func(h *heldLock) bool { return h.attempt < l.attempt })
 	}
 	if t.locks != nil {
@@ -58,6 +63,7 @@ func (t *Txn) TakeBack(ctx context.Context, st Statement) {
 	t.RollbackTo(st.sp)
 	t.Release(st.sp)
 	if t.locks != nil {
+		t.locks.statement++
 		t.releaseRecent(ctx, func(*heldLock) bool { return true })
 	}
 }

@@ -129,6 +129,11 @@ func (c *committer) holding() uint64 {
 // at or before it.
 func (c *committer) drawCommitTS(ctx context.Context) (uint64, error) {
 	ts, err := c.s.CurrentTS(ctx)
+	// A key locked in whatever version it had may have been committed at a timestamp that
+	// PD has not given out yet.
+	for err == nil && ts <= c.forUpdateTS {
+		ts, err = c.s.CurrentTS(ctx)
+	}
 	if err != nil || len(c.reads) == 0 {
 		return ts, err
 	}
