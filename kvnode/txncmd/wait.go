@@ -106,7 +106,11 @@ func (t *waitTable) enqueue(w *waiter, key []byte, region uint64) {
 	for i < len(q) && q[i].startTS == w.startTS {
 		i++
 	}
-	s.queues[string(key)] = slices.Insert(q, i, w)
+	q = slices.Insert(q, i, w)
+	s.queues[string(key)] = q
+	if i+1 < len(q) {
+		q[i+1].poke() // it waits for w now: those before may be through before w is
+	}
 	w.key, w.region = slices.Clone(key), region
 	t.n.Add(1)
 }
@@ -134,6 +138,22 @@ func (t *waitTable) wake(keys [][]byte) {
 		s.mu.Lock()
 		if q := s.queues[string(key)]; len(q) > 0 {
 			q[0].turn = true
+			q[0].poke()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// joined tells the first waiters of keys that the locks there have another holder, for
+// whom they wait as well.
+func (t *waitTable) joined(keys [][]byte) {
+	if t.n.Load() == 0 {
+		return
+	}
+	for _, key := range keys {
+		s := t.shard(key)
+		s.mu.Lock()
+		if q := s.queues[string(key)]; len(q) > 0 {
 			q[0].poke()
 		}
 		s.mu.Unlock()
@@ -224,6 +244,13 @@ func (e *Executor) lockOrWait(ctx context.Context, k *locker) (ke *kvpb.KeyError
 	keys := keyListOf(k.req.Keys)
 	if k.req.WaitMode == kvpb.LockWaitMode_LOCK_WAIT_MODE_WAIT {
 		k.waiter = e.waits.newWaiter(k.req)
+	}
+	if k.req.Shared {
+		defer func() {
+			if ke == nil && rerr == nil {
+				e.waits.joined(k.req.Keys)
+			}
+		}()
 	}
 	w := k.waiter
 	ke, rerr = e.write(ctx, k.req.Context, keys, k.eval)

@@ -371,6 +371,43 @@ func TestSharedHoldersAreAllWaitedFor(t *testing.T) {
 	})
 }
 
+// Whom a request waits for changes while it waits: the detector has to know at once.
+func TestWaitsAreAnnouncedAgain(t *testing.T) {
+	t.Run("an older one comes between", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			st, ex, d := openWithDetector(t)
+			start(bg, ex, lockReq(st, 10, 10, "a"))
+			first := start(bg, ex, lockReq(st, 20, 20, "a"))
+			last := start(bg, ex, lockReq(st, 40, 40, "a"))
+			require.ElementsMatch(t, []string{"20→10 a ", "40→20 a "}, d.list())
+			between := start(bg, ex, lockReq(st, 30, 30, "a"))
+			require.ElementsMatch(t, []string{"20→10 a ", "30→20 a ", "40→30 a "}, d.list())
+			for i, w := range []*locking{first, between, last} {
+				release(t, st, ex, uint64(10+10*i), "a")
+				require.Equal(t, locked, w.outcome())
+			}
+		})
+	})
+	t.Run("a shared lock gets another holder", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			st, ex, d := openWithDetector(t)
+			share := func(ts uint64) {
+				req := lockReq(st, ts, ts, "a")
+				req.Shared = true
+				require.Equal(t, locked, start(bg, ex, req).outcome())
+			}
+			share(20)
+			w := start(bg, ex, lockReq(st, 30, 30, "a"))
+			require.ElementsMatch(t, []string{"30→20 a "}, d.list())
+			share(10)
+			require.ElementsMatch(t, []string{"30→10 a ", "30→20 a "}, d.list())
+			release(t, st, ex, 20, "a")
+			release(t, st, ex, 10, "a")
+			require.Equal(t, locked, w.outcome())
+		})
+	})
+}
+
 func TestDeadlockEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, ex, d := openWithDetector(t)
