@@ -5,7 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,7 +21,8 @@ type sessions struct {
 	t     *testing.T
 	ctx   context.Context
 	conns []*sql.Conn
-	eye   *sql.DB
+	pools []*sql.DB
+	eye   *sql.DB // one of them
 }
 
 // circle has n transactions, on the SQL nodes in turn, wait for each other, and returns how
@@ -52,6 +56,60 @@ func (w *sessions) circle(tables []string) time.Duration {
 	return took
 }
 
+// crowd has many transactions lock rows in any order, now for themselves and now to share.
+// Whoever waits for long waits in a circle that nobody has found.
+func (w *sessions) crowd(tables []string, lasts time.Duration) {
+	const clients, patience = 16, 4
+	seed := rand.Uint64()
+	w.t.Logf("seed %d", seed)
+	var committed, deadlocks atomic.Int64
+	var wg sync.WaitGroup
+	end := time.Now().Add(lasts)
+	for i := range clients {
+		rng := rand.New(rand.NewPCG(seed, uint64(i)))
+		wg.Go(func() {
+			conn, err := w.pools[i%len(w.pools)].Conn(w.ctx)
+			if err != nil {
+				w.t.Error(err)
+				return
+			}
+			defer conn.Close()
+			run := func(text string) error { _, err := conn.ExecContext(w.ctx, text); return err }
+			err = run(fmt.Sprintf("SET innodb_lock_wait_timeout = %d", patience))
+			for err == nil && time.Now().Before(end) {
+				err = run("BEGIN PESSIMISTIC")
+				for range 3 {
+					if table := tables[rng.IntN(len(tables))]; err != nil {
+						break
+					} else if rng.IntN(3) == 0 {
+						err = run(fmt.Sprintf("SELECT v FROM d.%s WHERE id = 1 FOR SHARE", table))
+					} else {
+						err = run(fmt.Sprintf("UPDATE d.%s SET v = v + 1 WHERE id = 1", table))
+					}
+				}
+				if err == nil {
+					err = run("COMMIT")
+				}
+				var told *mysql.MySQLError
+				switch {
+				case err == nil:
+					committed.Add(1)
+				case errors.As(err, &told) && told.Number == 1213:
+					deadlocks.Add(1)
+					err = nil
+				}
+			}
+			if err != nil {
+				w.t.Errorf("client %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	w.t.Logf("a crowd: %d transactions committed, %d rolled back for a deadlock", committed.Load(), deadlocks.Load())
+	require.NotZero(w.t, committed.Load())
+	require.NotZero(w.t, deadlocks.Load())
+}
+
 // exec fails the test if text does.
 func (w *sessions) exec(c *sql.Conn, text string) {
 	w.t.Helper()
@@ -71,7 +129,7 @@ func TestDeadlocksOverStores(t *testing.T) {
 		conn, err := db.Conn(ctx)
 		require.NoError(t, err)
 		t.Cleanup(func() { conn.Close() })
-		w.conns, w.eye = append(w.conns, conn), db
+		w.conns, w.pools, w.eye = append(w.conns, conn), append(w.pools, db), db
 	}
 	w.exec(w.conns[0], "CREATE DATABASE d")
 	for i := range 9 {
@@ -94,6 +152,7 @@ func TestDeadlocksOverStores(t *testing.T) {
 		require.Less(t, took[n-1], time.Second, "a wait is not told of another way before a second is over")
 	}
 	rounds("three stores", 30)
+	w.crowd(tables, 5*time.Second)
 	detector := c.detector(ctx)
 	require.NotNil(t, detector)
 	detector.Kill()
