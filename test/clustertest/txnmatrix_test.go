@@ -57,7 +57,7 @@ func TestPlantedBugs(t *testing.T) {
 		bugEarly:   {"stale (G-single in real time)", "back in time (G1c in real time)"},
 	} {
 		t.Run(bug, func(t *testing.T) {
-			const seeds = 8
+			const seeds = 40
 			for seed := uint64(1); seed <= seeds; seed++ {
 				var total counts
 				synctest.Test(t, func(t *testing.T) {
