@@ -272,3 +272,34 @@ func TestOptimisticTransactionsDoNotLock(t *testing.T) {
 	require.Contains(t, c[1].do("SELECT id FROM t WHERE id = 1 FOR UPDATE NOWAIT"), "error 3572")
 	c[0].must(t, "COMMIT")
 }
+
+func TestAKillEndsAWaitForALock(t *testing.T) {
+	c := lockers(t, 3)
+	c[0].must(t, "BEGIN", "UPDATE t SET w = 1 WHERE id = 1")
+	c[1].must(t, "BEGIN", "UPDATE t SET w = 2 WHERE id = 2")
+	done := c[1].async("UPDATE t SET w = 2 WHERE id = 1")
+	running(t, c[1].engine, 2)
+	c[2].must(t, "KILL QUERY 2")
+	require.Contains(t, <-done, "error 1317 (70100)")
+	require.NotZero(t, c[1].Status()&1, "the transaction goes on")
+	c[0].must(t, "COMMIT")
+	c[1].must(t, "COMMIT")
+	require.Equal(t, "[id|w]\n1|1\n2|2\n3|300\n", c[2].do("SELECT id, w FROM t ORDER BY id"))
+	require.Equal(t, "[id]\n1\n2\n3\n", c[2].do("SELECT id FROM t ORDER BY id FOR UPDATE NOWAIT"), "nothing is left locked")
+}
+
+// A change of many rows locks them all, and a duplicate among them takes back all of it.
+func TestAStatementOfManyRows(t *testing.T) {
+	c := lockers(t, 2)
+	var values []string
+	for i := range 3000 {
+		values = append(values, fmt.Sprintf("(%d, %d, 7)", i+10, i+1000))
+	}
+	c[0].must(t, "BEGIN", "INSERT INTO t VALUES "+strings.Join(values, ","))
+	require.Contains(t, c[0].do("INSERT INTO t VALUES (9, 9, 9), (5000, 1500, 0)"), "error 1062 (23000): Duplicate entry '1500' for key")
+	require.Contains(t, c[0].must(t, "UPDATE t SET w = w + 1 WHERE w = 7"), "ok, 3000 affected")
+	require.Contains(t, c[1].do("INSERT INTO t VALUES (9, 9, 9)"), "ok", "the key of the failed statement is free")
+	require.Contains(t, c[1].do("SELECT id FROM t WHERE id = 3009 FOR UPDATE NOWAIT"), "error 3572")
+	c[0].must(t, "COMMIT")
+	require.Equal(t, "[COUNT(*)|SUM(w)]\n3004|24609\n", c[1].do("SELECT COUNT(*), SUM(w) FROM t"))
+}
