@@ -491,8 +491,10 @@ func (r *record) saw(k int, v []byte) error {
 // takesEffect lists the timestamps at one of which all reads of a serializable
 // transaction that did not fail must hold.
 func (r *record) takesEffect() (list []uint64) {
-	if r.commitTS != 0 {
-		return []uint64{r.commitTS}
+	for k := range r.writes {
+		if r.commitTS != 0 && r.leaves(k) {
+			return []uint64{r.commitTS}
+		}
 	}
 	for _, v := range r.views {
 		list = append(list, v.ts)
