@@ -23,6 +23,12 @@ func (e *Executor) Commit(ctx context.Context, req *kvpb.CommitRequest) *kvpb.Co
 	resp.Error, resp.RegionError = e.write(ctx, req.Context, keyListOf(req.Keys), func(v *view) (*kvpb.KeyError, error) {
 		for _, k := range req.Keys {
 			at, ke, err := v.commit(k, req.StartTs, req.CommitTs)
+			if ke.GetTxnLockNotFound() != nil {
+				// An earlier attempt may have committed it, and the record is collected since.
+				if old := e.tooOld(v.rg, req.StartTs); old != nil {
+					ke = old
+				}
+			}
 			if ke != nil || err != nil {
 				return ke, err
 			}

@@ -65,6 +65,8 @@ func (c *committer) commitPrimary(ctx context.Context, b batch) (rest []batch, e
 			if commitTS, err = c.drawCommitTS(ctx); err != nil {
 				return nil, err
 			}
+		case ke.GetTooOld() != nil: // an earlier attempt may have committed, and is forgotten
+			return nil, fmt.Errorf("%w: %w", ErrUndetermined, c.keyError(ke))
 		default:
 			return nil, c.keyError(ke)
 		}
