@@ -273,7 +273,7 @@ func (b *txnBed) versions() (versions map[string][]stored, commits map[uint64]ui
 	}
 	for m := range committed {
 		if rolledBack[m] {
-			b.c.fail("the transaction of %d is committed and rolled back on %s", m.ts, m.key)
+			b.c.fail("the transaction of %d is committed and rolled back on %s; commands about it:\n%s", m.ts, m.key, b.c.trace.about([]string{fmt.Sprint(m.ts)}))
 		}
 	}
 	for _, list := range versions {
