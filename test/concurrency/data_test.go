@@ -34,7 +34,7 @@ func bank(t *testing.T, c *cluster) {
 		for !c.over() {
 			from, to, amount := rng.IntN(accounts), rng.IntN(accounts), rng.IntN(20)
 			err := transact(db, func(tx *sql.Tx) error {
-				a, err := number(tx, "SELECT balance FROM acc WHERE id = ?", from)
+				a, err := number(tx, "SELECT balance FROM acc WHERE id = ? FOR UPDATE", from)
 				if err != nil {
 					return err
 				}
@@ -177,8 +177,8 @@ func counters(t *testing.T, c *cluster) {
 	t.Logf("%d additions", total.Load())
 }
 
-// lostUpdate reads, computes and writes: of two who read the same, the second
-// to commit gets 1213.
+// lostUpdate reads with a lock, computes and writes: of two who want the same, the second waits,
+// and reads what the first has written.
 func lostUpdate(t *testing.T, c *cluster) {
 	must(t, c.nodes[0], "CREATE TABLE l (id INT PRIMARY KEY, v BIGINT NOT NULL)")
 	must(t, c.nodes[0], "INSERT INTO l VALUES (1, 0)")
@@ -190,27 +190,32 @@ func lostUpdate(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, tx := range []*sql.Tx{a, b} {
-		v, err := number(tx, "SELECT v FROM l WHERE id = 1")
-		if err != nil || v != 0 {
-			t.Fatal(v, err)
-		}
-		if _, err := tx.Exec("UPDATE l SET v = ? WHERE id = 1", v+int64(i)+1); err != nil {
-			t.Fatal(err)
-		}
+	defer a.Rollback()
+	defer b.Rollback()
+	if v, err := number(a, "SELECT v FROM l WHERE id = 1 FOR UPDATE"); err != nil || v != 0 {
+		t.Fatal(v, err)
+	}
+	if _, err := number(b, "SELECT v FROM l WHERE id = 1 FOR UPDATE NOWAIT"); code(err) != 3572 {
+		t.Fatalf("a row that another node has locked: want 3572, got %v", err)
+	}
+	if _, err := a.Exec("UPDATE l SET v = 1 WHERE id = 1"); err != nil {
+		t.Fatal(err)
 	}
 	if err := a.Commit(); err != nil {
-		t.Errorf("the first to commit: %v", err)
+		t.Fatal(err)
 	}
-	if err := b.Commit(); code(err) != 1213 {
-		t.Errorf("the second to commit: want 1213, got %v", err)
+	if v, err := number(b, "SELECT v FROM l WHERE id = 1 FOR UPDATE"); err != nil || v != 1 {
+		t.Fatalf("after the other's commit: %d, %v", v, err)
+	}
+	if err := b.Commit(); err != nil {
+		t.Fatal(err)
 	}
 	var total atomic.Int64
 	total.Store(1)
 	c.clients(t, 8, func(_ int, db *sql.DB, _ *rand.Rand) error {
 		for !c.over() {
 			err := transact(db, func(tx *sql.Tx) error {
-				v, err := number(tx, "SELECT v FROM l WHERE id = 1")
+				v, err := number(tx, "SELECT v FROM l WHERE id = 1 FOR UPDATE")
 				if err != nil {
 					return err
 				}
