@@ -12,4 +12,6 @@
 //
 // TestTransactions runs random transactions over such clusters, through the clients' own code, on a way
 // on which requests and answers are lost and late (sqlnode_test.go, txn_test.go, txnbed_test.go).
+//
+// TestRounds counts what SQL statements cost: rounds, requests, Raft entries and fsyncs (rounds_test.go).
 package clustertest

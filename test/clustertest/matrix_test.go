@@ -23,7 +23,9 @@ var (
 	logs   = flag.Bool("log", false, "print what the stores log")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+}
 
 // schedule is what happens to a cluster, and for how long.
 type schedule struct {
