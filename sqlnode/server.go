@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/kvnode/kvclient/txn"
 	"github.com/cairndb/cairn/pd/pdclient"
+	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/sqlnode/admin"
 	"github.com/cairndb/cairn/sqlnode/catalog"
 	"github.com/cairndb/cairn/sqlnode/ddl"
@@ -113,7 +115,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.counters = table.NewCounters(meta)
-	s.ddl = ddl.New(ddl.Options{Catalog: s.catalog, KV: meta, Counters: s.counters, Split: o.KV.SplitAt, Destroy: s.store.DestroyRanges, Logger: o.Logger})
+	s.ddl = ddl.New(ddl.Options{Catalog: s.catalog, KV: meta, Counters: s.counters, Split: s.splitTables, Destroy: s.store.DestroyRanges, Logger: o.Logger})
 	s.locks = namedlock.New(namedlock.Options{KV: meta, Logger: o.Logger})
 	secret, err := session.TokenSecret(ctx, meta)
 	if err != nil {
@@ -128,6 +130,18 @@ func (s *Server) open(ctx context.Context) (err error) {
 		Globals: globals, Locks: s.locks, TokenSecret: secret, Cluster: &admin.Cluster{PD: o.PD, Split: o.KV.SplitAt, Compare: o.KV.CompareReplicas, Locks: o.KV}, Version: o.Version, MemoryQuota: o.MemoryQuota, Logger: o.Logger, Registerer: o.Registerer,
 	})
 	return err
+}
+
+// splitTables makes each key the first of a region, if there is more than one store to spread
+// regions over. Where there is one a border serves nobody, and transactions that cross it
+// commit in two phases instead of one.
+func (s *Server) splitTables(ctx context.Context, keys [][]byte) error {
+	stores, err := s.opts.PD.GetStores(ctx)
+	stores = slices.DeleteFunc(stores, func(st *kvpb.Store) bool { return st.State == kvpb.StoreState_STORE_STATE_TOMBSTONE })
+	if err != nil || len(stores) < 2 {
+		return err
+	}
+	return s.opts.KV.SplitAt(ctx, keys)
 }
 
 // fixedVariables are the system variables this process decides.

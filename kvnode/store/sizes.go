@@ -27,6 +27,7 @@ func (s *Store) watchSizes() {
 	clock := time.NewTicker(s.o.SplitInterval)
 	defer clock.Stop()
 	seen := map[*replica.Replica]uint64{} // bytes written when last looked at
+	sizes := s.sizes.Load()
 	for {
 		select {
 		case <-s.stop:
@@ -34,8 +35,8 @@ func (s *Store) watchSizes() {
 		case <-clock.C:
 		}
 		replicas := s.replicas()
-		if len(seen) > 2*len(replicas)+64 {
-			seen = map[*replica.Replica]uint64{}
+		if now := s.sizes.Load(); len(seen) > 2*len(replicas)+64 || now.maxBytes < sizes.maxBytes {
+			seen, sizes = map[*replica.Replica]uint64{}, now
 		}
 		for _, r := range replicas {
 			v := r.View()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/pd/meta"
+	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
@@ -50,6 +51,35 @@ func PlacementOf(p *pdpb.Placement) Placement {
 		}
 	}
 	return Placement{p}
+}
+
+// oneStoreFactor is how much larger than by default regions become in a cluster of one
+// store. Small regions are there to be moved and shared; where nobody could take one over,
+// every border only makes transactions that cross it commit in two phases.
+const oneStoreFactor = 4
+
+// forStores is what is in force in a cluster of n stores: sizes of regions that nobody set
+// are larger while there is one.
+func (p Placement) forStores(n int) Placement {
+	d := &placementDefaults
+	if n > 1 || p.RegionSplitBytes != d.RegionSplitBytes || p.RegionMaxBytes != d.RegionMaxBytes || p.RegionMaxKeys != d.RegionMaxKeys {
+		return p
+	}
+	p.Placement = proto.CloneOf(p.Placement)
+	p.RegionSplitBytes *= oneStoreFactor
+	p.RegionMaxBytes *= oneStoreFactor
+	p.RegionMaxKeys *= oneStoreFactor
+	return p
+}
+
+// liveLocked is how many stores there are, those that were removed left out.
+func (c *Cluster) liveLocked() (n int) {
+	for _, s := range c.stores {
+		if s.Meta.State != kvpb.StoreState_STORE_STATE_TOMBSTONE {
+			n++
+		}
+	}
+	return n
 }
 
 // DownAfter is the silence after which a store's replicas are replaced.
@@ -121,11 +151,20 @@ func (c *Cluster) loadPlacement(ctx context.Context, r Reader) error {
 	return nil
 }
 
-// Placement is what is in force.
+// Placement is what was set.
 func (c *Cluster) Placement() Placement {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return Placement{c.placement}
+}
+
+// RegionSizes are the size at which a region is split, and that of the pieces. They are larger
+// than what was set while the cluster has one store.
+func (c *Cluster) RegionSizes() (splitBytes, maxBytes uint64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	p := Placement{c.placement}.forStores(c.liveLocked())
+	return p.RegionSplitBytes, p.RegionMaxBytes
 }
 
 // InitPlacement sets the placement of a cluster that has none yet.
@@ -225,8 +264,8 @@ func (c *Cluster) SetSchedulers(ctx context.Context, names []string) error {
 type Snapshot struct {
 	Now       time.Time
 	Began     time.Time // of the term
-	Placement Placement
-	Stores    []*Store // by id, tombstones included
+	Placement Placement // as is in force for the stores there are
+	Stores    []*Store  // by id, tombstones included
 	Regions   *Regions
 	Changes   uint64
 	// Bootstrapped and Replicated are as of the methods of Cluster.
@@ -238,7 +277,7 @@ func (c *Cluster) Snapshot(now time.Time) *Snapshot {
 	c.mu.Lock() // a copy of regions is a change of the original
 	defer c.mu.Unlock()
 	return &Snapshot{
-		Now: now, Began: c.began, Placement: Placement{c.placement}, Stores: c.storesLocked(), Regions: c.regions.copy(),
+		Now: now, Began: c.began, Placement: Placement{c.placement}.forStores(c.liveLocked()), Stores: c.storesLocked(), Regions: c.regions.copy(),
 		Changes: c.changes, Bootstrapped: c.bootstrapped, Replicated: c.replicated,
 	}
 }

@@ -82,8 +82,8 @@ func (h *Handler) StoreHeartbeat(_ context.Context, req *pdpb.StoreHeartbeatRequ
 	s, first, err := l.Cluster.StoreHeartbeat(time.Now(), req.Stats)
 	resp := &pdpb.StoreHeartbeatResponse{Header: l.end(err), ReportRegions: first}
 	if err == nil {
-		p := l.Cluster.Placement()
-		resp.State, resp.RegionSplitBytes, resp.RegionMaxBytes = s.Meta.State, p.RegionSplitBytes, p.RegionMaxBytes
+		resp.State = s.Meta.State
+		resp.RegionSplitBytes, resp.RegionMaxBytes = l.Cluster.RegionSizes()
 		resp.SafePoint = l.SafePoint.Point()
 	}
 	return resp

@@ -41,8 +41,8 @@ type Options struct {
 	Catalog  *catalog.Catalog
 	KV       catalog.KV
 	Counters *table.Counters
-	// Split asks for region borders at these keys, so that every table has its own region; nil for none. Its failure is
-	// logged only.
+	// Split asks for region borders at these keys, so that every table has its own region if that is of use; nil for
+	// none. Its failure is logged only.
 	Split func(ctx context.Context, keys [][]byte) error
 	// Destroy removes all data of ranges that nobody uses any more; nil leaves it.
 	Destroy func(ctx context.Context, ranges []txn.KeyRange) error
