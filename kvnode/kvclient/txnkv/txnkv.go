@@ -10,6 +10,10 @@
 // This is snapshot isolation: two transactions that read what the other one writes, and write
 // different keys, may both commit. Who reads with GetForUpdate what must not change is safe from that.
 //
+// What a transaction sees is kept for it until it ends, a day at most; what a snapshot sees, for the time versions
+// live (cairn_gc_life_time, 10 minutes), and while a scan of it is under way. A client that has read tells the placement driver so every few seconds. Reads of what
+// is gone fail with *txn.TooOldError.
+//
 // The keys have a part of the key space to themselves: neither SQL nor rawkv sees them.
 //
 // # Results nobody knows
@@ -47,28 +51,31 @@ type Options struct {
 
 // Client begins transactions. It is safe for concurrent use.
 type Client struct {
-	store *txn.Store
-	wait  time.Duration
+	store  *txn.Store
+	wait   time.Duration
+	oldest *oldest
 }
 
 // New returns a client. Close it before c.
 func New(c *kvclient.Cluster, o Options) *Client {
-	return &Client{
-		store: txn.NewStore(txn.StoreOptions{KV: c.KV, PD: c.PD, Logger: o.Logger, Registerer: o.Registerer}),
-		wait:  o.LockTimeout,
-	}
+	store := txn.NewStore(txn.StoreOptions{KV: c.KV, PD: c.PD, Logger: o.Logger, Registerer: o.Registerer})
+	return &Client{store: store, wait: o.LockTimeout, oldest: newOldest(store, txn.KeeperOptions{PD: c.PD, Logger: o.Logger})}
 }
 
 // Close waits for what finishes in the background, a few seconds at most.
-func (c *Client) Close() { c.store.Close() }
+func (c *Client) Close() {
+	c.oldest.close()
+	c.store.Close()
+}
 
-// Begin starts a transaction. It ends with Commit or Rollback.
+// Begin starts a transaction. It ends with Commit or Rollback; until then the versions it sees
+// are not collected.
 func (c *Client) Begin(ctx context.Context) (*Txn, error) {
 	t, err := c.store.Begin(ctx, txn.TxnOptions{Pessimistic: true})
 	if err != nil {
 		return nil, err
 	}
-	return &Txn{Reader{t}, t, c.wait}, nil
+	return &Txn{Reader: Reader{r: t}, c: c, t: t, open: c.oldest.add(&reading{began: time.Now()})}, nil
 }
 
 // Update runs fn in a transaction and commits it. When it has lost a conflict or a deadlock, all
@@ -125,11 +132,18 @@ func (c *Client) Snapshot(ctx context.Context) (*Reader, error) {
 
 // SnapshotAt is everything as it was at a timestamp, which a transaction or another snapshot gave:
 // of the past, and not older than versions are kept.
-func (c *Client) SnapshotAt(ts uint64) *Reader { return &Reader{c.store.Snapshot(ts)} }
+func (c *Client) SnapshotAt(ts uint64) *Reader {
+	return &Reader{r: c.store.Snapshot(ts), ts: ts, oldest: c.oldest}
+}
 
 // Reader reads pairs as they are at one moment. The snapshots of a client are safe for concurrent
 // use; a transaction is not.
-type Reader struct{ r txn.Reader }
+type Reader struct {
+	r txn.Reader
+	// Of a snapshot; a transaction holds what it sees itself.
+	ts     uint64
+	oldest *oldest
+}
 
 // Pair is a key and its value.
 type Pair struct{ Key, Value []byte }
@@ -159,6 +173,9 @@ func (r *Reader) Scan(ctx context.Context, start, end []byte, o ScanOptions) ite
 		to = keys.AppendUser(nil, end)
 	}
 	return func(yield func(Pair, error) bool) {
+		if r.oldest != nil {
+			defer r.oldest.remove(r.oldest.add(&reading{ts: r.ts}))
+		}
 		sc := r.r.Scan(ctx, from, to, txn.ScanOptions{Reverse: o.Reverse, Limit: o.Limit, KeyOnly: o.KeyOnly})
 		for {
 			b, err := sc.NextBlock(ctx)
@@ -181,8 +198,9 @@ func (r *Reader) Scan(ctx context.Context, start, end []byte, o ScanOptions) ite
 // Txn is a transaction. It is for one goroutine.
 type Txn struct {
 	Reader
+	c    *Client
 	t    *txn.Txn
-	wait time.Duration
+	open *reading
 }
 
 // StartTS is the timestamp of the transaction's snapshot; 0 when it could not be had.
@@ -202,7 +220,7 @@ func (t *Txn) Delete(key []byte) error { return t.t.Delete(keys.AppendUser(nil, 
 // have now, nil where nothing: the newest values, later perhaps than the snapshot. Errors:
 // *txn.LockTimeoutError, *txn.DeadlockError, after which the transaction is to be rolled back.
 func (t *Txn) GetForUpdate(ctx context.Context, list ...[]byte) ([][]byte, error) {
-	got, err := t.t.Lock(ctx, userKeys(list), txn.LockOptions{Timeout: t.wait, ReturnValues: true, AnyVersion: true})
+	got, err := t.t.Lock(ctx, userKeys(list), txn.LockOptions{Timeout: t.c.wait, ReturnValues: true, AnyVersion: true})
 	if err != nil {
 		return nil, err
 	}
@@ -217,10 +235,16 @@ func (t *Txn) GetForUpdate(ctx context.Context, list ...[]byte) ([][]byte, error
 
 // Commit makes the writes durable and visible and returns the commit timestamp, 0 if there were
 // none. The transaction is over, whatever the outcome. Errors: see txn.Txn.Commit.
-func (t *Txn) Commit(ctx context.Context) (uint64, error) { return t.t.Commit(ctx) }
+func (t *Txn) Commit(ctx context.Context) (uint64, error) {
+	defer t.c.oldest.remove(t.open)
+	return t.t.Commit(ctx)
+}
 
 // Rollback ends the transaction without a trace. After Commit it does nothing.
-func (t *Txn) Rollback() { t.t.Rollback() }
+func (t *Txn) Rollback() {
+	defer t.c.oldest.remove(t.open)
+	t.t.Rollback()
+}
 
 func userKeys(list [][]byte) [][]byte {
 	out := make([][]byte, len(list))
