@@ -36,6 +36,7 @@ const (
 //	        'r' rollback_ts     uvarint count, then count times 8 bytes big endian
 //	        'c' locked with conflict, no payload
 //	        'h' holders         uvarint count, then count times uvarint n, n bytes (a record)
+//	        'g' generation      uvarint
 //
 // A shared lock has nothing but its holders, each a record of type H without any, in
 // order of their start timestamps; its own head is zero.
@@ -68,6 +69,10 @@ type Lock struct {
 	// of a version newer than the statement had asked for.
 	LockedWithConflict bool
 
+	// Generation is which batch of a transaction that locks its keys while it runs has
+	// written the lock last; 0 for all others.
+	Generation uint64
+
 	// Holders are the transactions that have a shared lock, see Of. Nil in each of them.
 	Holders []Lock
 }
@@ -81,6 +86,7 @@ const (
 	tagRollbackTS   = 'r'
 	tagWithConflict = 'c'
 	tagHolders      = 'h'
+	tagGeneration   = 'g'
 )
 
 // AppendTo appends the record's byte form to dst.
@@ -121,6 +127,9 @@ func (l *Lock) AppendTo(dst []byte) []byte {
 		for i := range l.Holders {
 			dst = appendBytes(dst, l.Holders[i].AppendTo(nil))
 		}
+	}
+	if l.Generation != 0 {
+		dst = binary.AppendUvarint(append(dst, tagGeneration), l.Generation)
 	}
 	return dst
 }
@@ -163,6 +172,8 @@ fields:
 			if l.Holders, err = parseHolders(&r, l.Type == LockShared && !holder); err != nil {
 				return Lock{}, err
 			}
+		case tagGeneration:
+			l.Generation = r.uvarint()
 		default:
 			break fields
 		}

@@ -17,11 +17,19 @@ func encoded(startTS uint64) []byte {
 	return l.AppendTo(nil)
 }
 
+func get(t *testing.T, x *LockIndex, key string) *Lock {
+	l, err := x.Get([]byte(key))
+	if err != nil {
+		t.Error(err)
+	}
+	return l
+}
+
 func TestLockIndexTwin(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	x, model := NewLockIndex(), map[string]uint64{}
+	x, model := NewLockIndex(nil), map[string]uint64{}
 	for i := range 5000 {
 		k := fmt.Sprintf("k%02d", rnd.IntN(60))
 		switch rnd.IntN(5) {
@@ -32,7 +40,8 @@ func TestLockIndexTwin(t *testing.T) {
 			x.Remove([]byte(k))
 			delete(model, k)
 		case 2:
-			l := x.Get([]byte(k))
+			l, err := x.Get([]byte(k))
+			require.NoError(t, err)
 			want, ok := model[k]
 			require.Equal(t, ok, l != nil)
 			if ok {
@@ -41,11 +50,11 @@ func TestLockIndexTwin(t *testing.T) {
 		case 3:
 			lo, hi := k, fmt.Sprintf("k%02d", rnd.IntN(60))
 			var got, want []string
-			x.Range([]byte(lo), []byte(hi), func(key []byte, l *Lock) bool {
+			require.NoError(t, x.Range([]byte(lo), []byte(hi), func(key []byte, l *Lock) bool {
 				require.Equal(t, model[string(key)], l.StartTS)
 				got = append(got, string(key))
 				return true
-			})
+			}))
 			for _, k := range slices.Sorted(maps.Keys(model)) {
 				if k >= lo && k < hi {
 					want = append(want, k)
@@ -54,7 +63,7 @@ func TestLockIndexTwin(t *testing.T) {
 			require.Equal(t, want, got)
 		case 4:
 			lo := rnd.IntN(60)
-			x.RemoveRange(fmt.Appendf(nil, "k%02d", lo), fmt.Appendf(nil, "k%02d", lo+3))
+			require.NoError(t, x.RemoveRange(fmt.Appendf(nil, "k%02d", lo), fmt.Appendf(nil, "k%02d", lo+3)))
 			for i := range 3 {
 				delete(model, fmt.Sprintf("k%02d", lo+i))
 			}
@@ -64,41 +73,42 @@ func TestLockIndexTwin(t *testing.T) {
 }
 
 func TestLockIndexSplit(t *testing.T) {
-	x := NewLockIndex()
+	x := NewLockIndex(nil)
 	for _, k := range []string{"a", "b", "m", "z"} {
 		require.NoError(t, x.Put([]byte(k), encoded(1)))
 	}
-	right := x.Split([]byte("m"))
+	right, err := x.Split([]byte("m"))
+	require.NoError(t, err)
 	require.Equal(t, 2, x.Len())
 	require.Equal(t, 2, right.Len())
-	require.Nil(t, x.Get([]byte("m")))
-	require.NotNil(t, right.Get([]byte("m")))
-	require.NotNil(t, x.Get([]byte("b")))
-	x.Clear()
-	require.Zero(t, x.Len())
+	require.Nil(t, get(t, x, "m"))
+	require.NotNil(t, get(t, right, "m"))
+	require.NotNil(t, get(t, x, "b"))
 }
 
 func TestLockIndexCopiesWhatItIsGiven(t *testing.T) {
-	x := NewLockIndex()
+	x := NewLockIndex(nil)
 	key, value := []byte("k"), encoded(7)
 	require.NoError(t, x.Put(key, value))
 	key[0] = 'x'
 	clear(value)
-	require.EqualValues(t, 7, x.Get([]byte("k")).StartTS)
+	require.EqualValues(t, 7, get(t, x, "k").StartTS)
 	require.ErrorIs(t, x.Put([]byte("k"), nil), ErrCorrupt)
 }
 
 func TestLockIndexConcurrentUse(t *testing.T) {
-	x := NewLockIndex()
+	x := NewLockIndex(nil)
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
 			for i := range 500 {
 				k := fmt.Appendf(nil, "%d/%d", g, i%20)
-				if err := x.Put(k, encoded(1)); err != nil || x.Get(k) == nil {
+				if err := x.Put(k, encoded(1)); err != nil || get(t, x, string(k)) == nil {
 					t.Errorf("lost %s", k)
 				}
-				x.Range(nil, nil, func([]byte, *Lock) bool { return true })
+				if err := x.Range(nil, nil, func([]byte, *Lock) bool { return true }); err != nil {
+					t.Error(err)
+				}
 				x.Remove(k)
 			}
 		})
@@ -108,20 +118,20 @@ func TestLockIndexConcurrentUse(t *testing.T) {
 }
 
 func BenchmarkLockIndexGetEmpty(b *testing.B) {
-	x, k := NewLockIndex(), []byte("key")
+	x, k := NewLockIndex(nil), []byte("key")
 	for b.Loop() {
-		x.Get(k)
+		_, _ = x.Get(k)
 	}
 }
 
 func BenchmarkLockIndexGet(b *testing.B) {
-	x, k := NewLockIndex(), []byte("k0500")
+	x, k := NewLockIndex(nil), []byte("k0500")
 	for i := range 1000 {
 		if err := x.Put(fmt.Appendf(nil, "k%04d", i), encoded(1)); err != nil {
 			b.Fatal(err)
 		}
 	}
 	for b.Loop() {
-		x.Get(k)
+		_, _ = x.Get(k)
 	}
 }

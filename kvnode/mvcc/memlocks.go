@@ -225,7 +225,7 @@ func (x *MemLocks) RemoveRange(start, end []byte) {
 
 // RangeLocks calls fn for all locks of [start, end), in the index and in memory, in key
 // order until fn returns false; see LockIndex.Range.
-func RangeLocks(x *LockIndex, m *MemLocks, start, end []byte, fn func(key []byte, l *Lock) bool) {
+func RangeLocks(x *LockIndex, m *MemLocks, start, end []byte, fn func(key []byte, l *Lock) bool) error {
 	mem := m.List(start, end) // first: see MemLocks.Get
 	more := true
 	before := func(key []byte) {
@@ -234,7 +234,7 @@ func RangeLocks(x *LockIndex, m *MemLocks, start, end []byte, fn func(key []byte
 			mem = mem[1:]
 		}
 	}
-	x.Range(start, end, func(key []byte, l *Lock) bool {
+	err := x.Range(start, end, func(key []byte, l *Lock) bool {
 		before(key)
 		if len(mem) > 0 && bytes.Equal(mem[0].Key, key) {
 			mem = mem[1:] // handed over meanwhile
@@ -242,5 +242,8 @@ func RangeLocks(x *LockIndex, m *MemLocks, start, end []byte, fn func(key []byte
 		more = more && fn(key, l)
 		return more
 	})
-	before(nil)
+	if err == nil {
+		before(nil)
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -219,7 +220,7 @@ func (r *Replica) commitApplied(sync bool) error {
 		r.locks.Remove([]byte(k))
 	}
 	clear(ab.unlocked)
-	err := ab.b.Close()
+	err := errors.Join(r.locks.Visible(), ab.b.Close())
 	ab.b, ab.index, ab.bytes = nil, 0, 0
 	for _, a := range ab.answers {
 		if a.err != nil {

@@ -51,7 +51,9 @@ func (r *Replica) applyDestroy(d *replpb.DestroyRange, p *proposal, e *raftpb.En
 	if err := r.o.Engine.ClearRange(context.Background(), d.GetStartKey(), d.GetEndKey()); err != nil {
 		return err
 	}
-	r.locks.RemoveRange(d.GetStartKey(), d.GetEndKey())
+	if err := r.locks.RemoveRange(d.GetStartKey(), d.GetEndKey()); err != nil {
+		return err
+	}
 	r.mem.locks.RemoveRange(d.GetStartKey(), d.GetEndKey())
 	r.ab.b = r.o.Engine.NewBatch()
 	r.ab.index, r.ab.term = e.GetIndex(), e.GetTerm()

@@ -40,7 +40,7 @@ func TestADestroyedRangeIsGoneFromAllReplicas(t *testing.T) {
 	require.Equal(t, "a", c.stores[0].get("a"))
 	require.Equal(t, "c", c.stores[0].get("c"))
 	require.Equal(t, 2, c.replica(0).locks.Len())
-	require.NotNil(t, c.replica(0).locks.Get([]byte("c")))
+	require.NotNil(t, lockOf(t, c.replica(0).locks, []byte("c")))
 	require.True(t, old.SeekGE([]byte("b")), "an open iterator keeps its view")
 	require.Equal(t, "b", string(old.Key()))
 	require.NoError(t, old.Close())

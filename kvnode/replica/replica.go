@@ -278,7 +278,7 @@ func Open(o Options) (*Replica, error) {
 			}
 		}
 	} else {
-		r.locks = mvcc.NewLockIndex()
+		r.locks = mvcc.NewLockIndex(o.Engine)
 	}
 	if err := r.openRaft(); err != nil {
 		return nil, err
@@ -330,7 +330,7 @@ func (r *Replica) initialised() bool { return len(r.region.GetPeers()) > 0 }
 
 // loadLocks reads the lock index of a region's range.
 func loadLocks(db *engine.DB, region *kvpb.Region) (*mvcc.LockIndex, error) {
-	locks := mvcc.NewLockIndex()
+	locks := mvcc.NewLockIndex(db)
 	it, err := db.NewIter(engine.IterOptions{CF: engine.CFLock, Lower: region.GetStartKey(), Upper: region.GetEndKey()})
 	if err != nil {
 		return nil, fmt.Errorf("replica: region %d: %w", region.GetId(), err)

@@ -14,6 +14,13 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
+func lockOf(t *testing.T, x *mvcc.LockIndex, key []byte) *mvcc.Lock {
+	t.Helper()
+	l, err := x.Get(key)
+	require.NoError(t, err)
+	return l
+}
+
 func TestASingleReplicaServesByItself(t *testing.T) {
 	c := newCluster(t, 1)
 	c.pump("the only voter leads at once", func() bool { return c.replica(0).View().Leading() })
@@ -265,18 +272,18 @@ func TestALockInPlaceOfAnotherWaitsForItsCommit(t *testing.T) {
 	next := r.AppliedIndex() + 1
 	key := []byte("k")
 	require.NoError(t, r.applyEntry(writeEntry(r, next, func(b *engine.Batch) { b.Set(engine.CFLock, key, lockBytes(7)) })))
-	require.Equal(t, uint64(7), v.Locks().Get(key).StartTS, "in the index before it is visible")
+	require.Equal(t, uint64(7), lockOf(t, v.Locks(), key).StartTS, "in the index before it is visible")
 	require.NoError(t, r.applyEntry(writeEntry(r, next+1, func(b *engine.Batch) {
 		b.Delete(engine.CFLock, key)
 		b.SetVersioned(engine.CFWrite, key, 1, []byte("committed"))
 	})))
-	require.NotNil(t, v.Locks().Get(key), "in the index until the commit is visible")
+	require.NotNil(t, lockOf(t, v.Locks(), key), "in the index until the commit is visible")
 	require.Empty(t, s.get("k"))
 	require.NoError(t, r.applyEntry(writeEntry(r, next+2, func(b *engine.Batch) { b.Set(engine.CFLock, key, lockBytes(9)) })))
 	require.Equal(t, "committed", s.get("k"), "the commit is visible before the next lock is in the index")
-	require.Equal(t, uint64(9), v.Locks().Get(key).StartTS)
+	require.Equal(t, uint64(9), lockOf(t, v.Locks(), key).StartTS)
 	require.NoError(t, r.commitApplied(false))
-	require.Equal(t, uint64(9), v.Locks().Get(key).StartTS)
+	require.Equal(t, uint64(9), lockOf(t, v.Locks(), key).StartTS)
 	got, found, err := s.engine.Get(engine.CFLock, key)
 	require.NoError(t, err)
 	require.True(t, found)

@@ -90,12 +90,15 @@ func (r *Replica) applySplit(s *replpb.Split, p *proposal, e *raftpb.Entry) erro
 	}
 	old, locks := r.region, r.locks
 	r.setState(state)
-	r.locks = mvcc.NewLockIndex()
+	r.locks = mvcc.NewLockIndex(r.o.Engine)
 	r.parts = children
 	r.view.Store(&View{r: r, meta: rest, parts: children, term: r.term, leading: r.leading, merging: true, locks: r.locks})
 	out := make([]Child, 0, len(children))
 	for i, c := range children {
-		right := locks.Split(c.GetEndKey())
+		right, err := locks.Split(c.GetEndKey())
+		if err != nil {
+			return err
+		}
 		switch fates[i] {
 		case childBegins:
 			out = append(out, Child{State: r.childState(c), Locks: locks})

@@ -13,7 +13,7 @@ func (s *Store) HeldLocks(limit int) (held []*replpb.LockHeld, more bool) {
 		if !v.Leading() {
 			continue
 		}
-		mvcc.RangeLocks(v.Locks(), v.MemLocks(), nil, nil, func(key []byte, l *mvcc.Lock) bool {
+		err := mvcc.RangeLocks(v.Locks(), v.MemLocks(), nil, nil, func(key []byte, l *mvcc.Lock) bool {
 			return l.Owners(func(own *mvcc.Lock) bool {
 				if more = len(held) == limit; more {
 					return false
@@ -22,6 +22,10 @@ func (s *Store) HeldLocks(limit int) (held []*replpb.LockHeld, more bool) {
 				return true
 			})
 		})
+		if err != nil {
+			s.log.Error("list locks", "region", r.ID(), "err", err)
+			more = true // so much is certain
+		}
 		if more {
 			break
 		}

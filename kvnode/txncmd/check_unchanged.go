@@ -134,7 +134,10 @@ func (c *unchangedCheck) open(ctx context.Context, resp *kvpb.CheckUnchangedResp
 				return nil, expired(err), nil
 			}
 		}
-		resp.Errors = c.locks()
+		var err error
+		if resp.Errors, err = c.locks(); err != nil {
+			return nil, nil, err
+		}
 		if len(resp.Errors) > 0 {
 			c.e.metrics.locked.Inc()
 			return nil, nil, nil
@@ -175,7 +178,7 @@ func (c *unchangedCheck) waitPending(ctx context.Context, sp keyRange) error {
 
 // locks returns the locks of others that may become versions at or below the commit
 // timestamp.
-func (c *unchangedCheck) locks() (found []*kvpb.KeyError) {
+func (c *unchangedCheck) locks() (found []*kvpb.KeyError, err error) {
 	look := func(key []byte, l *mvcc.Lock) bool {
 		if l.StartTS != c.req.StartTs && l.BlocksRead(key, c.req.CommitTs, c.req.Context.GetResolvedLocks()) {
 			found = append(found, lockedError(key, l))
@@ -184,19 +187,22 @@ func (c *unchangedCheck) locks() (found []*kvpb.KeyError) {
 	}
 	index := c.rg.Locks()
 	if index.Len() == 0 {
-		return nil
+		return nil, nil
 	}
 	for _, sp := range c.spans {
 		if key, ok := sp.one(); !ok {
-			index.Range(sp.lo, sp.hi, look)
-		} else if l := index.Get(key); l != nil {
-			look(key, l)
+			err = index.Range(sp.lo, sp.hi, look)
+		} else {
+			var l *mvcc.Lock
+			if l, err = index.Get(key); l != nil {
+				look(key, l)
+			}
 		}
-		if len(found) >= checkLocks {
+		if len(found) >= checkLocks || err != nil {
 			break
 		}
 	}
-	return found
+	return found, err
 }
 
 // find looks for the first change in the view.

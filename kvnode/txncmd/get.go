@@ -35,7 +35,10 @@ func (e *Executor) get(ctx context.Context, req *kvpb.GetRequest, resp *kvpb.Get
 		if err := e.waitPending(ctx, req.Key, req.ReadTs); err != nil {
 			return false, err
 		}
-		l := rg.Locks().Get(req.Key)
+		l, err := rg.Locks().Get(req.Key)
+		if err != nil {
+			return false, err
+		}
 		ke, committed := e.readKeyLock(req.Context, l, req.Key, req.ReadTs)
 		if committed {
 			through = l
@@ -91,17 +94,19 @@ func (e *Executor) waitPending(ctx context.Context, key []byte, readTS uint64) e
 
 // openRead runs the read protocol: ready, locks, iterator, lease; again from the
 // start if the lease ran out. locks looks for what blocks the read; if it says
-// stop, no reader is opened. An error of locks is the context's.
+// stop, no reader is opened.
 func (e *Executor) openRead(ctx context.Context, rg Region, locks func() (stop bool, err error)) (mvcc.Reader, *kvpb.RegionError, error) {
 	for try := 1; ; try++ {
 		if rerr := rg.ReadReady(ctx); rerr != nil {
 			return mvcc.Reader{}, rerr, nil
 		}
 		stop, err := locks()
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
 			return mvcc.Reader{}, expired(err), nil
-		}
-		if stop {
+		case err != nil:
+			return mvcc.Reader{}, nil, err
+		case stop:
 			return mvcc.Reader{}, nil, nil
 		}
 		rd, err := mvcc.OpenReader(rg.Engine())
@@ -150,7 +155,10 @@ func (e *Executor) batchGet(ctx context.Context, req *kvpb.BatchGetRequest, resp
 			if err := e.waitPending(ctx, k, req.ReadTs); err != nil {
 				return false, err
 			}
-			l := rg.Locks().Get(k)
+			l, err := rg.Locks().Get(k)
+			if err != nil {
+				return false, err
+			}
 			if l == nil {
 				continue
 			}

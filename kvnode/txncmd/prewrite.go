@@ -24,6 +24,9 @@ const rangeCheckKeys = 12
 //
 // It is idempotent: keys locked by the transaction already are passed over, and a
 // transaction found committed is answered with its commit timestamp.
+//
+// A transaction that locks its keys while it runs may write a key several times, each
+// time in a later generation: that replaces what the lock says.
 func (e *Executor) Prewrite(ctx context.Context, req *kvpb.PrewriteRequest) *kvpb.PrewriteResponse {
 	e.metrics.prewrite.Inc()
 	resp := &kvpb.PrewriteResponse{}
@@ -63,6 +66,8 @@ func validPrewrite(req *kvpb.PrewriteRequest) *kvpb.KeyError {
 		return abort("bad for-update timestamp %d of transaction %d", req.ForUpdateTs, req.StartTs)
 	case len(req.Primary) == 0:
 		return abort("no primary key")
+	case req.Generation != 0 && (req.ForUpdateTs != 0 || req.UseAsyncCommit || req.TryOnePc):
+		return abort("a prewrite while the transaction %d runs is optimistic and of two phases", req.StartTs)
 	case len(req.ExpectedForUpdateTs) != 0 && len(req.ExpectedForUpdateTs) != len(req.Mutations):
 		return abort("%d expected_for_update_ts for %d mutations", len(req.ExpectedForUpdateTs), len(req.Mutations))
 	}
@@ -178,7 +183,8 @@ func (p *prewriter) lockedBefore() bool {
 		if m.GetOp() == kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS {
 			continue
 		}
-		if own := p.v.lock(m.GetKey()).Of(p.req.StartTs); own == nil || own.Pessimistic() {
+		own := p.v.lock(m.GetKey()).Of(p.req.StartTs)
+		if own == nil || own.Pessimistic() || own.Generation < p.req.Generation {
 			return false
 		}
 	}
@@ -244,8 +250,12 @@ func (p *prewriter) check(i int, m *kvpb.Mutation) (*kvpb.KeyError, error) {
 		p.own = make(map[int]*mvcc.Lock)
 	}
 	p.own[i] = own
-	if !own.Pessimistic() {
+	switch {
+	case own.Pessimistic():
+	case own.Generation >= p.req.Generation:
 		return nil, nil // repeated
+	default:
+		return p.checkOverwrite(m, own)
 	}
 	if len(p.req.ExpectedForUpdateTs) > 0 && p.req.ExpectedForUpdateTs[i] != 0 && p.req.ExpectedForUpdateTs[i] != own.ForUpdateTS {
 		// Lost, and taken again by a late repetition of the request, at a version the
@@ -253,6 +263,20 @@ func (p *prewriter) check(i int, m *kvpb.Mutation) (*kvpb.KeyError, error) {
 		return p.lockNotFound(key, kvpb.PessimisticLockNotFoundReason_PLNF_REASON_FOR_UPDATE_TS_MISMATCH), nil
 	}
 	return p.checkVersion(m, mustBeLocked)
+}
+
+// checkOverwrite is check for a key that an earlier generation has locked: nobody else has
+// written it since, and its value is what the transaction has written.
+func (p *prewriter) checkOverwrite(m *kvpb.Mutation, own *mvcc.Lock) (*kvpb.KeyError, error) {
+	switch {
+	case !mustNotExist(m) || own.Type == mvcc.LockDelete:
+		return nil, nil
+	case own.Type == mvcc.LockPut:
+		return &kvpb.KeyError{Kind: &kvpb.KeyError_AlreadyExist{
+			AlreadyExist: &kvpb.AlreadyExist{Key: bytes.Clone(m.GetKey())},
+		}}, nil
+	}
+	return p.checkVersion(m, true)
 }
 
 // amend allows for a pessimistic lock that was lost, as those are that were not
@@ -470,7 +494,11 @@ func (p *prewriter) anyHeld() bool {
 // held reports that mutation i is locked for good: it is not written again.
 func (p *prewriter) held(i int) bool {
 	l := p.own[i]
-	return l != nil && !l.Pessimistic()
+	if l == nil || l.Pessimistic() {
+		return false
+	}
+	// What was written stays when the key is only to be locked.
+	return l.Generation >= p.req.Generation || p.req.Mutations[i].GetOp() == kvpb.MutationOp_MUTATION_OP_LOCK
 }
 
 func (p *prewriter) writeCommits() {
@@ -506,6 +534,7 @@ func (p *prewriter) writeLocks() {
 		l := mvcc.Lock{
 			StartTS: p.req.StartTs, Primary: p.req.Primary, TTL: p.req.LockTtlMs,
 			TxnSize: p.req.TxnSize, MinCommitTS: p.req.MinCommitTs, ForUpdateTS: p.req.ForUpdateTs,
+			Generation: p.req.Generation,
 		}
 		if p.held(i) {
 			continue
@@ -520,6 +549,9 @@ func (p *prewriter) writeLocks() {
 			l.TTL = max(l.TTL, old.TTL)
 			if p.req.MinCommitTs != 0 { // else the commit timestamp is drawn after this, and lies above
 				l.MinCommitTS = max(l.MinCommitTS, old.MinCommitTS)
+			}
+			if old.Type == mvcc.LockPut && !old.HasShortValue && m.GetOp() != kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS {
+				w.DeleteValue(m.GetKey(), p.req.StartTs) // of an earlier generation
 			}
 		}
 		switch m.GetOp() {

@@ -33,8 +33,13 @@ func (e *Executor) ResolveLock(ctx context.Context, req *kvpb.ResolveLockRequest
 			resp.RegionError = rerr
 			return resp
 		}
-		if keys, resp.ResumeKey, rerr = locksOf(ctx, rg, txns, req.StartKey); rerr != nil {
+		var err error
+		if keys, resp.ResumeKey, rerr, err = locksOf(ctx, rg, txns, req.StartKey); rerr != nil {
 			resp.RegionError = rerr
+			return resp
+		}
+		if err != nil {
+			resp.Error = e.internal("list locks", err)
 			return resp
 		}
 		if resp.More = resp.ResumeKey != nil; len(keys) == 0 {
@@ -57,12 +62,12 @@ func (e *Executor) ResolveLock(ctx context.Context, req *kvpb.ResolveLockRequest
 
 // locksOf lists keys locked by txns from start on; resume is where to go on, nil
 // at the end of the region.
-func locksOf(ctx context.Context, rg Region, txns map[uint64]uint64, start []byte) (keys [][]byte, resume []byte, rerr *kvpb.RegionError) {
+func locksOf(ctx context.Context, rg Region, txns map[uint64]uint64, start []byte) (keys [][]byte, resume []byte, rerr *kvpb.RegionError, err error) {
 	if rerr := rg.ReadReady(ctx); rerr != nil {
-		return nil, nil, rerr
+		return nil, nil, rerr, nil
 	}
 	size := 0
-	mvcc.RangeLocks(rg.Locks(), rg.MemLocks(), start, rg.Meta().EndKey, func(key []byte, l *mvcc.Lock) bool {
+	err = mvcc.RangeLocks(rg.Locks(), rg.MemLocks(), start, rg.Meta().EndKey, func(key []byte, l *mvcc.Lock) bool {
 		if !ownedByAny(l, txns) {
 			return true
 		}
@@ -74,7 +79,7 @@ func locksOf(ctx context.Context, rg Region, txns map[uint64]uint64, start []byt
 		size += len(key) + len(l.ShortValue)
 		return true
 	})
-	return keys, resume, rg.CheckLease()
+	return keys, resume, rg.CheckLease(), err
 }
 
 func ownedByAny(l *mvcc.Lock, txns map[uint64]uint64) bool {

@@ -31,8 +31,18 @@ type page struct {
 	// stop is the lock that ends the page, nil for none.
 	stop    *mvcc.Lock
 	stopKey []byte
-	through []keyLock // locks of committed owners, in key order
+	through []keyLock // locks of committed owners, in scan order
+	// cut is where the page ends at the latest, because there are too many locks to pass
+	// over: all locks before it, in scan order, are known. Nil for the end of the range.
+	cut []byte
 }
+
+// scanLocks bounds the locks that one page passes over or reads through, and scanLockBytes
+// the bytes of those it reads through.
+const (
+	scanLocks     = 4096
+	scanLockBytes = 1 << 20
+)
 
 type keyLock struct {
 	key  []byte
@@ -90,7 +100,9 @@ func (e *Executor) openScan(ctx context.Context, rg Region, p *page) (*mvcc.Scan
 		if err != nil {
 			return nil, expired(err), nil
 		}
-		p.findLocks(rg.Locks())
+		if err := p.findLocks(rg.Locks()); err != nil {
+			return nil, nil, err
+		}
 		sc, err := mvcc.OpenScanner(rg.Engine(), p.scanOptions())
 		if err != nil {
 			return nil, nil, err
@@ -109,36 +121,61 @@ func (e *Executor) openScan(ctx context.Context, rg Region, p *page) (*mvcc.Scan
 }
 
 // findLocks looks for the first lock in scan direction that stops the page, and
-// the committed ones before it.
-func (p *page) findLocks(x *mvcc.LockIndex) {
-	p.stop, p.stopKey, p.through = nil, nil, nil
-	x.Range(p.lo, p.hi, func(key []byte, l *mvcc.Lock) bool {
-		if !l.BlocksRead(key, p.req.ReadTs, p.req.Context.GetResolvedLocks()) {
+// the locks before it that are read through. After many it leaves the rest to the next page.
+func (p *page) findLocks(x *mvcc.LockIndex) error {
+	p.stop, p.stopKey, p.through, p.cut = nil, nil, nil, nil
+	n, size := 0, 0
+	walk := x.Range
+	if p.req.Reverse {
+		walk = x.RangeBack
+	}
+	c := p.req.Context
+	return walk(p.lo, p.hi, func(key []byte, l *mvcc.Lock) bool {
+		if n++; n > scanLocks || size > scanLockBytes {
+			p.cut = key
+			if p.req.Reverse {
+				p.cut = successor(key)
+			}
+			return false
+		}
+		own := writtenBy(l, c.GetOwnLocks())
+		if !own && !l.BlocksRead(key, p.req.ReadTs, c.GetResolvedLocks()) {
 			return true
 		}
-		if slices.Contains(p.req.Context.GetCommittedLocks(), l.StartTS) {
+		if own || slices.Contains(c.GetCommittedLocks(), l.StartTS) {
 			p.through = append(p.through, keyLock{key, l})
+			size += len(key) + len(l.ShortValue)
 			return true
 		}
 		p.stop, p.stopKey = l, key
-		if !p.req.Reverse {
-			return false
-		}
-		p.through = p.through[:0] // they lie behind the stop
-		return true
+		return false
 	})
 }
 
 func (p *page) scanOptions() mvcc.ScanOptions {
 	o := mvcc.ScanOptions{Lower: p.lo, Upper: p.hi, TS: p.req.ReadTs, Reverse: p.req.Reverse, KeyOnly: p.req.KeyOnly}
-	switch {
-	case p.stop == nil:
+	switch end := p.end(); {
+	case end == nil:
 	case p.req.Reverse:
-		o.Lower = successor(p.stopKey)
+		o.Lower = end
 	default:
-		o.Upper = p.stopKey
+		o.Upper = end
 	}
 	return o
+}
+
+// end is where the page ends because of locks, nil if it does not: exclusive, or inclusive
+// in a scan backwards.
+func (p *page) end() []byte {
+	switch {
+	case p.cut != nil:
+		return p.cut
+	case p.stop == nil:
+		return nil
+	case p.req.Reverse:
+		return successor(p.stopKey)
+	}
+	return p.stopKey
 }
 
 func (p *page) fill(sc *mvcc.Scanner, resp *kvpb.ScanResponse) error {
@@ -158,12 +195,11 @@ func (p *page) fill(sc *mvcc.Scanner, resp *kvpb.ScanResponse) error {
 		resp.More, resp.ResumeKey = true, bytes.Clone(sc.Key())
 	case more:
 		resp.More, resp.ResumeKey = true, successor(sc.Key())
-	case p.stop != nil:
-		resp.Error = lockedError(p.stopKey, p.stop)
-		resp.More, resp.ResumeKey = true, bytes.Clone(p.stopKey)
-		if p.req.Reverse {
-			resp.ResumeKey = append(resp.ResumeKey, 0)
+	case p.end() != nil:
+		if p.stop != nil {
+			resp.Error = lockedError(p.stopKey, p.stop)
 		}
+		resp.More, resp.ResumeKey = true, bytes.Clone(p.end())
 	}
 	return nil
 }
@@ -180,9 +216,6 @@ func (p *page) overlay(sc *mvcc.Scanner) error {
 			return err
 		}
 		list = append(list, mvcc.OverlayEntry{Key: kl.key, Value: bytes.Clone(value), Deleted: !found})
-	}
-	if p.req.Reverse {
-		slices.Reverse(list)
 	}
 	sc.SetOverlay(list)
 	return nil

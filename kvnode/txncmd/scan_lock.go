@@ -40,7 +40,7 @@ func (e *Executor) ScanLock(ctx context.Context, req *kvpb.ScanLockRequest) *kvp
 	if limit == 0 {
 		limit = defaultLockLimit
 	}
-	mvcc.RangeLocks(rg.Locks(), rg.MemLocks(), lo, hi, func(key []byte, l *mvcc.Lock) bool {
+	err := mvcc.RangeLocks(rg.Locks(), rg.MemLocks(), lo, hi, func(key []byte, l *mvcc.Lock) bool {
 		return l.Owners(func(own *mvcc.Lock) bool { // a shared lock as several
 			if own.StartTS <= req.MaxTs {
 				resp.Locks = append(resp.Locks, own.Info(key))
@@ -48,6 +48,9 @@ func (e *Executor) ScanLock(ctx context.Context, req *kvpb.ScanLockRequest) *kvp
 			return true
 		}) && len(resp.Locks) < limit
 	})
+	if err != nil {
+		return &kvpb.ScanLockResponse{Error: e.internal("scan locks", err)}
+	}
 	if rerr := rg.CheckLease(); rerr != nil {
 		return &kvpb.ScanLockResponse{RegionError: rerr}
 	}

@@ -20,10 +20,17 @@ import (
 	"github.com/cairndb/cairn/proto/kvpb"
 )
 
-// TestScripts runs testdata/*.txt. A timestamp is a number, or "7ms" for the
+// TestScripts runs testdata/*.txt, and again with all locks but one of a region read from the
+// engine, which has to give the same answers. A timestamp is a number, or "7ms" for the
 // first one of millisecond 7, or "max". Commands and their arguments are
 // in scriptCommands.
 func TestScripts(t *testing.T) {
+	for _, spill := range []bool{false, true} {
+		t.Run(fmt.Sprintf("spill=%v", spill), func(t *testing.T) { runScripts(t, spill) })
+	}
+}
+
+func runScripts(t *testing.T, spill bool) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		var s *script
 		defer func() { s.close(t) }()
@@ -31,6 +38,9 @@ func TestScripts(t *testing.T) {
 			if d.Cmd == "case" {
 				s.close(t)
 				s = newScript(t, !d.HasArg("no_ts"), d.HasArg("memory"))
+				if spill {
+					s.st.SpillLocks(1)
+				}
 				return "" // names the rule; a fresh store for each
 			}
 			fn := scriptCommands[d.Cmd]
@@ -160,6 +170,7 @@ func argKeys(d *datadriven.TestData, name string) [][]byte {
 func (s *script) at(key []byte, d *datadriven.TestData) *kvpb.Context {
 	c := regiontest.Context(s.st.Locate(key))
 	c.ResolvedLocks, c.CommittedLocks = argTSs(d, "resolved"), argTSs(d, "committed")
+	c.OwnLocks = argTS(d, "own")
 	if d.HasArg("old_epoch") {
 		c.Epoch = &kvpb.RegionEpoch{ConfVer: 1, Version: c.Epoch.Version - 1}
 	}
@@ -226,7 +237,7 @@ func (s *script) prewrite(t *testing.T, d *datadriven.TestData) string {
 		TxnSize: 1, MinCommitTs: argTS(d, "min_commit"), MaxCommitTs: argTS(d, "max_commit"),
 		TryOnePc: d.HasArg("one_pc"), IsRetry: d.HasArg("retry"), UseAsyncCommit: d.HasArg("async"),
 		AssertionLevel: kvpb.AssertionLevel_ASSERTION_LEVEL_FAST, ForUpdateTs: argTS(d, "for_update"),
-		Secondaries: argKeys(d, "secondaries"), ExpectedForUpdateTs: argTSs(d, "expected"),
+		Generation: argTS(d, "generation"), Secondaries: argKeys(d, "secondaries"), ExpectedForUpdateTs: argTSs(d, "expected"),
 	}
 	req.Primary = req.Mutations[0].Key
 	if p := arg(d, "primary"); p != "" {
@@ -647,14 +658,17 @@ func dumpStore(t testing.TB, st *regiontest.Store) string {
 		if rerr != nil {
 			t.Fatal(rerr)
 		}
-		indexed += rg.Locks().Len()
 		for _, kl := range rg.MemLocks().List(nil, nil) {
 			out = append(out, "0memory "+string(kl.Key)+" "+showLock(kl.Lock))
 		}
-		rg.Locks().Range(nil, nil, func(key []byte, l *mvcc.Lock) bool {
+		err := rg.Locks().Range(nil, nil, func(key []byte, l *mvcc.Lock) bool {
+			indexed++
 			out = append(out, "1lock "+string(key)+" "+showLock(l))
 			return true
 		})
+		if err != nil {
+			t.Error(err)
+		}
 		if key = meta.EndKey; len(key) == 0 {
 			break
 		}
@@ -716,6 +730,9 @@ func showLock(l *mvcc.Lock) string {
 	}
 	if l.HasShortValue {
 		out += " value=" + showValue(l.ShortValue)
+	}
+	if l.Generation != 0 {
+		out += fmt.Sprintf(" generation=%d", l.Generation)
 	}
 	if l.UseAsyncCommit {
 		out += " async"

@@ -34,6 +34,7 @@ type modelLock struct {
 	primary string
 	op      kvpb.MutationOp
 	value   string
+	gen     uint64
 }
 
 type modelCommit struct {
@@ -81,12 +82,17 @@ func (m *model) newest(key string) uint64 {
 
 // prewrite returns the kind of outcome of each step: "ok", "locked", "conflict",
 // "exists" or "committed".
-func (m *model) prewrite(primary string, start uint64, muts []*kvpb.Mutation) string {
+func (m *model) prewrite(primary string, start, gen uint64, muts []*kvpb.Mutation) string {
 	locked := false
 	for _, mu := range muts {
 		k := string(mu.Key)
 		if l := m.locks[k]; l != nil {
 			if l.start == start {
+				_, exists := m.get(k, mvcc.MaxTS)
+				exists = l.op == kvpb.MutationOp_MUTATION_OP_PUT || exists && l.op == kvpb.MutationOp_MUTATION_OP_LOCK
+				if gen > l.gen && mu.Op == kvpb.MutationOp_MUTATION_OP_INSERT && exists {
+					return "exists"
+				}
 				continue
 			}
 			if m.committed(k, start) != 0 {
@@ -111,12 +117,12 @@ func (m *model) prewrite(primary string, start uint64, muts []*kvpb.Mutation) st
 		return "locked"
 	}
 	for _, mu := range muts {
-		if m.locks[string(mu.Key)] == nil {
+		if l := m.locks[string(mu.Key)]; l == nil || gen > l.gen && mu.Op != kvpb.MutationOp_MUTATION_OP_LOCK {
 			op := mu.Op
 			if op == kvpb.MutationOp_MUTATION_OP_INSERT {
 				op = kvpb.MutationOp_MUTATION_OP_PUT
 			}
-			m.locks[string(mu.Key)] = &modelLock{start, primary, op, string(mu.Value)}
+			m.locks[string(mu.Key)] = &modelLock{start, primary, op, string(mu.Value), gen}
 		}
 	}
 	return "ok"
@@ -192,6 +198,9 @@ func runTwin(t *testing.T, rnd *rand.Rand) {
 		t.Fatal(err)
 	}
 	defer st.Close()
+	if rnd.IntN(2) == 0 {
+		st.SpillLocks(2)
+	}
 	w := &twin{st: st, ex: txncmd.New(txncmd.Options{Regions: st}), m: newModel(), clock: 10, open: map[uint64][]string{}}
 	for i := range 3000 {
 		w.clock += 1 + uint64(rnd.IntN(3))
@@ -257,8 +266,9 @@ func (w *twin) prewrite(rnd *rand.Rand, start uint64) string {
 			}
 		}
 	}
+	gen := uint64(rnd.IntN(4))
 	resp := w.ex.Prewrite(context.Background(), &kvpb.PrewriteRequest{
-		Context: w.context(), Mutations: muts, Primary: muts[0].Key, StartTs: start, LockTtlMs: 1000,
+		Context: w.context(), Mutations: muts, Primary: muts[0].Key, StartTs: start, LockTtlMs: 1000, Generation: gen,
 	})
 	got := "ok"
 	switch {
@@ -267,7 +277,7 @@ func (w *twin) prewrite(rnd *rand.Rand, start uint64) string {
 	case len(resp.Errors) > 0:
 		got = outcomeKind(resp.Errors[0])
 	}
-	want := w.m.prewrite(string(muts[0].Key), start, muts)
+	want := w.m.prewrite(string(muts[0].Key), start, gen, muts)
 	if got != want {
 		return fmt.Sprintf("prewrite %v at %d: got %s, want %s", muts, start, got, want)
 	}

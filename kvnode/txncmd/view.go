@@ -40,6 +40,10 @@ type view struct {
 	// changed holds shared locks as the effects have left them so far, nil if gone: one
 	// command may settle several holders. Nil when there is none.
 	changed map[string]*mvcc.Lock
+	// found are the locks of the command's keys, if they were looked up all at once; else nil.
+	found map[string]*mvcc.Lock
+	// lockErr is why a lock could not be looked up.
+	lockErr error
 	// pending is the one-phase or async commit in flight, nil for none.
 	pending     *pendingTxn
 	pendingKeys [][]byte
@@ -65,7 +69,7 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 		return nil, expired(err)
 	}
 	v := view{e: e, rg: rg, locks: rg.Locks(), mem: rg.MemLocks()}
-	ke, rerr, later := v.run(ctx, c.GetFromStore(), eval)
+	ke, rerr, later := v.run(ctx, c.GetFromStore(), keys, eval)
 	done := func() {
 		held.release()
 		// Whatever became of the effects: somebody woken for nothing goes on waiting.
@@ -88,7 +92,7 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 // run runs eval and replicates its effects. The latches are held. from is as in
 // Region.CountRead. If later is not nil the answer may be given now, and the latches
 // be released when later has returned.
-func (v *view) run(ctx context.Context, from uint64, eval evalFunc) (ke *kvpb.KeyError, rerr *kvpb.RegionError, later func() *kvpb.RegionError) {
+func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc) (ke *kvpb.KeyError, rerr *kvpb.RegionError, later func() *kvpb.RegionError) {
 	e, rg := v.e, v.rg
 	rd, rerr, err := e.openReader(ctx, rg)
 	if rerr != nil {
@@ -100,7 +104,11 @@ func (v *view) run(ctx context.Context, from uint64, eval evalFunc) (ke *kvpb.Ke
 	v.rd = rd
 	v.w.Batch = rg.Engine().NewBatch()
 	defer v.withdraw()
-	ke, err = eval(v)
+	if err = v.findLocks(keys); err == nil {
+		if ke, err = eval(v); err == nil {
+			err = v.lockErr
+		}
+	}
 	if closeErr := v.rd.Close(); err == nil {
 		err = closeErr
 	}
@@ -192,7 +200,52 @@ func (v *view) lock(key []byte) *mvcc.Lock {
 			return l
 		}
 	}
-	return v.locks.Get(key)
+	if v.found != nil {
+		return v.found[string(key)]
+	}
+	l, err := v.locks.Get(key)
+	if err != nil {
+		v.lockErr = err
+	}
+	return l
+}
+
+// A command with more keys than findLocksKeys looks their locks up at once where they have
+// to be read from the engine, unless more locks than findLocksMax times the keys lie among them.
+const (
+	findLocksKeys = 8
+	findLocksMax  = 4
+)
+
+// findLocks looks the locks of the command's keys up.
+func (v *view) findLocks(keys keyList) error {
+	if keys.n <= findLocksKeys || !v.locks.Spilled() {
+		return nil
+	}
+	lo, hi := keys.at(0), keys.at(0)
+	found := make(map[string]*mvcc.Lock, keys.n)
+	for i := range keys.n {
+		key := keys.at(i)
+		if bytes.Compare(key, lo) < 0 {
+			lo = key
+		}
+		if bytes.Compare(key, hi) > 0 {
+			hi = key
+		}
+		found[string(key)] = nil
+	}
+	n := 0
+	err := v.locks.Range(lo, successor(hi), func(key []byte, l *mvcc.Lock) bool {
+		if _, wanted := found[string(key)]; wanted {
+			found[string(key)] = l
+		}
+		n++
+		return n <= findLocksMax*keys.n
+	})
+	if n <= findLocksMax*keys.n {
+		v.found = found
+	}
+	return err
 }
 
 // inMem reports that the lock of key is one that only this leader knows.
@@ -401,8 +454,11 @@ func (e *Executor) tooOld(rg Region, ts uint64) *kvpb.KeyError {
 }
 
 // readKeyLock decides what the lock of key means for a read at readTS: nothing,
-// an error, or, for an owner the client knows to be committed, the value itself.
+// an error, or, for an owner that the client knows to be committed, or is, the value itself.
 func (e *Executor) readKeyLock(c *kvpb.Context, l *mvcc.Lock, key []byte, readTS uint64) (ke *kvpb.KeyError, through bool) {
+	if writtenBy(l, c.GetOwnLocks()) {
+		return nil, true
+	}
 	if l == nil || !l.BlocksRead(key, readTS, c.GetResolvedLocks()) {
 		return nil, false
 	}
@@ -411,6 +467,11 @@ func (e *Executor) readKeyLock(c *kvpb.Context, l *mvcc.Lock, key []byte, readTS
 	}
 	e.metrics.locked.Inc()
 	return lockedError(key, l), false
+}
+
+// writtenBy says whether l, which may be nil, holds a write of the transaction startTS.
+func writtenBy(l *mvcc.Lock, startTS uint64) bool {
+	return startTS != 0 && l != nil && l.StartTS == startTS && (l.Type == mvcc.LockPut || l.Type == mvcc.LockDelete)
 }
 
 // longReader loads a value from CFDefault in the view of a read.

@@ -304,7 +304,14 @@ func waitTime(ctx context.Context, req *kvpb.PessimisticLockRequest) time.Durati
 // whoever stands first.
 func (e *Executor) holderNow(k *locker, key []byte) *mvcc.Lock {
 	if rg, rerr := e.regions.Region(k.req.Context); rerr == nil {
-		if l := cmp.Or(rg.MemLocks().Get(key), rg.Locks().Get(key)); l != nil {
+		l := rg.MemLocks().Get(key)
+		if l == nil {
+			var err error
+			if l, err = rg.Locks().Get(key); err != nil {
+				e.log.Error("look for the holder of a lock", "err", err)
+			}
+		}
+		if l != nil {
 			return l
 		}
 	}

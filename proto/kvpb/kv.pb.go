@@ -472,8 +472,11 @@ type Context struct {
 	// Which replica is asked. One that does not lead answers reads only, none of the newest
 	// version, and those only once it has applied read_index (see ReadIndexRequest), or, if
 	// that is 0, those at or below the timestamp its leader has closed last.
-	ReplicaRead   ReplicaRead `protobuf:"varint,20,opt,name=replica_read,json=replicaRead,proto3,enum=cairn.kv.v1.ReplicaRead" json:"replica_read,omitempty"`
-	ReadIndex     uint64      `protobuf:"varint,21,opt,name=read_index,json=readIndex,proto3" json:"read_index,omitempty"`
+	ReplicaRead ReplicaRead `protobuf:"varint,20,opt,name=replica_read,json=replicaRead,proto3,enum=cairn.kv.v1.ReplicaRead" json:"replica_read,omitempty"`
+	ReadIndex   uint64      `protobuf:"varint,21,opt,name=read_index,json=readIndex,proto3" json:"read_index,omitempty"`
+	// Locks of the transaction with this start timestamp are read through, whatever commit
+	// timestamp they name: it reads what it has written. 0 = of none.
+	OwnLocks      uint64 `protobuf:"varint,22,opt,name=own_locks,json=ownLocks,proto3" json:"own_locks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -581,6 +584,13 @@ func (x *Context) GetReplicaRead() ReplicaRead {
 func (x *Context) GetReadIndex() uint64 {
 	if x != nil {
 		return x.ReadIndex
+	}
+	return 0
+}
+
+func (x *Context) GetOwnLocks() uint64 {
+	if x != nil {
+		return x.OwnLocks
 	}
 	return 0
 }
@@ -1298,8 +1308,12 @@ type PrewriteRequest struct {
 	AssertionLevel      AssertionLevel         `protobuf:"varint,13,opt,name=assertion_level,json=assertionLevel,proto3,enum=cairn.kv.v1.AssertionLevel" json:"assertion_level,omitempty"`
 	IsRetry             bool                   `protobuf:"varint,14,opt,name=is_retry,json=isRetry,proto3" json:"is_retry,omitempty"`                                                // sent before, outcome unknown
 	ExpectedForUpdateTs []uint64               `protobuf:"varint,15,rep,packed,name=expected_for_update_ts,json=expectedForUpdateTs,proto3" json:"expected_for_update_ts,omitempty"` // aligned with mutations; 0 = unchecked
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Of a transaction that locks its keys while it still runs, in batches: which batch this
+	// is, counted from 1. A lock of a smaller generation is replaced, one of the same or a
+	// greater is kept. 0 = all is locked at the end. Two phases only, and optimistic.
+	Generation    uint64 `protobuf:"varint,16,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PrewriteRequest) Reset() {
@@ -1435,6 +1449,13 @@ func (x *PrewriteRequest) GetExpectedForUpdateTs() []uint64 {
 		return x.ExpectedForUpdateTs
 	}
 	return nil
+}
+
+func (x *PrewriteRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 type PrewriteResponse struct {
@@ -4972,7 +4993,7 @@ var File_kvpb_kv_proto protoreflect.FileDescriptor
 
 const file_kvpb_kv_proto_rawDesc = "" +
 	"\n" +
-	"\rkvpb/kv.proto\x12\vcairn.kv.v1\x1a\x11kvpb/region.proto\x1a\x11kvpb/errors.proto\x1a\x0fcoppb/cop.proto\"\xae\x03\n" +
+	"\rkvpb/kv.proto\x12\vcairn.kv.v1\x1a\x11kvpb/region.proto\x1a\x11kvpb/errors.proto\x1a\x0fcoppb/cop.proto\"\xcb\x03\n" +
 	"\aContext\x12\x1b\n" +
 	"\tregion_id\x18\x01 \x01(\x04R\bregionId\x12.\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x18.cairn.kv.v1.RegionEpochR\x05epoch\x12%\n" +
@@ -4987,7 +5008,8 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"from_store\x18\t \x01(\x04R\tfromStore\x12;\n" +
 	"\freplica_read\x18\x14 \x01(\x0e2\x18.cairn.kv.v1.ReplicaReadR\vreplicaRead\x12\x1d\n" +
 	"\n" +
-	"read_index\x18\x15 \x01(\x04R\treadIndex\"g\n" +
+	"read_index\x18\x15 \x01(\x04R\treadIndex\x12\x1b\n" +
+	"\town_locks\x18\x16 \x01(\x04R\bownLocks\"g\n" +
 	"\n" +
 	"GetRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x10\n" +
@@ -5040,7 +5062,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x124\n" +
 	"\tassertion\x18\x04 \x01(\x0e2\x16.cairn.kv.v1.AssertionR\tassertion\x12M\n" +
-	"\x12pessimistic_action\x18\x05 \x01(\x0e2\x1e.cairn.kv.v1.PessimisticActionR\x11pessimisticAction\"\xd2\x04\n" +
+	"\x12pessimistic_action\x18\x05 \x01(\x0e2\x1e.cairn.kv.v1.PessimisticActionR\x11pessimisticAction\"\xf2\x04\n" +
 	"\x0fPrewriteRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x123\n" +
 	"\tmutations\x18\x02 \x03(\v2\x15.cairn.kv.v1.MutationR\tmutations\x12\x18\n" +
@@ -5058,7 +5080,10 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"try_one_pc\x18\f \x01(\bR\btryOnePc\x12D\n" +
 	"\x0fassertion_level\x18\r \x01(\x0e2\x1b.cairn.kv.v1.AssertionLevelR\x0eassertionLevel\x12\x19\n" +
 	"\bis_retry\x18\x0e \x01(\bR\aisRetry\x123\n" +
-	"\x16expected_for_update_ts\x18\x0f \x03(\x04R\x13expectedForUpdateTs\"\xcb\x01\n" +
+	"\x16expected_for_update_ts\x18\x0f \x03(\x04R\x13expectedForUpdateTs\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x10 \x01(\x04R\n" +
+	"generation\"\xcb\x01\n" +
 	"\x10PrewriteResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12-\n" +
 	"\x06errors\x18\x02 \x03(\v2\x15.cairn.kv.v1.KeyErrorR\x06errors\x12\"\n" +

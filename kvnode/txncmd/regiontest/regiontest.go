@@ -59,7 +59,7 @@ func Open() (*Store, error) {
 			Id: 1, Epoch: &kvpb.RegionEpoch{ConfVer: 1, Version: 1},
 			Peers: []*kvpb.Peer{{Id: 1, StoreId: 1}},
 		},
-		locks: mvcc.NewLockIndex(),
+		locks: mvcc.NewLockIndex(db),
 	}}
 	return s, nil
 }
@@ -75,6 +75,14 @@ func (s *Store) CollectAt(safePoint uint64) error {
 		err = s.DB.Commit(b, false)
 	}
 	return errors.Join(err, b.Close())
+}
+
+// SpillLocks lets the lock indexes of all regions keep only as many locks in memory. It is
+// called before the store is used.
+func (s *Store) SpillLocks(resident int) {
+	for _, r := range s.regions {
+		r.locks.KeepAtMost(resident)
+	}
 }
 
 // KeepLocksInMemory lets all regions keep pessimistic locks in memory, bytes each.
@@ -172,12 +180,16 @@ func (s *Store) Split(key []byte) {
 	epoch := func() *kvpb.RegionEpoch {
 		return &kvpb.RegionEpoch{ConfVer: 1, Version: old.meta.Epoch.Version + 1}
 	}
+	rightLocks, err := old.locks.Split(key)
+	if err != nil {
+		panic(fmt.Sprintf("regiontest: split: %v", err))
+	}
 	right := &region{
 		meta: &kvpb.Region{
 			Id: s.nextID, StartKey: bytes.Clone(key), EndKey: old.meta.EndKey, Epoch: epoch(),
 			Peers: []*kvpb.Peer{{Id: s.nextID, StoreId: 1}},
 		},
-		locks: old.locks.Split(key), mem: s.newMem(),
+		locks: rightLocks, mem: s.newMem(),
 	}
 	s.nextID++
 	left := &region{
@@ -311,7 +323,9 @@ func (h *handle) DestroyRange(ctx context.Context, start, end []byte) *kvpb.Regi
 	if err := h.s.DB.ClearRange(context.WithoutCancel(ctx), start, end); err != nil {
 		panic(fmt.Sprintf("regiontest: destroy: %v", err))
 	}
-	h.r.locks.RemoveRange(start, end)
+	if err := h.r.locks.RemoveRange(start, end); err != nil {
+		panic(fmt.Sprintf("regiontest: destroy: %v", err))
+	}
 	h.r.mem.RemoveRange(start, end)
 	return lost
 }
@@ -329,12 +343,13 @@ func (h *handle) apply(b *engine.Batch) error {
 	if err := h.s.DB.Commit(b, false); err != nil {
 		return err
 	}
-	return b.Ops(func(op engine.Op) error {
+	err = b.Ops(func(op engine.Op) error {
 		if op.CF == engine.CFLock && op.Kind == engine.KindDelete {
 			h.r.locks.Remove(op.UserKey)
 		}
 		return nil
 	})
+	return errors.Join(err, h.r.locks.Visible())
 }
 
 // Apply applies a batch made by a test, outside of any command.
