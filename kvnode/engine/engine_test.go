@@ -3,7 +3,9 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -252,6 +254,15 @@ func TestFatalErrorsGoToOnFatal(t *testing.T) {
 	var got string
 	NewPebbleLogger(nil, "state", func(msg string) { got = msg }).Fatalf("write of %s failed", "000001.log")
 	require.Equal(t, "write of 000001.log failed", got)
+}
+
+func TestACancelledCompactionIsNoFailure(t *testing.T) {
+	var out bytes.Buffer
+	ended := NewPebbleLogger(slog.New(slog.NewTextHandler(&out, nil)), "state", nil).EventListener(nil).CompactionEnd
+	ended(pebble.CompactionInfo{Err: fmt.Errorf("job 7: %w", pebble.ErrCancelledCompaction)})
+	require.Empty(t, out.String())
+	ended(pebble.CompactionInfo{Err: errors.New("bad block")})
+	require.Contains(t, out.String(), "compaction failed")
 }
 
 func TestAFewSmallMemtablesAreNoPressure(t *testing.T) {

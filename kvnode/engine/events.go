@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -69,11 +70,15 @@ func (p *PebbleLogger) EventListener(onStall func(begin bool)) *pebble.EventList
 			l.Debug("flush", "bytes", i.InputBytes, "took", i.TotalDuration)
 		},
 		CompactionEnd: func(i pebble.CompactionInfo) {
-			if i.Err != nil {
+			switch {
+			case errors.Is(i.Err, pebble.ErrCancelledCompaction):
+				// Its files were excised or replaced, and it is planned anew.
+				l.Debug("compaction cancelled", "reason", i.Reason, "took", i.TotalDuration)
+			case i.Err != nil:
 				l.Warn("compaction failed", "err", i.Err)
-				return
+			default:
+				l.Debug("compaction", "reason", i.Reason, "took", i.TotalDuration)
 			}
-			l.Debug("compaction", "reason", i.Reason, "took", i.TotalDuration)
 		},
 		WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
 			l.Warn("writes are stalled", "reason", i.Reason)
