@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/stretchr/testify/require"
 )
 
@@ -67,6 +68,7 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		{"--replicas 9 is not between 1 and 7", []string{"start", "--replicas", "9"}},
 		{"--pd is empty", []string{"kv", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--status", "", "--pd", ""}},
 		{`--labels: "zone" is not a label; write them as zone=a,host=h1`, []string{"start", "--labels", "zone"}},
+		{`--labels: "zone" is not a label; write them as zone=a,host=h1`, []string{"sql", "--labels", "zone"}},
 		{"--cluster-cert-dir", []string{"pd", "--cluster-cert-dir", "/nowhere"}},
 	} {
 		_, err := run(t, c.args...)
@@ -116,4 +118,17 @@ func FuzzConfigFile(f *testing.F) {
 		var c config
 		_ = decodeConfig(data, &c, []string{"listen", "data-dir"})
 	})
+}
+
+// The storage engine's errors print their stacks when they are asked for all they know.
+func TestAnErrorIsLoggedInOneLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	p := &process{}
+	require.NoError(t, p.openLog(&config{LogFile: path, LogLevel: "info"}))
+	p.log.With("region", 7).Warn("trouble", "err", pebble.ErrCancelledCompaction)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, 1, strings.Count(string(text), "\n"), string(text))
+	require.NotContains(t, string(text), ".go:")
+	require.Contains(t, string(text), `err="pebble: compaction cancelled`)
 }

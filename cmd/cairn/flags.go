@@ -33,7 +33,6 @@ var fields = map[string]field{
 	"data-dir":   {groupData, func(c *config) any { return &c.DataDir }, "directory of all durable data"},
 	"cache-size": {groupData, func(c *config) any { return &c.CacheSize }, "block cache of the storage engine; 0 = a quarter of memory, at most 1GiB"},
 
-	"labels":         {groupData, func(c *config) any { return &c.Labels }, "where this node is, for placement: zone=a,host=h1"},
 	"unsafe-no-sync": {groupData, func(c *config) any { return &c.UnsafeNoSync }, "FOR TESTS: do not make anything durable; what was acknowledged is lost in a crash"},
 
 	"raft-tick":         {groupRaft, func(c *config) any { return &c.RaftTick }, "unit of Raft's time; the same on all nodes (default 100ms)"},
@@ -49,6 +48,7 @@ var fields = map[string]field{
 	"advertise": {groupAddress, func(c *config) any { return &c.Advertise }, "address by which other processes reach this one (default: the listen address)"},
 	"status":    {groupAddress, func(c *config) any { return &c.Status }, "address of /metrics, /healthz and /debug/pprof; empty = none"},
 	"pd":        {groupAddress, func(c *config) any { return &c.PD }, "addresses of the placement driver, comma-separated"},
+	"labels":    {groupMembers, func(c *config) any { return &c.Labels }, "where this node is, for placement and for reads of the closest replica: zone=a,host=h1"},
 	"name":      {groupMembers, func(c *config) any { return &c.Name }, "name of this placement driver member"},
 
 	"cluster-listen":    {groupMembers, func(c *config) any { return &c.ClusterListen }, "address for the other processes of the cluster (default: " + defaultClusterListen + ", or the next free port)"},

@@ -183,8 +183,17 @@ func (p *process) openLog(c *config) error {
 	} else if level == slog.LevelInfo {
 		level = slog.LevelWarn // a terminal gets the banner and what needs attention
 	}
-	p.log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
+	p.log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level, ReplaceAttr: oneLine}))
 	return nil
+}
+
+// oneLine logs the text of an error only: those of the storage engine print their stacks with it
+// otherwise.
+func oneLine(_ []string, a slog.Attr) slog.Attr {
+	if err, ok := a.Value.Any().(error); ok {
+		a.Value = slog.StringValue(err.Error())
+	}
+	return a
 }
 
 func (p *process) writePID(path string) error {

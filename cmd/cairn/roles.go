@@ -143,13 +143,14 @@ func runKV(cmd *cobra.Command, c *config) error {
 
 func sqlCommand() *cobra.Command {
 	defaults := config{Listen: "127.0.0.1:4000", Status: "127.0.0.1:10080", PD: []string{"127.0.0.1:2379"}, LogLevel: "info", StopTimeout: defaultStopTimeout}
-	keys := append([]string{"listen", "pd", "data-dir", "tls-cert", "tls-key", "tls-ca"}, processKeys...)
+	keys := append([]string{"listen", "pd", "data-dir", "labels", "tls-cert", "tls-key", "tls-ca"}, processKeys...)
 	return newCommand("sql", "Run a SQL node",
 		"SQL serves MySQL clients. It keeps no data: --data-dir holds only its certificate, and is optional.", defaults, keys, runSQL)
 }
 
 func runSQL(cmd *cobra.Command, c *config) error {
-	if err := c.checkListen("listen", c.Listen, c.CertFile != ""); err != nil {
+	labels, err := parseLabels(c.Labels)
+	if err := errors.Join(err, c.checkListen("listen", c.Listen, c.CertFile != "")); err != nil {
 		return err
 	}
 	material, err := c.peerTLS()
@@ -161,7 +162,7 @@ func runSQL(cmd *cobra.Command, c *config) error {
 		if err != nil {
 			return err
 		}
-		o := kvclient.Options{PD: pdc, Logger: p.log, Registerer: p.registry}
+		o := kvclient.Options{PD: pdc, Labels: labels, Logger: p.log, Registerer: p.registry}
 		if material != nil {
 			o.TLS = material.Client()
 		}
