@@ -9,7 +9,8 @@ import (
 
 // CheckSecondaryLocks finds out whether an async-commit transaction has all its
 // locks. A key that has none and shows no trace is barred with a rollback record:
-// the transaction can never commit then.
+// the transaction can never commit then. One that began before the safe point may have
+// committed and left none: nothing is said of it.
 func (e *Executor) CheckSecondaryLocks(ctx context.Context, req *kvpb.CheckSecondaryLocksRequest) *kvpb.CheckSecondaryLocksResponse {
 	e.metrics.commands.WithLabelValues("check_secondary_locks").Inc()
 	resp := &kvpb.CheckSecondaryLocksResponse{}
@@ -17,6 +18,9 @@ func (e *Executor) CheckSecondaryLocks(ctx context.Context, req *kvpb.CheckSecon
 		return resp
 	}
 	ke, rerr := e.write(ctx, req.Context, keyListOf(req.Keys), func(v *view) (*kvpb.KeyError, error) {
+		if ke, err := v.forgotten(req.Keys, req.StartTs); ke != nil || err != nil {
+			return ke, err
+		}
 		for _, k := range req.Keys {
 			decided, err := v.checkSecondary(k, req.StartTs, resp)
 			if decided || err != nil {

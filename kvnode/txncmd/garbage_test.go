@@ -84,6 +84,13 @@ func TestWhatMayBeForgottenIsNotDenied(t *testing.T) {
 	require.Equal(t, kept, again(onePC(st, 12, put("kept", "1"))).OnePcCommitTs)
 	require.Empty(t, again(lock).Errors, "it has all its locks")
 
+	secondaries := func(start uint64, key string) *kvpb.CheckSecondaryLocksResponse {
+		return ex.CheckSecondaryLocks(ctx, &kvpb.CheckSecondaryLocksRequest{Context: at, StartTs: start, Keys: [][]byte{[]byte(key)}})
+	}
+	require.NotNil(t, secondaries(10, "gone").GetError().GetTooOld(), "its locks were settled while the question was on its way")
+	require.Equal(t, kept, secondaries(12, "kept").GetCommitTs())
+	require.Len(t, secondaries(14, "locked").GetLocks(), 1)
+
 	rollback := func(start uint64, keys ...string) *kvpb.KeyError {
 		req := &kvpb.BatchRollbackRequest{Context: at, StartTs: start}
 		for _, k := range keys {
