@@ -3,6 +3,7 @@ package txn
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/cairndb/cairn/proto/kvpb"
@@ -88,7 +89,10 @@ const leftoverLocks = 1024
 func (s *Store) settleLeftover(ctx context.Context, lock *kvpb.LockInfo) error {
 	bo := s.newBackoff(backoffWriteLock)
 	for {
-		st, err := s.statusOfLeft(ctx, lock)
+		st, err := s.resolver.status(ctx, lock, 0)
+		if old := new(TooOldError); errors.As(err, &old) {
+			return nil // it is settled
+		}
 		if err != nil {
 			return err
 		}

@@ -24,8 +24,11 @@ type secondaries struct {
 // way. All its locks are settled in the background.
 func (r *resolver) recoverAsync(ctx context.Context, primary *kvpb.LockInfo, caller, now uint64) (txnStatus, error) {
 	all := &secondaries{commitTS: primary.GetMinCommitTs()}
-	if err := r.checkSecondaries(ctx, primary, primary.GetSecondaries(), all); err != nil {
-		return txnStatus{}, err
+	if err := r.checkSecondaries(ctx, primary, primary.GetSecondaries(), all); err != nil && !all.decided {
+		if err = r.lostUnless(ctx, primary, err); err != nil {
+			return txnStatus{}, err
+		}
+		all.decided, all.commitTS = true, 0
 	}
 	if all.plain && !all.decided {
 		st, _, err := r.askPrimary(ctx, primary, caller, now, true)

@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -69,6 +70,9 @@ func newResolver(s *Store) *resolver {
 // way: the owner counts as alive, and the caller waits and tries its own request
 // again. Asking the primary again instead would miss that the lock is gone.
 //
+// Of a transaction that began before the safe point there may be no trace: the answer is a *TooOldError if its
+// locks are gone, too.
+//
 // The primary of an async commit cannot answer alone. While its lock lives it is
 // waited for; afterwards all locks together tell.
 func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint64) (txnStatus, error) {
@@ -81,8 +85,11 @@ func (r *resolver) status(ctx context.Context, lock *kvpb.LockInfo, caller uint6
 		return txnStatus{}, err
 	}
 	st, primary, err := r.askPrimary(ctx, lock, caller, now, false)
-	if err != nil || primary == nil || !primary.GetUseAsyncCommit() {
-		return st, err
+	if err != nil {
+		return txnStatus{}, r.lostUnless(ctx, lock, err)
+	}
+	if primary == nil || !primary.GetUseAsyncCommit() {
+		return st, nil
 	}
 	if timeLeft(primary, now) > 0 {
 		// It commits at or after what its primary's lock says.
@@ -187,6 +194,35 @@ func (r *resolver) askPrimary(ctx context.Context, lock *kvpb.LockInfo, caller, 
 	}
 	r.remember(lock.GetStartTs(), got.GetCommitTs())
 	return txnStatus{commitTS: got.GetCommitTs()}, nil, nil
+}
+
+// lostUnless looks again at a lock after the question about its owner, err, was too old: a record that would
+// tell may have been collected. Records go only when all locks of their transaction are gone. If lock is
+// there still, nothing was collected by the safe point that the answer named, and the transaction, without a
+// trace then where it needs one, can never commit: those who write there are too old as well. Then lostUnless
+// returns nil, for a transaction that is rolled back; else the lock is settled, and err is what can be said.
+func (r *resolver) lostUnless(ctx context.Context, lock *kvpb.LockInfo, err error) error {
+	var old *TooOldError
+	if !errors.As(err, &old) || unwritten(lock) {
+		return err
+	}
+	end := append(bytes.Clone(lock.GetKey()), 0)
+	resp, serr := r.s.sendKey(ctx, lock.GetKey(), &kvpb.Request{Cmd: &kvpb.Request_ScanLock{
+		ScanLock: &kvpb.ScanLockRequest{MaxTs: lock.GetStartTs(), StartKey: lock.GetKey(), EndKey: end},
+	}})
+	if serr != nil {
+		return serr
+	}
+	if ke := resp.GetScanLock().GetError(); ke != nil {
+		return keyError(ke, lock.GetStartTs())
+	}
+	for _, l := range resp.GetScanLock().GetLocks() {
+		if l.GetStartTs() == lock.GetStartTs() && !unwritten(l) {
+			r.remember(lock.GetStartTs(), 0)
+			return nil
+		}
+	}
+	return err
 }
 
 // unwritten says that lock is one of a transaction that has not written the key yet.

@@ -161,7 +161,10 @@ func (s *Store) settleUpTo(ctx context.Context, target uint64) (reached uint64, 
 		if unwritten(l) || l.GetStartTs() > reached {
 			return nil
 		}
-		st, err := s.statusOfLeft(ctx, l)
+		st, err := s.resolver.status(ctx, l, 0)
+		if old := new(TooOldError); errors.As(err, &old) {
+			return nil // it is settled
+		}
 		if err == nil && !st.alive {
 			settled++
 			err = s.resolver.settle(ctx, l, st)
@@ -175,19 +178,6 @@ func (s *Store) settleUpTo(ctx context.Context, target uint64) (reached uint64, 
 		return nil
 	})
 	return reached, settled, err
-}
-
-// statusOfLeft is resolver.status for a lock that the leader of its region has now. Where
-// the primary has no trace of the transaction, and the safe point there is past its
-// beginning, it was not committed: a record would have gone only after this lock, which came
-// later. Nor will it be, for the primary cannot be locked any more.
-func (s *Store) statusOfLeft(ctx context.Context, l *kvpb.LockInfo) (txnStatus, error) {
-	st, err := s.resolver.status(ctx, l, 0)
-	var old *TooOldError
-	if errors.As(err, &old) {
-		return txnStatus{}, nil
-	}
-	return st, err
 }
 
 // eachLock calls fn for the locks of transactions that began at or before maxTS, in all

@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -79,10 +80,33 @@ func TestALivingTransactionIsNotPassed(t *testing.T) {
 // A transaction older than the safe point comes too late for its primary, and leaves a
 // lock elsewhere, where nothing was collected yet. The next round rolls it back.
 func TestALockThatCameTooLateIsRolledBack(t *testing.T) {
-	s, kv, tso := asyncStore(t)
-	s.noAsync = true
+	for _, reader := range []bool{false, true} {
+		s, kv, tso := asyncStore(t)
+		s.noAsync = true
+		leaveLock(t, s, kv, "a")
+		other := nodeOf(t, kv, tso, false)
+		tso.pass(time.Minute)
+		target, err := other.CurrentTS(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, kv.st.CollectAt(target))
+		if !reader {
+			reached, settled, err := other.settleUpTo(t.Context(), target)
+			require.NoError(t, err)
+			require.Equal(t, target, reached)
+			require.Equal(t, 1, settled)
+			require.Zero(t, locksIn(t, kv))
+		}
+		require.Equal(t, "0", readNow(t, other, "z"))
+		other.tasks.Wait()
+		require.Zero(t, locksIn(t, kv))
+	}
+}
+
+// leaveLock has a transaction lock one of its two keys, a and z, and never the other one.
+func leaveLock(t *testing.T, s *Store, kv *fakeKV, never string) {
+	t.Helper()
 	s.kv = &cutKV{fakeKV: kv, cut: func(req *kvpb.Request) error {
-		if p := req.GetPrewrite(); p != nil && string(p.Mutations[0].Key) == "a" || req.GetBatchRollback() != nil {
+		if p := req.GetPrewrite(); p != nil && string(p.Mutations[0].Key) == never || req.GetBatchRollback() != nil {
 			return errors.New("cut off")
 		}
 		return nil
@@ -92,18 +116,53 @@ func TestALockThatCameTooLateIsRolledBack(t *testing.T) {
 	_, err := writeBoth(t, s).Commit(ctx)
 	require.Error(t, err)
 	s.tasks.Wait()
-	require.Equal(t, 1, locksIn(t, kv), "z")
+	require.Equal(t, 1, locksIn(t, kv))
+}
+
+// The same of an async commit whose primary came in time, and whose other key did not.
+func TestAnAsyncCommitThatIsHalfTooLateIsRolledBack(t *testing.T) {
+	s, kv, tso := asyncStore(t)
+	leaveLock(t, s, kv, "z")
 	other := nodeOf(t, kv, tso, false)
 	tso.pass(time.Minute)
 	target, err := other.CurrentTS(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, kv.st.CollectAt(target))
-	reached, settled, err := other.settleUpTo(t.Context(), target)
-	require.NoError(t, err)
-	require.Equal(t, target, reached)
-	require.Equal(t, 1, settled)
+	for _, key := range []string{"a", "z"} {
+		require.Equal(t, "0", readNow(t, other, key))
+	}
+	other.tasks.Wait()
 	require.Zero(t, locksIn(t, kv))
-	require.Equal(t, "0", readNow(t, other, "z"))
+}
+
+// Who met a lock of an async commit, and asks about it when all of that is over and collected, is told neither that it is
+// committed nor that it is not.
+func TestAnAsyncCommitThatIsForgottenIsNotDenied(t *testing.T) {
+	s, kv, tso := asyncStore(t)
+	c, batches := asyncCommitter(t, s)
+	for _, b := range batches {
+		require.NoError(t, c.prewrite(t.Context(), b, false))
+	}
+	tso.pass(time.Minute)
+	target, err := s.CurrentTS(t.Context())
+	require.NoError(t, err)
+	var met *kvpb.LockInfo
+	require.NoError(t, s.eachLock(t.Context(), target, func(l *kvpb.LockInfo) error { met = cmp.Or(met, l); return nil }))
+	require.Equal(t, "a", string(met.GetPrimary()))
+	settler := nodeOf(t, kv, tso, false)
+	_, settled, err := settler.settleUpTo(t.Context(), target)
+	require.NoError(t, err)
+	require.NotZero(t, settled)
+	settler.tasks.Wait()
+	commitPairs(t, settler, "a=2", "z=2")
+	settler.tasks.Wait()
+	now, err := s.CurrentTS(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, kv.st.CollectAt(now))
+	other := nodeOf(t, kv, tso, false)
+	_, err = other.resolver.recoverAsync(t.Context(), met, 0, target)
+	var old *TooOldError
+	require.ErrorAs(t, err, &old)
 	other.tasks.Wait()
 }
 
