@@ -178,7 +178,11 @@ func (b *txnBed) finalRead(n *sqlNode) {
 	for _, reverse := range []bool{false, true} {
 		found, err := scanAll(context.Background(), tx, "", "", reverse)
 		if err != nil {
-			b.c.fail("final read: %v", err)
+			var words []string
+			if old := new(txn.TooOldError); errors.As(err, &old) {
+				words = append(words, fmt.Sprint(old.TS))
+			}
+			b.c.fail("final read: %v; commands about it:\n%s", err, b.c.trace.about(words))
 		}
 		for _, key := range cells {
 			value, ok := found[key]
