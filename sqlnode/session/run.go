@@ -144,6 +144,7 @@ func (s *Session) resetEnv(ctx context.Context) {
 	e.Params = nil
 	e.InDML, e.Strict = false, false
 	e.Session = &s.info
+	s.namedID = false
 	e.MaxAllowedPacket = s.hot.maxPacket
 	e.GroupConcatMaxLen = s.hot.groupConcat
 	if e.Warn == nil {
@@ -454,7 +455,11 @@ func (s *Session) finishWrite(c *exec.Context, st *plan.Statement, w ResultWrite
 		s.info.LastInsertID = i.GeneratedID
 	}
 	s.info.RowCount = int64(i.AffectedRows)
-	return s.done(w, Done{Affected: i.AffectedRows, InsertID: i.LastInsertID, Info: s.infoText(i, st)})
+	id := i.LastInsertID
+	if _, deleted := st.Root.(*plan.Delete); s.namedID && i.GeneratedID == 0 && !deleted {
+		id = s.info.LastInsertID
+	}
+	return s.done(w, Done{Affected: i.AffectedRows, InsertID: id, Info: s.infoText(i, st)})
 }
 
 // infoText is the text clients print behind "Query OK".

@@ -136,6 +136,7 @@ type Session struct {
 	}
 	env      expr.Env
 	info     expr.SessionInfo
+	namedID  bool // the statement has called LAST_INSERT_ID(expr)
 	prepared map[uint32]*Prepared
 	nextStmt uint32
 	named    map[string]*Prepared // PREPARE name FROM ...
@@ -363,7 +364,8 @@ func (s *Session) warn(w sqlerr.Warning) {
 	}
 }
 
-func (s *Session) setLastInsertID(v uint64) { s.info.LastInsertID = v }
+// setLastInsertID is LAST_INSERT_ID(v).
+func (s *Session) setLastInsertID(v uint64) { s.info.LastInsertID, s.namedID = v, true }
 
 func mustVar(name string) *sysvar.Var {
 	v, ok := sysvar.Lookup(name)

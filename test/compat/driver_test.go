@@ -335,6 +335,17 @@ func changedRows(t *testing.T, db *sql.DB) {
 	if n := affected(t, exec(t, db, "REPLACE INTO t VALUES (?, ?)", 1, 8)); n != 2 {
 		t.Errorf("replace: want 2, got %d", n)
 	}
+	for text, want := range map[string]int64{
+		"UPDATE t SET v = LAST_INSERT_ID(v + 40) WHERE id = 2":                               41,
+		"INSERT INTO t VALUES (1, 1) ON DUPLICATE KEY UPDATE id = LAST_INSERT_ID(id), v = 7": 1,
+		"INSERT INTO t (v) VALUES (LAST_INSERT_ID(77))":                                      3,
+		"UPDATE t SET v = v + 1 WHERE id = 1":                                                0,
+		"DELETE FROM t WHERE id = LAST_INSERT_ID(1000)":                                      0,
+	} {
+		if id, err := exec(t, db, text).LastInsertId(); err != nil || id != want {
+			t.Errorf("%s: last insert id %d, %v, want %d", text, id, err, want)
+		}
+	}
 }
 
 // manyExecutions binds other types to the same statement from time to time, so
