@@ -23,6 +23,11 @@ test: build
 chaos: build
 	CAIRN_BINARY=$(CURDIR)/bin/cairn go test -count=1 -v -timeout 0 ./test/chaos -run TestSoak -duration $(or $(DURATION),30m) -seed $(or $(SEED),0) $(ARGS)
 
+# Transactions of all kinds under kills and partitions, one history each; docs/ops/chaos.md:
+#   make transactions [DURATION=10m] [WORKLOAD=bank,lists] [SEED=...]
+transactions: build
+	CAIRN_BINARY=$(CURDIR)/bin/cairn go test -count=1 -v -timeout 0 ./test/chaos -run TestTransactionsUnderFaults -duration $(or $(DURATION),10m) -workload '$(WORKLOAD)' -seed $(or $(SEED),0) $(ARGS)
+
 race:
 	CGO_ENABLED=1 go test -race -timeout 20m $(CORE)
 
@@ -56,4 +61,4 @@ fmt:
 clean:
 	rm -rf bin
 
-.PHONY: run build test chaos race lint bench compat sqltest-record differential generate fmt clean
+.PHONY: run build test chaos transactions race lint bench compat sqltest-record differential generate fmt clean

@@ -148,7 +148,7 @@ func (b *bed) startLoad(o workload.Options) {
 	if *pause != 0 {
 		o.Pause = *pause
 	}
-	for _, n := range []*int{&o.Ledgers, &o.Registers, &o.Tellers} {
+	for _, n := range []*int{&o.Ledgers, &o.Registers, &o.Tellers, &o.Listers, &o.Duties, &o.Namers, &o.Workers, &o.Counters} {
 		if *clients != 0 {
 			*n = *clients
 		}

@@ -12,6 +12,10 @@
 //
 //	go test ./test/chaos -v -run TestSoak -duration 30m -timeout 0
 //
+// Kills and partitions only, with one history of each kind of clients:
+//
+//	go test ./test/chaos -v -run TestTransactionsUnderFaults -workload bank,lists -duration 10m -timeout 0
+//
 // Seeds are printed; -seed repeats the choice of faults, victims and pauses, though
 // not what the cluster was doing then.
 package chaos
@@ -28,10 +32,11 @@ import (
 
 var (
 	rounds   = flag.Int("rounds", 0, "how often to do what a test of one fault does; 0 = leave those tests out")
-	duration = flag.Duration("duration", 0, "of TestSoak; 0 = leave it out")
+	duration = flag.Duration("duration", 0, "of TestSoak and TestTransactionsUnderFaults; 0 = leave them out")
+	kinds    = flag.String("workload", "", "kinds of clients of TestTransactionsUnderFaults, separated by commas; \"\" = all. See the package workload")
 	seed     = flag.Uint64("seed", 0, "of what is chosen; 0 = random")
 	pause    = flag.Duration("pause", 0, "of a client after each operation; 0 = 2 ms, negative = none")
-	clients  = flag.Int("clients", 0, "of each kind; 0 = 4")
+	clients  = flag.Int("clients", 0, "of each kind; 0 = a few")
 	keep     = flag.String("keep", "", "directory for the data and logs of the cluster; it is left there. Default: a temporary one")
 	logLevel = flag.String("log-level", "info", "of the nodes; the logs are in the cluster's directory")
 	kvArgs   = flag.String("kv-args", "", "further flags of kv nodes, separated by spaces")

@@ -48,18 +48,19 @@ func (b *bed) run(name string) {
 	b.inflict(faults[i])
 }
 
-// inflict does a fault, waits until clients are served, and tells.
-func (b *bed) inflict(f fault) workload.Gaps {
+// inflict does a fault, waits until clients are served, and tells. It returns the gaps while it lasted and until all
+// were served again.
+func (b *bed) inflict(f fault) (during, after workload.Gaps) {
 	b.t.Helper()
 	b.load.Mark()
 	at := time.Now()
 	who := f.do(b)
 	over := time.Now()
-	during := b.load.Gaps()
-	g := b.settle(over)
+	during = b.load.Gaps()
+	after = b.settle(over)
 	b.t.Logf("%s %s: %s: it took %.1f s; longest gap until then %.2f s, and until all were served %.2f s",
-		at.Format("15:04:05"), f.name, who, over.Sub(at).Seconds(), during.Worst().Seconds(), g.Worst().Seconds())
-	return g
+		at.Format("15:04:05"), f.name, who, over.Sub(at).Seconds(), during.Worst().Seconds(), after.Worst().Seconds())
+	return during, after
 }
 
 // epoch is how long clients of TestSoak run before everything is compared.

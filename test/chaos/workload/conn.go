@@ -109,6 +109,20 @@ func (c *conn) exec(ctx context.Context, text string, args ...any) (int64, error
 	return res.RowsAffected()
 }
 
+// lastID runs one statement that changes a row, and returns the LAST_INSERT_ID that comes with its answer.
+func (c *conn) lastID(ctx context.Context, text string, args ...any) (int64, error) {
+	s, err := c.get(ctx)
+	if err != nil {
+		return 0, err
+	}
+	res, err := s.ExecContext(ctx, text, args...)
+	if err != nil {
+		c.afterError(err)
+		return 0, err
+	}
+	return res.LastInsertId()
+}
+
 // query reads all rows of two numbers.
 func (c *conn) query(ctx context.Context, each func(a, b int64), text string, args ...any) error {
 	return rows(ctx, c, each, text, args)

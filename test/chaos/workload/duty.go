@@ -25,13 +25,15 @@ type duty struct {
 	able bool // the server has SERIALIZABLE
 
 	mu      sync.Mutex
-	acted   int // transactions that were committed
+	acted   int            // transactions that were committed
+	by      map[string]int // the same, by level
 	unknown int
 	failed  int
 	wrong   []string
 }
 
 func (d *duty) open(ctx context.Context, db *sql.DB) error {
+	d.by = map[string]int{}
 	for pair := range pairs {
 		if _, err := db.ExecContext(ctx, "INSERT INTO chaos.duty VALUES (?, 0, 1), (?, 1, 1)", pair, pair); err != nil {
 			return fmt.Errorf("fill the pairs: %w", err)
@@ -50,16 +52,22 @@ func (d *duty) open(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
+// looksIn is one of how many times a client only looks at all.
+const looksIn = 10
+
 // once looks, and then acts.
 func (d *duty) once(ctx context.Context, c *client) error {
+	if c.rng.IntN(looksIn) == 0 {
+		return d.look(ctx, c)
+	}
 	pair := c.rng.Int64N(pairs)
-	locking := !d.able || c.rng.IntN(3) == 0
+	locking := !c.load.o.Careless && (!d.able || c.rng.IntN(3) == 0)
 	act := d.leave
 	if !locking && c.rng.IntN(2) == 0 {
 		act = d.sit
 	}
 	level := "SERIALIZABLE"
-	if locking {
+	if locking || c.load.o.Careless {
 		level = "REPEATABLE READ"
 	}
 	sent := false
@@ -88,6 +96,7 @@ func (d *duty) once(ctx context.Context, c *client) error {
 	switch o {
 	case succeeded:
 		d.acted++
+		d.by[level]++
 	case unknown:
 		d.unknown++
 	case failed:
@@ -109,6 +118,9 @@ func (d *duty) leave(ctx context.Context, c *client, pair int64, locking bool) e
 	if rows != 2 {
 		d.fault(fmt.Sprintf("pair %d has %d rows", pair, rows))
 	}
+	if rows == 2 && on == 0 {
+		d.fault(fmt.Sprintf("write skew: nobody of pair %d is on duty", pair))
+	}
 	var err error
 	if on == 2 {
 		_, err = c.conn.exec(ctx, "UPDATE chaos.duty SET busy = 0 WHERE pair = ? AND who = ?", pair, c.rng.Int64N(2))
@@ -123,6 +135,9 @@ func (d *duty) sit(ctx context.Context, c *client, seat int64, _ bool) error {
 	taken := 0
 	if err := c.conn.query(ctx, func(int64, int64) { taken++ }, "SELECT id, who FROM chaos.seats WHERE seat = ?", seat); err != nil {
 		return err
+	}
+	if taken > 1 {
+		d.fault(fmt.Sprintf("write skew (phantom): %d sit on seat %d", taken, seat))
 	}
 	var err error
 	if taken == 0 {
@@ -147,7 +162,13 @@ func (d *duty) count(c *Counts) {
 	*c = c.Plus(Counts{Transactions: d.acted, Unknown: d.unknown, Failed: d.failed})
 }
 
-// look has a client see the tables while others work on them: what must not be at the end must not be in any snapshot.
+func (d *duty) report() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return "duty, committed: " + listed(d.by)
+}
+
+// look has a client see all of both tables: what must not be at the end must not be in any snapshot.
 func (d *duty) look(ctx context.Context, c *client) error {
 	on := map[int64]int64{}
 	if err := c.conn.query(ctx, func(pair, busy int64) { on[pair] += busy }, "SELECT pair, busy FROM chaos.duty"); err != nil {

@@ -30,6 +30,7 @@ type lists struct {
 	appended int64
 	history  []isolation.ListTxn
 	counts   Counts
+	by       map[string]int // committed, by mode
 }
 
 // listMode is a kind of transaction, and which of its moments its statements show.
@@ -63,6 +64,7 @@ var listModes = []listMode{
 
 // open finds out what the server can do.
 func (l *lists) open(ctx context.Context, db *sql.DB) error {
+	l.by = map[string]int{}
 	c, err := db.Conn(ctx)
 	if err != nil {
 		return err
@@ -110,6 +112,7 @@ func (l *lists) once(ctx context.Context, c *client) error {
 	switch t.Outcome {
 	case isolation.Committed:
 		l.counts.Transactions++
+		l.by[m.name]++
 	case isolation.Unknown:
 		l.counts.Unknown++
 	case isolation.Aborted:
@@ -239,6 +242,12 @@ func (l *lists) count(c *Counts) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	*c = c.Plus(l.counts)
+}
+
+func (l *lists) report() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return "lists, committed: " + listed(l.by)
 }
 
 func (l *lists) check(ctx context.Context, load *Load) ([]string, error) {

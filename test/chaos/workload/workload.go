@@ -14,17 +14,22 @@
 //     under what each was promised;
 //   - duties: somebody of each pair is there, though each may leave, and no seat is taken twice;
 //   - names are wanted by several clients: one gets each;
-//   - jobs are taken from a queue: each once.
+//   - jobs are taken from a queue: each once;
+//   - counters are counted up, in all the ways in which no update may be lost.
 //
 // An operation succeeds, fails, or is unknown: sent, and not answered. The unknown
 // ones may be there or not. What failed must not be there.
 package workload
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +47,11 @@ type Options struct {
 	// How many clients of each kind; 0 = 4, negative = none.
 	Ledgers, Registers, Tellers int
 	// How many of these; 0 = 2, negative = none.
-	Listers, Duties, Namers, Workers int
+	Listers, Duties, Namers, Workers, Counters int
+	// Only are the kinds of clients, by the names of Kinds, that there are; nil = all.
+	Only []string
+	// Careless has duties and counters do without what protects them, to see that it is found.
+	Careless bool
 	// Pause of a client after each operation; 0 = 2 ms, negative = none.
 	Pause time.Duration
 	// Timeout bounds an operation; 0 = 60 s.
@@ -70,11 +79,49 @@ type Load struct {
 	duty      duty
 	names     names
 	jobs      jobs
+	counters  counters
+}
+
+// kind of clients.
+type kind struct {
+	name    string
+	clients *int // of Options
+	least   int  // so many clients by default
+	once    func(context.Context, *client) error
+	schema  []string
+	split   string                               // into regions: a table of split keys, "" = not
+	open    func(context.Context, *sql.DB) error // nil = nothing to fill
+	count   func(*Counts)
+	check   func(context.Context, *Load) ([]string, error)
+}
+
+// kinds are all there are.
+func (l *Load) kinds() []kind {
+	o := &l.o
+	return []kind{
+		{"ledger", &o.Ledgers, 4, l.ledger.once, ledgerSchema, fmt.Sprintf("ledger BETWEEN (0) AND (%d)", maxLedgerID), nil, l.ledger.count, l.ledger.check},
+		{"registers", &o.Registers, 4, l.registers.once, registerSchema, fmt.Sprintf("registers BETWEEN (0) AND (%d)", slots*slotStep), nil, l.registers.count, l.registers.check},
+		{"bank", &o.Tellers, 4, l.bank.once, bankSchema, fmt.Sprintf("accounts BETWEEN (0) AND (%d)", accounts), l.bank.open, l.bank.count, l.bank.check},
+		{"lists", &o.Listers, 2, l.lists.once, listSchema, fmt.Sprintf("lists BETWEEN (0) AND (%d)", slots*slotStep), l.lists.open, l.lists.count, l.lists.check},
+		{"duty", &o.Duties, 2, l.duty.once, dutySchema, "", l.duty.open, l.duty.count, l.duty.check},
+		{"names", &o.Namers, 2, l.names.once, nameSchema, "", nil, l.names.count, l.names.check},
+		{"jobs", &o.Workers, 2, l.jobs.once, jobSchema, "", l.jobs.open, l.jobs.count, l.jobs.check},
+		{"counters", &o.Counters, 2, l.counters.once, counterSchema, fmt.Sprintf("counters BETWEEN (0) AND (%d)", counterRows*slotStep), l.counters.open, l.counters.count, l.counters.check},
+	}
+}
+
+// Kinds are the names of all kinds of clients.
+func Kinds() (out []string) {
+	for _, k := range new(Load).kinds() {
+		out = append(out, k.name)
+	}
+	return out
 }
 
 // client is one goroutine.
 type client struct {
 	load *Load
+	kind string
 	id   int
 	rng  *rand.Rand
 	conn conn
@@ -83,12 +130,8 @@ type client struct {
 
 // Start makes the tables and begins. It ends with Stop.
 func Start(ctx context.Context, o Options) (*Load, error) {
-	for field, standard := range map[*int]int{
-		&o.Ledgers: 4, &o.Registers: 4, &o.Tellers: 4, &o.Regions: 4, &o.Listers: 2, &o.Duties: 2, &o.Namers: 2, &o.Workers: 2,
-	} {
-		if *field == 0 {
-			*field = standard
-		}
+	if o.Regions == 0 {
+		o.Regions = 4
 	}
 	if o.Pause == 0 {
 		o.Pause = 2 * time.Millisecond
@@ -97,22 +140,25 @@ func Start(ctx context.Context, o Options) (*Load, error) {
 		o.Timeout = time.Minute
 	}
 	l := &Load{o: o, began: time.Now()}
+	for _, name := range o.Only {
+		if !slices.Contains(Kinds(), name) {
+			return nil, fmt.Errorf("there is no workload %q; there are %v", name, Kinds())
+		}
+	}
 	l.control = openDB(o.User, o.Addrs[0])
 	if err := l.create(ctx); err != nil {
 		_ = l.control.Close()
 		return nil, err
 	}
-	for _, kind := range []struct {
-		n    int
-		once func(context.Context, *client) error
-	}{
-		{o.Ledgers, l.ledger.once}, {o.Registers, l.registers.once}, {o.Tellers, l.bank.once},
-		{o.Listers, l.lists.once}, {o.Duties, l.duty.once}, {o.Namers, l.names.once}, {o.Workers, l.jobs.once},
-	} {
-		for range kind.n { // none when negative
+	for _, k := range l.kinds() {
+		n := cmp.Or(*k.clients, k.least)
+		if o.Only != nil && !slices.Contains(o.Only, k.name) {
+			n = 0
+		}
+		for range n { // none when negative
 			id := len(l.clients)
 			l.clients = append(l.clients, &client{
-				load: l, id: id, rng: rand.New(rand.NewPCG(o.Seed, uint64(id))), once: kind.once,
+				load: l, kind: k.name, id: id, rng: rand.New(rand.NewPCG(o.Seed, uint64(id))), once: k.once,
 				conn: conn{user: o.User, addrs: o.Addrs, at: id % len(o.Addrs)},
 			})
 		}
@@ -129,23 +175,22 @@ func Start(ctx context.Context, o Options) (*Load, error) {
 // create makes the tables.
 func (l *Load) create(ctx context.Context) error {
 	texts := []string{"DROP DATABASE IF EXISTS " + database, "CREATE DATABASE " + database}
-	for _, schema := range [][]string{ledgerSchema, registerSchema, bankSchema, listSchema, dutySchema, nameSchema, jobSchema} {
-		texts = append(texts, schema...)
-	}
-	if n := l.o.Regions; n > 1 {
-		texts = append(texts,
-			fmt.Sprintf("SPLIT TABLE chaos.ledger BETWEEN (0) AND (%d) REGIONS %d", maxLedgerID, n),
-			fmt.Sprintf("SPLIT TABLE chaos.registers BETWEEN (0) AND (%d) REGIONS %d", slots*slotStep, n),
-			fmt.Sprintf("SPLIT TABLE chaos.accounts BETWEEN (0) AND (%d) REGIONS %d", accounts, n),
-			fmt.Sprintf("SPLIT TABLE chaos.lists BETWEEN (0) AND (%d) REGIONS %d", slots*slotStep, n))
+	for _, k := range l.kinds() {
+		texts = append(texts, k.schema...)
+		if l.o.Regions > 1 && k.split != "" {
+			texts = append(texts, fmt.Sprintf("SPLIT TABLE chaos.%s REGIONS %d", k.split, l.o.Regions))
+		}
 	}
 	for _, text := range texts {
 		if _, err := l.control.ExecContext(ctx, text); err != nil {
 			return fmt.Errorf("%s: %w", text, err)
 		}
 	}
-	for _, open := range []func(context.Context, *sql.DB) error{l.bank.open, l.lists.open, l.duty.open, l.jobs.open} {
-		if err := open(ctx, l.control); err != nil {
+	for _, k := range l.kinds() {
+		if k.open == nil {
+			continue
+		}
+		if err := k.open(ctx, l.control); err != nil {
 			return err
 		}
 	}
@@ -218,7 +263,7 @@ func (l *Load) Errors() map[string]int { return l.errors.all() }
 type Counts struct {
 	Acknowledged int // inserted rows, moves of money, names and jobs that were acknowledged
 	Registers    int // operations of registers, answered
-	Transactions int // of lists and duties, committed
+	Transactions int // of lists, duties and counters, committed
 	Snapshots    int // sums of all accounts
 	Unknown      int // operations sent and not answered
 	Failed       int // operations refused
@@ -227,14 +272,38 @@ type Counts struct {
 // Counts tells how much has been done so far.
 func (l *Load) Counts() Counts {
 	var c Counts
-	l.ledger.count(&c)
-	l.registers.count(&c)
-	l.bank.count(&c)
-	l.lists.count(&c)
-	l.duty.count(&c)
-	l.names.count(&c)
-	l.jobs.count(&c)
+	for _, k := range l.kinds() {
+		k.count(&c)
+	}
 	return c
+}
+
+// Report tells, in a line for each kind of clients, how much they have done.
+func (l *Load) Report() (lines []string) {
+	for _, k := range l.kinds() {
+		n := 0
+		for _, c := range l.clients {
+			if c.kind == k.name {
+				n++
+			}
+		}
+		if n > 0 {
+			var c Counts
+			k.count(&c)
+			lines = append(lines, fmt.Sprintf("%s: %d clients, %d operations done, %d snapshots, %d unknown, %d refused",
+				k.name, n, c.Acknowledged+c.Registers+c.Transactions, c.Snapshots, c.Unknown, c.Failed))
+		}
+	}
+	return append(lines, l.lists.report(), l.duty.report(), l.counters.report())
+}
+
+// listed is counts by name, as text.
+func listed(by map[string]int) string {
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		words = append(words, fmt.Sprintf("%d %s", by[name], name))
+	}
+	return strings.Join(words, ", ")
 }
 
 // Plus adds.
@@ -245,17 +314,15 @@ func (c Counts) Plus(d Counts) Counts {
 }
 
 func (c Counts) String() string {
-	return fmt.Sprintf("%d rows, moves, names and jobs acknowledged, %d register operations, %d transactions of lists and duties, %d snapshots, %d unknown, %d failed",
+	return fmt.Sprintf("%d rows, moves, names and jobs acknowledged, %d register operations, %d transactions of lists, duties and counters, %d snapshots, %d unknown, %d failed",
 		c.Acknowledged, c.Registers, c.Transactions, c.Snapshots, c.Unknown, c.Failed)
 }
 
 // Check compares everything with what the cluster was heard to say, and returns
 // what is wrong; an error says that it could not be looked at. Stop comes first.
 func (l *Load) Check(ctx context.Context) (wrong []string, err error) {
-	for _, check := range []func(context.Context, *Load) ([]string, error){
-		l.ledger.check, l.bank.check, l.registers.check, l.lists.check, l.duty.check, l.names.check, l.jobs.check,
-	} {
-		found, err := check(ctx, l)
+	for _, k := range l.kinds() {
+		found, err := k.check(ctx, l)
 		if err != nil {
 			return wrong, err
 		}

@@ -138,3 +138,30 @@ func TestWhichMomentsTransactionsShow(t *testing.T) {
 	require.Equal(t, isolation.AtCommit, both.Ops[0].At)
 	require.NotZero(t, both.Commit)
 }
+
+func TestCountersThatLoseUpdatesAreFound(t *testing.T) {
+	counted := func(unknown int, values ...int64) *counters {
+		k := &counters{known: map[int64]map[int64]string{7: {}}, unknown: map[int64]int{7: unknown}}
+		for _, v := range values {
+			k.note(made{7: v}, fmt.Sprintf("the client of %d", v))
+		}
+		return k
+	}
+	for name, tc := range map[string]struct {
+		k    *counters
+		last int64
+		want []string
+	}{
+		"each once":             {counted(0, 1, 2, 3), 3, nil},
+		"one unknown was there": {counted(1, 1, 3), 3, nil},
+		"it was not":            {counted(1, 1, 2), 2, nil},
+		"two made the same": {counted(1, 1, 2, 2), 3, []string{
+			"counters: lost update: counter 7 was made 2 by the client of 2 and by the client of 2"}},
+		"more than were counted": {counted(0, 1, 2), 3, []string{"counters: counter 7 is 3; it was counted up 2 times, and 0 times perhaps"}},
+		"one is gone": {counted(0, 1, 2), 1, []string{"counters: counter 7 is 1; it was counted up 2 times, and 0 times perhaps",
+			"counters: counter 7 is 1 in the end, and was made 2 by the client of 2"}},
+	} {
+		tc.k.compare(map[int64]int64{7: tc.last})
+		require.Equal(t, tc.want, tc.k.wrong, name)
+	}
+}
