@@ -27,6 +27,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cockroachdb/pebble/v2"
@@ -40,6 +41,9 @@ const (
 	defaultCacheBytes    = 64 << 20
 	// maxBatchBytes bounds one log write; what is left waits for the next.
 	maxBatchBytes = 4 << 20
+	// patience is how long what nobody waits for stays in memory, unless something else is
+	// written: a client's next transaction, say.
+	patience = 3 * time.Millisecond
 )
 
 // Options of Open. The zero value of a field means its default.
@@ -83,8 +87,10 @@ type DB struct {
 	cacheUsed atomic.Int64
 
 	mu     sync.Mutex // protects the fields below
-	work   sync.Cond  // signalled when queue grows or closed is set
+	work   sync.Cond  // signalled when urgent or closed is set
 	queue  []task
+	urgent bool        // somebody waits for what is in queue
+	clock  *time.Timer // runs out when a patient queue becomes urgent; nil when it does not run
 	closed bool
 
 	done chan struct{} // closed when the writer has ended

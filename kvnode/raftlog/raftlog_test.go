@@ -90,7 +90,7 @@ func TestEntriesAreReadFromMemoryAndDisk(t *testing.T) {
 	d := openLog(t, fs)
 	o := newOwner()
 	s := load(t, d, 1, InitialIndex, o)
-	s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, ""), entry(7, 6, "seven"), entry(8, 6, "eight")))
+	s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, ""), entry(7, 6, "seven"), entry(8, 6, "eight")), false)
 	<-o.durable
 	check := func(what string) {
 		for _, c := range []struct {
@@ -130,8 +130,8 @@ func TestAnOverwrittenTailIsGone(t *testing.T) {
 	d := openLog(t, fs)
 	o := newOwner()
 	s := load(t, d, 1, InitialIndex, o)
-	s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, "a"), entry(7, 6, "b"), entry(8, 6, "c"), entry(9, 6, "d")))
-	s.Submit(appendMsg(&hardState{7, 2, 5}, entry(7, 7, "x")))
+	s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, "a"), entry(7, 6, "b"), entry(8, 6, "c"), entry(9, 6, "d")), false)
+	s.Submit(appendMsg(&hardState{7, 2, 5}, entry(7, 7, "x")), false)
 	<-o.durable
 	<-o.durable
 	last, _ := s.LastIndex()
@@ -152,7 +152,7 @@ func TestTruncationDropsEntriesForGood(t *testing.T) {
 	d := openLog(t, fs)
 	o := newOwner()
 	s := load(t, d, 1, InitialIndex, o)
-	s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, "a"), entry(7, 6, "b"), entry(8, 6, "c")))
+	s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, "a"), entry(7, 6, "b"), entry(8, 6, "c")), false)
 	<-o.durable
 	require.Error(t, s.Truncate(9), "after the end")
 	require.NoError(t, s.Truncate(7))
@@ -179,12 +179,12 @@ func TestACommitIndexAloneWaitsForTheNextAppend(t *testing.T) {
 	d := openLog(t, fs)
 	o := newOwner()
 	s := load(t, d, 1, InitialIndex, o)
-	s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, "a")))
+	s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, "a")), false)
 	<-o.durable
 	term, vote, commit := uint64(6), uint64(1), uint64(6)
-	s.Submit(&raftpb.Message{Type: raftpb.MsgStorageAppend.Enum(), Term: &term, Vote: &vote, Commit: &commit})
+	s.Submit(&raftpb.Message{Type: raftpb.MsgStorageAppend.Enum(), Term: &term, Vote: &vote, Commit: &commit}, false)
 	require.True(t, s.hsDirty)
-	s.Submit(appendMsg(nil, entry(7, 6, "b")))
+	s.Submit(appendMsg(nil, entry(7, 6, "b")), false)
 	<-o.durable
 	require.False(t, s.hsDirty)
 	require.NoError(t, d.Close())
@@ -201,7 +201,7 @@ func TestOneWriteServesAllRegions(t *testing.T) {
 	o := newOwner()
 	for region := uint64(1); region <= 50; region++ {
 		s := load(t, d, region, InitialIndex, o)
-		s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, "a")))
+		s.Submit(appendMsg(&hardState{6, 1, 5}, entry(6, 6, "a")), false)
 	}
 	for range 50 {
 		<-o.durable
@@ -254,7 +254,7 @@ func (m *model) append(rng *rand.Rand) {
 	}
 	m.log = append(m.log, add...)
 	m.pending = append(m.pending, m.log)
-	m.s.Submit(appendMsg(&hardState{m.term, 1, InitialIndex}, add...))
+	m.s.Submit(appendMsg(&hardState{m.term, 1, InitialIndex}, add...), false)
 }
 
 func (m *model) collect() {
@@ -358,7 +358,7 @@ func BenchmarkAppend(b *testing.B) {
 	data := make([]byte, 300)
 	b.ReportAllocs()
 	for i := uint64(6); b.Loop(); i++ {
-		s.Submit(appendMsg(nil, &raftpb.Entry{Index: &i, Term: new(uint64(6)), Data: data}))
+		s.Submit(appendMsg(nil, &raftpb.Entry{Index: &i, Term: new(uint64(6)), Data: data}), false)
 		<-o.durable
 		s.Applied(i, false)
 	}

@@ -307,21 +307,24 @@ func (s *Storage) grow(bytes int64) {
 
 // Submit takes a MsgStorageAppend without a snapshot. See the package comment. A message that only
 // moves the commit index is answered to nobody and kept back: it is written with
-// the next append, as the commit index can be learned again.
-func (s *Storage) Submit(m *raftpb.Message) {
+// the next append, as the commit index can be learned again. patient says that nobody
+// waits for the entries: they may be written a few milliseconds later, with others.
+func (s *Storage) Submit(m *raftpb.Message, patient bool) {
 	if m.Snapshot != nil && !raft.IsEmptySnap(m.Snapshot) {
 		panic(fmt.Sprintf("raftlog: region %d: snapshot in an append", s.region)) // see Restart
 	}
 	sync := len(m.GetEntries()) > 0 || len(m.GetResponses()) > 0
 	if m.Vote != nil {
 		h := hardState{term: m.GetTerm(), vote: m.GetVote(), commit: m.GetCommit()}
-		sync = sync || h.term != s.hs.term || h.vote != s.hs.vote
+		if h.term != s.hs.term || h.vote != s.hs.vote {
+			sync, patient = true, false
+		}
 		s.hs, s.hsDirty = h, true
 	}
 	if !sync {
 		return
 	}
-	t := task{region: s.region, owner: s.owner, msg: m, entries: m.GetEntries(), sync: true}
+	t := task{region: s.region, owner: s.owner, msg: m, entries: m.GetEntries(), sync: true, patient: patient && len(m.GetEntries()) > 0}
 	if s.hsDirty {
 		t.hs, t.hasHS, s.hsDirty = s.hs, true, false
 	}
@@ -371,7 +374,7 @@ func (s *Storage) Truncate(index uint64) error {
 		return fmt.Errorf("raftlog: region %d: truncate: %w", s.region, err)
 	}
 	s.Applied(index, false)
-	t := task{region: s.region, owner: s.owner, truncFrom: s.trunc.index + 1, trunc: mark{index, term}}
+	t := task{region: s.region, owner: s.owner, truncFrom: s.trunc.index + 1, trunc: mark{index, term}, patient: true}
 	if s.hsDirty {
 		t.hs, t.hasHS, s.hsDirty = s.hs, true, false
 	}
@@ -405,6 +408,9 @@ func (s *Storage) AppendCommitted(entries []*raftpb.Entry) error {
 	from, to := s.accept(entries)
 	return s.writeNow(task{entries: entries, tailFrom: from, tailTo: to})
 }
+
+// Hurry is DB.Hurry; it is safe for concurrent use.
+func (s *Storage) Hurry() { s.db.Hurry() }
 
 // Has says whether anything is kept of a region.
 func (d *DB) Has(region uint64) (_ bool, err error) {

@@ -16,6 +16,8 @@ type task struct {
 	msg    *raftpb.Message // to be handed back; nil for a truncation
 	since  time.Time
 	sync   bool
+	// patient: it may wait for something else to be written with.
+	patient bool
 
 	entries []*raftpb.Entry
 	// Entries with an index in (tailFrom, tailTo] were overwritten and go.
@@ -53,9 +55,29 @@ func (d *DB) submit(t task) {
 		return // a barrier is released by done
 	}
 	d.queue = append(d.queue, t)
-	wake := len(d.queue) == 1
+	if t.patient {
+		if !d.urgent && d.clock == nil {
+			d.clock = time.AfterFunc(patience, d.Hurry)
+		}
+		d.mu.Unlock()
+		return
+	}
+	d.hurryLocked()
 	d.mu.Unlock()
-	if wake {
+}
+
+// Hurry ends the wait of what was submitted and can wait.
+func (d *DB) Hurry() {
+	d.mu.Lock()
+	if len(d.queue) > 0 {
+		d.hurryLocked()
+	}
+	d.mu.Unlock()
+}
+
+func (d *DB) hurryLocked() {
+	if !d.urgent {
+		d.urgent = true
 		d.work.Signal()
 	}
 }
@@ -71,11 +93,15 @@ func (d *DB) write() {
 	b := d.p.NewBatch()
 	for {
 		d.mu.Lock()
-		for len(d.queue) == 0 && !d.closed {
+		for !d.urgent && !d.closed {
 			d.work.Wait()
 		}
 		tasks := d.queue
-		d.queue = spare[:0]
+		d.queue, d.urgent = spare[:0], false
+		if d.clock != nil {
+			d.clock.Stop()
+			d.clock = nil
+		}
 		closed := d.closed
 		d.mu.Unlock()
 		if len(tasks) == 0 && closed {

@@ -3,12 +3,17 @@ package replica
 import (
 	"encoding/binary"
 	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // Entry payloads: docs/formats/raftlog.md.
 const (
 	commandWrite = 1 // an encoded engine batch
 	commandAdmin = 2 // a replpb.AdminCommand
+
+	// patientMark is added to the kind when nobody waits for the entry; see arePatient.
+	patientMark = 0x80
 )
 
 // command is the payload of a Raft entry.
@@ -35,7 +40,7 @@ func decodeCommand(b []byte) (command, error) {
 	if len(b) < 9 {
 		return command{}, fmt.Errorf("%w: command of %d bytes", ErrCorrupt, len(b))
 	}
-	c := command{kind: b[0], id: binary.LittleEndian.Uint64(b[1:])}
+	c := command{kind: b[0] &^ patientMark, id: binary.LittleEndian.Uint64(b[1:])}
 	b = b[9:]
 	for _, p := range []*uint64{&c.version, &c.confVer, &c.term} {
 		v, n := binary.Uvarint(b)
@@ -49,4 +54,15 @@ func decodeCommand(b []byte) (command, error) {
 	}
 	c.body = b
 	return c, nil
+}
+
+// arePatient reports whether nobody waits for any of the entries, so that a log may keep
+// them for some milliseconds until it has something else to write.
+func arePatient(entries []*raftpb.Entry) bool {
+	for _, e := range entries {
+		if data := e.GetData(); e.GetType() != raftpb.EntryNormal || len(data) == 0 || data[0]&patientMark == 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -224,7 +224,7 @@ func (r *Replica) finishInstall(i *installation) {
 	rest := proto.CloneOf(m)
 	rest.Snapshot = nil
 	if len(rest.GetEntries()) > 0 {
-		r.storage.Submit(rest)
+		r.storage.Submit(rest, false)
 		return
 	}
 	r.stepDurable([]*raftpb.Message{rest})

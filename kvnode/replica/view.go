@@ -159,6 +159,19 @@ func (v *View) current() []*kvpb.Region { return append([]*kvpb.Region{v.meta}, 
 // takes b over. An error other than Undetermined says that they never will be.
 // When ctx ends while the proposal is under way the outcome is undetermined.
 func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
+	return v.write(ctx, b, commandWrite)
+}
+
+// ProposePatiently is Propose for effects that nobody waits for: they may take some
+// milliseconds longer, to be made durable together with others.
+func (v *View) ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
+	return v.write(ctx, b, commandWrite|patientMark)
+}
+
+// Hurry is for somebody who waits for effects that were proposed patiently.
+func (v *View) Hurry() { v.r.storage.Hurry() }
+
+func (v *View) write(ctx context.Context, b *engine.Batch, kind byte) *kvpb.RegionError {
 	if b.Empty() {
 		_ = b.Close()
 		return nil
@@ -174,7 +187,7 @@ func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
 		return refused
 	}
 	defer v.r.host.Done(n)
-	p := v.newProposal(commandWrite)
+	p := v.newProposal(kind)
 	p.payload = append(p.payload, b.Repr()...)
 	_ = b.Close()
 	return v.propose(ctx, p)

@@ -399,7 +399,7 @@ func (r *Replica) handOn(msgs []*raftpb.Message) {
 				r.beginInstall(m)
 				continue
 			}
-			r.storage.Submit(m)
+			r.storage.Submit(m, arePatient(m.GetEntries()))
 		case raft.LocalApplyThread:
 			apply = m
 		default:

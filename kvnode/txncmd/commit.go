@@ -21,6 +21,7 @@ func (e *Executor) Commit(ctx context.Context, req *kvpb.CommitRequest) *kvpb.Co
 	}
 	commitTS := req.CommitTs
 	resp.Error, resp.RegionError = e.write(ctx, req.Context, keyListOf(req.Keys), func(v *view) (*kvpb.KeyError, error) {
+		v.patient = req.Unhurried
 		for _, k := range req.Keys {
 			at, ke, err := v.commit(k, req.StartTs, req.CommitTs)
 			if ke.GetTxnLockNotFound() != nil {

@@ -39,8 +39,9 @@ func (l *latches) slotOf(key []byte) uint32 {
 }
 
 // acquire takes the latches of all keys, waiting as long as ctx lives. waited
-// tells whether it had to. On error nothing is held. key(i) gives the i-th of n keys.
-func (l *latches) acquire(ctx context.Context, n int, key func(i int) []byte) (set latchSet, waited bool, err error) {
+// tells whether it had to; waits is called before that. On error nothing is held. key(i) gives
+// the i-th of n keys.
+func (l *latches) acquire(ctx context.Context, n int, key func(i int) []byte, waits func()) (set latchSet, waited bool, err error) {
 	set = latchSet{l: l}
 	if n == 1 {
 		set.one = l.slotOf(key(0))
@@ -54,7 +55,7 @@ func (l *latches) acquire(ctx context.Context, n int, key func(i int) []byte) (s
 		n = len(set.many)
 	}
 	for i := range n {
-		w, err := l.slots[set.slot(i)].lock(ctx)
+		w, err := l.slots[set.slot(i)].lock(ctx, waits)
 		waited = waited || w
 		if err != nil {
 			set.release()
@@ -80,7 +81,7 @@ func (s *latchSet) release() {
 	s.taken = 0
 }
 
-func (s *latchSlot) lock(ctx context.Context) (waited bool, err error) {
+func (s *latchSlot) lock(ctx context.Context, waits func()) (waited bool, err error) {
 	s.mu.Lock()
 	if !s.held {
 		s.held = true
@@ -90,6 +91,7 @@ func (s *latchSlot) lock(ctx context.Context) (waited bool, err error) {
 	turn := make(chan struct{})
 	s.waiters = append(s.waiters, turn)
 	s.mu.Unlock()
+	waits()
 	select {
 	case <-turn:
 		return true, nil

@@ -12,7 +12,7 @@ import (
 )
 
 func take(ctx context.Context, l *latches, keys ...string) (latchSet, bool, error) {
-	return l.acquire(ctx, len(keys), func(i int) []byte { return []byte(keys[i]) })
+	return l.acquire(ctx, len(keys), func(i int) []byte { return []byte(keys[i]) }, func() {})
 }
 
 func TestLatchesServeInOrderOfArrival(t *testing.T) {

@@ -58,6 +58,11 @@ type Region interface {
 	// blocks until they are applied here. It takes b over and closes it. It returns
 	// nil, or an error that says the effects will never apply, or Undetermined.
 	Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError
+	// ProposePatiently is Propose for effects that nobody waits for: they may take some
+	// milliseconds longer, to be made durable together with others. Hurry ends that for
+	// all of the store.
+	ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.RegionError
+	Hurry()
 	// DestroyRange removes everything in [start, end), which lies in the region, from
 	// all replicas and waits until that is done here; see Executor.DestroyRange.
 	// Undetermined says that it may happen still.

@@ -35,6 +35,8 @@ type view struct {
 	mem      *mvcc.MemLocks // locks that only this leader knows
 	// memChanges are the effects on mem. They are made before the others are proposed.
 	memChanges map[string]mvcc.MemChange
+	// patient: nobody waits for the effects.
+	patient bool
 	// early: the answer need not wait until the effects are applied.
 	early bool
 	// changed holds shared locks as the effects have left them so far, nil if gone: one
@@ -61,7 +63,7 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 	if ke, rerr := checkKeys(rg.Meta(), keys); ke != nil || rerr != nil {
 		return ke, rerr
 	}
-	held, waited, err := e.latches.acquire(ctx, keys.n, keys.at)
+	held, waited, err := e.latches.acquire(ctx, keys.n, keys.at, rg.Hurry)
 	if waited {
 		e.metrics.latchWait.Inc()
 	}
@@ -139,7 +141,11 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 		default: // enough are under way
 		}
 	}
-	if rerr = rg.Propose(ctx, v.w.Batch); rerr != nil && rerr.GetUndetermined() == nil {
+	propose := rg.Propose
+	if v.patient {
+		propose = rg.ProposePatiently
+	}
+	if rerr = propose(ctx, v.w.Batch); rerr != nil && rerr.GetUndetermined() == nil {
 		v.restoreMem()
 	}
 	return nil, rerr, nil

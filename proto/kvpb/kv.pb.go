@@ -1527,11 +1527,14 @@ func (x *PrewriteResponse) GetOnePcCommitTs() uint64 {
 }
 
 type CommitRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Context       *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
-	StartTs       uint64                 `protobuf:"varint,2,opt,name=start_ts,json=startTs,proto3" json:"start_ts,omitempty"`
-	Keys          [][]byte               `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
-	CommitTs      uint64                 `protobuf:"varint,4,opt,name=commit_ts,json=commitTs,proto3" json:"commit_ts,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Context  *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	StartTs  uint64                 `protobuf:"varint,2,opt,name=start_ts,json=startTs,proto3" json:"start_ts,omitempty"`
+	Keys     [][]byte               `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	CommitTs uint64                 `protobuf:"varint,4,opt,name=commit_ts,json=commitTs,proto3" json:"commit_ts,omitempty"`
+	// Nobody waits for the answer: it may take a few milliseconds longer, so that the commit
+	// reaches the disk together with others.
+	Unhurried     bool `protobuf:"varint,5,opt,name=unhurried,proto3" json:"unhurried,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1592,6 +1595,13 @@ func (x *CommitRequest) GetCommitTs() uint64 {
 		return x.CommitTs
 	}
 	return 0
+}
+
+func (x *CommitRequest) GetUnhurried() bool {
+	if x != nil {
+		return x.Unhurried
+	}
+	return false
 }
 
 type CommitResponse struct {
@@ -5088,12 +5098,13 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12-\n" +
 	"\x06errors\x18\x02 \x03(\v2\x15.cairn.kv.v1.KeyErrorR\x06errors\x12\"\n" +
 	"\rmin_commit_ts\x18\x03 \x01(\x04R\vminCommitTs\x12'\n" +
-	"\x10one_pc_commit_ts\x18\x04 \x01(\x04R\ronePcCommitTs\"\x8b\x01\n" +
+	"\x10one_pc_commit_ts\x18\x04 \x01(\x04R\ronePcCommitTs\"\xa9\x01\n" +
 	"\rCommitRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x19\n" +
 	"\bstart_ts\x18\x02 \x01(\x04R\astartTs\x12\x12\n" +
 	"\x04keys\x18\x03 \x03(\fR\x04keys\x12\x1b\n" +
-	"\tcommit_ts\x18\x04 \x01(\x04R\bcommitTs\"\x97\x01\n" +
+	"\tcommit_ts\x18\x04 \x01(\x04R\bcommitTs\x12\x1c\n" +
+	"\tunhurried\x18\x05 \x01(\bR\tunhurried\"\x97\x01\n" +
 	"\x0eCommitResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12+\n" +
 	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\x12\x1b\n" +

@@ -88,6 +88,7 @@ func (c *committer) commitRequest(b batch, commitTS uint64) *kvpb.Request {
 // commitSecondary commits a batch of a transaction that is committed already.
 func (c *committer) commitSecondary(ctx context.Context, b batch) error {
 	req := c.commitRequest(b, c.commitTS)
+	req.GetCommit().Unhurried = true
 	if len(req.GetCommit().Keys) == 0 {
 		return nil
 	}

@@ -277,6 +277,12 @@ func (h *handle) checkLocked() *kvpb.RegionError {
 
 // Propose applies the batch as a replica does: locks enter the index before the
 // batch is visible and leave it after.
+func (h *handle) ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
+	return h.Propose(ctx, b)
+}
+
+func (h *handle) Hurry() {}
+
 func (h *handle) Propose(_ context.Context, b *engine.Batch) *kvpb.RegionError {
 	defer b.Close()
 	h.s.mu.RLock()
