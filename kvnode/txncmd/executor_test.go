@@ -155,8 +155,8 @@ func TestCommandsOnOneKeyTakeTurns(t *testing.T) {
 func TestResolveOfManyLocksGoesInSteps(t *testing.T) {
 	st, ex := openExecutor(t)
 	var muts []*kvpb.Mutation
-	for i := range 600 {
-		muts = append(muts, put(fmt.Sprintf("k%03d", i), "v"))
+	for i := range 2500 {
+		muts = append(muts, put(fmt.Sprintf("k%04d", i), "v"))
 	}
 	req := onePC(st, 10, muts...)
 	req.TryOnePc = false

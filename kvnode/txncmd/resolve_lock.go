@@ -10,8 +10,8 @@ import (
 const (
 	// A ResolveLock without keys settles at most this many locks, of this many
 	// bytes of keys and values together, and then says where to go on.
-	resolveMaxLocks = 256
-	resolveMaxBytes = 32 << 10
+	resolveMaxLocks = 1024
+	resolveMaxBytes = 128 << 10
 )
 
 // ResolveLock commits or rolls back locks of transactions whose fate is known.

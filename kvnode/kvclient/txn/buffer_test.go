@@ -17,7 +17,7 @@ import (
 )
 
 // TestReadYourWritesTwin compares a transaction with a map, over committed data,
-// with nested savepoints and scans in both directions over several regions.
+// some of it on its way to the KV tier, with nested savepoints and scans in both directions over several regions.
 func TestReadYourWritesTwin(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -41,7 +41,9 @@ func (m state) clone() state { return state{maps.Clone(m.values), maps.Clone(m.w
 
 func twinRound(t *testing.T, s *Store, rnd *rand.Rand) {
 	ctx := t.Context()
-	tx := begin(t, s)
+	pipelined := rnd.IntN(2) == 0
+	tx, err := s.Begin(ctx, TxnOptions{Pipelined: pipelined})
+	require.NoError(t, err)
 	m := state{map[string]string{}, map[string]bool{}}
 	sc := tx.Scan(ctx, nil, nil, ScanOptions{})
 	for _, kv := range drain(t, sc) {
@@ -84,14 +86,14 @@ func twinRound(t *testing.T, s *Store, rnd *rand.Rand) {
 		case 8:
 			compareScan(t, tx, m, rnd)
 		}
-		require.Equal(t, len(m.wrote), tx.Len())
+		require.True(t, pipelined || len(m.wrote) == tx.Len())
 	}
 	size := 0
 	for k := range m.wrote {
 		size += len(k) + len(m.values[k])
 	}
-	require.Equal(t, size, tx.Size())
-	_, err := tx.Commit(ctx)
+	require.True(t, pipelined || size == tx.Size())
+	_, err = tx.Commit(ctx)
 	require.NoError(t, err)
 	got := drain(t, begin(t, s).Scan(ctx, nil, nil, ScanOptions{}))
 	require.Equal(t, m.sorted("", ""), got)

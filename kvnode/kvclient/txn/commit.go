@@ -45,6 +45,15 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 		return 0, ErrClosed
 	}
 	t.done = true
+	if t.pipe.flushed() {
+		commitTS, err := t.commitPipelined(ctx)
+		if err != nil {
+			countFailure(t.store.metrics, err)
+			return 0, fmt.Errorf("commit: %w", err)
+		}
+		return commitTS, nil
+	}
+	t.pipe.close()
 	if t.witness != nil {
 		if err := t.settleWitness(ctx); err != nil {
 			t.releaseAll(false)
@@ -66,7 +75,7 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 	commitTS, err := c.run(ctx)
 	t.endLocks(err)
 	if err != nil {
-		c.countFailure(err)
+		countFailure(c.s.metrics, err)
 		return 0, fmt.Errorf("commit: %w", err)
 	}
 	return commitTS, nil
@@ -148,6 +157,11 @@ type committer struct {
 	// written lists the keys that may be locked: a prewrite of them succeeded or its
 	// answer was lost. Protected by mu.
 	written []int
+
+	// generation, when it is not 0, says that this is a part of a pipelined transaction,
+	// whose primary is primaryKey; see pipeline.
+	generation uint64
+	primaryKey []byte
 }
 
 // batch is a part of the mutations that lies in one region.
@@ -431,9 +445,12 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 	for _, m := range b.index {
 		p.Mutations = append(p.Mutations, &c.muts[m])
 	}
-	if c.primary >= 0 {
+	switch {
+	case c.generation > 0:
+		p.Primary, p.Generation, p.TxnSize = c.primaryKey, c.generation, pipelinedKeys
+	case c.primary >= 0:
 		p.Primary = c.keys[c.primary]
-	} else {
+	default:
 		p.Primary = c.keys[0]
 	}
 	if c.async {
@@ -552,10 +569,13 @@ func (c *committer) split(ctx context.Context, index []int) ([]batch, error) {
 
 // batchLen is how many of the first mutations of index make a batch, at least one.
 func (c *committer) batchLen(index []int) int {
-	size := 0
+	size, limit := 0, batchBytes
+	if c.generation > 0 {
+		limit = flushBatchBytes
+	}
 	for i, m := range index {
 		size += len(c.muts[m].Key) + len(c.muts[m].Value)
-		if size >= batchBytes {
+		if size >= limit {
 			return i + 1
 		}
 	}
@@ -631,12 +651,12 @@ func (c *committer) unlessForgotten(p *kvpb.PrewriteRequest, err error) error {
 	return err
 }
 
-func (c *committer) countFailure(err error) {
+func countFailure(m *metrics, err error) {
 	var conflict *WriteConflictError
 	switch {
 	case errors.Is(err, ErrUndetermined):
-		c.s.metrics.undeterm.Inc()
+		m.undeterm.Inc()
 	case errors.As(err, &conflict):
-		c.s.metrics.conflicts.Inc()
+		m.conflicts.Inc()
 	}
 }

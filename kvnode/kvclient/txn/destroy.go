@@ -64,14 +64,14 @@ func (s *Store) settleLeftovers(ctx context.Context, ranges []KeyRange) error {
 		}
 		return inside(l.GetPrimary())
 	}
-	err = s.eachLock(ctx, now, func(l *kvpb.LockInfo) error {
+	err = s.eachLock(ctx, now, func(l *kvpb.LockInfo) (bool, error) {
 		if !needs(l) {
-			return nil
+			return false, nil
 		}
 		if err := s.settleLeftover(ctx, l); err != nil {
-			return fmt.Errorf("lock of %d on %x: %w", l.GetStartTs(), l.GetKey(), err)
+			return false, fmt.Errorf("lock of %d on %x: %w", l.GetStartTs(), l.GetKey(), err)
 		}
-		return nil
+		return true, nil
 	})
 	if err != nil {
 		return err
@@ -97,7 +97,7 @@ func (s *Store) settleLeftover(ctx context.Context, lock *kvpb.LockInfo) error {
 			return err
 		}
 		if !st.alive {
-			return s.resolver.settle(ctx, lock, st)
+			return s.resolver.settleAll(ctx, lock, st)
 		}
 		if err := bo.waitAtMost(ctx, st.left); err != nil {
 			return err

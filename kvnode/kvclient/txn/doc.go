@@ -27,6 +27,12 @@
 //     the locks before that asks the primary and settles them. Readers of the same
 //     node know better and read through them.
 //
+// # Large transactions
+//
+// A pipelined transaction (TxnOptions.Pipelined) prewrites its keys while it runs, in
+// generations of some megabytes, and has only the last two of them in memory. It commits
+// as in step 4, and all its other locks are settled region by region; see pipeline.go.
+//
 // # Serializable transactions
 //
 // With TxnOptions.Serializable a transaction remembers what it reads, and its commit

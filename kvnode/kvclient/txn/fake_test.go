@@ -177,7 +177,7 @@ func (f *fakeKV) count(req *kvpb.Request, resp *kvpb.Response) {
 func address(r kvclient.Region, req *kvpb.Request) {
 	fill := func(c **kvpb.Context) {
 		n := regiontest.Context(r.Meta)
-		n.ResolvedLocks, n.CommittedLocks = (*c).GetResolvedLocks(), (*c).GetCommittedLocks()
+		n.ResolvedLocks, n.CommittedLocks, n.OwnLocks = (*c).GetResolvedLocks(), (*c).GetCommittedLocks(), (*c).GetOwnLocks()
 		*c = n
 	}
 	switch c := req.Cmd.(type) {
@@ -278,11 +278,14 @@ func (o *fakeTSO) SafePoint(context.Context) (uint64, error) { return o.safe.Loa
 // pass lets time go by.
 func (o *fakeTSO) pass(d time.Duration) { o.next.Add(uint64(d/time.Millisecond) << 18) }
 
+// testFlushBytes is reached after two or three writes.
+const testFlushBytes = 24
+
 // newTestStore returns a store whose waiting makes PD's time go by instead.
 func newTestStore(t testing.TB) (*Store, *fakeKV, *fakeTSO) {
 	tso := newFakeTSO()
 	kv := newFakeKV(t, tso)
-	s := newStore(kv, tso, StoreOptions{})
+	s := newStore(kv, tso, StoreOptions{FlushBytes: testFlushBytes})
 	s.sleep = func(ctx context.Context, d time.Duration) error {
 		tso.pass(d)
 		return ctx.Err()

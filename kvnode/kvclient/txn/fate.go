@@ -20,7 +20,10 @@ type Token struct {
 // has one witness, to which it writes a record at the commit even if nothing else is left to be written, so the token holds
 // whatever happens until then. It may also be asked for after a Commit with ErrUndetermined.
 func (t *Txn) Token() (token Token, ok bool) {
-	if t.witness == nil {
+	switch {
+	case t.pipe.flushed():
+		t.witness = t.pipe.primary
+	case t.witness == nil:
 		t.witness = t.chooseWitness()
 	}
 	startTS, err := t.awaitStart()

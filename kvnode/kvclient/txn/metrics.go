@@ -18,6 +18,10 @@ type metrics struct {
 
 	lockTimeouts, lockConflicts prometheus.Counter
 
+	flush     prometheus.Observer
+	flushed   prometheus.Counter
+	pipelined prometheus.Counter
+
 	validate     prometheus.Observer
 	readsChanged prometheus.Counter
 }
@@ -75,12 +79,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Name: "cairn_sql_txn_reads_changed_total",
 		Help: "Serializable transactions that failed because what they had read was changed.",
 	})
+	m.pipelined = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "cairn_sql_txn_pipelined_total",
+		Help: "Transactions committed that had locked keys while they ran.",
+	})
+	m.flushed = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "cairn_sql_txn_flushed_bytes_total",
+		Help: "Bytes of keys and values locked by transactions while they ran.",
+	})
+	m.flush = m.phase.WithLabelValues("flush")
 	m.validate = m.phase.WithLabelValues("validate")
 	m.prewrite = m.phase.WithLabelValues("prewrite")
 	m.commit = m.phase.WithLabelValues("commit")
 	m.onePCTime = m.phase.WithLabelValues("one_pc")
 	if reg != nil {
-		reg.MustRegister(m.phase, m.onePC, m.async, m.fallback, m.recovered, m.conflicts, m.resolved, m.undeterm, m.tsoWait, m.readsChanged)
+		reg.MustRegister(m.phase, m.onePC, m.async, m.fallback, m.recovered, m.conflicts, m.resolved, m.undeterm, m.tsoWait, m.readsChanged, m.flushed, m.pipelined)
 	}
 	return m
 }

@@ -285,8 +285,47 @@ func timeLeft(lock *kvpb.LockInfo, now uint64) time.Duration {
 	return time.Duration(left+1) * time.Millisecond
 }
 
-// settle commits or rolls back the lock as st, which is not alive, says.
+// settle commits or rolls back the lock as st, which is not alive, says. Of a pipelined
+// transaction there may be a million more in the region: they go in the background.
 func (r *resolver) settle(ctx context.Context, lock *kvpb.LockInfo, st txnStatus) error {
+	if !pipelined(lock) {
+		return r.settleAll(ctx, lock, st)
+	}
+	r.settleLater(lock, st)
+	return r.settleKeys(ctx, lock.GetStartTs(), st.commitTS, [][]byte{lock.GetKey()})
+}
+
+// pipelined says whether lock is one of a pipelined transaction.
+func pipelined(lock *kvpb.LockInfo) bool { return lock.GetTxnSize() >= pipelinedKeys }
+
+// settleKeys commits or rolls back the locks of one transaction on keys.
+func (r *resolver) settleKeys(ctx context.Context, startTS, commitTS uint64, keys [][]byte) error {
+	groups, err := r.s.kv.Group(ctx, keys)
+	if err != nil {
+		return err
+	}
+	return r.s.forEach(len(groups), func(i int) error {
+		req := &kvpb.ResolveLockRequest{Txns: []*kvpb.TxnStatus{{StartTs: startTS, CommitTs: commitTS}}}
+		for _, p := range groups[i].Index {
+			req.Keys = append(req.Keys, keys[p])
+		}
+		resp, err := r.s.kv.Send(ctx, groups[i].Region, &kvpb.Request{Cmd: &kvpb.Request_ResolveLock{ResolveLock: req}})
+		switch {
+		case errors.Is(err, kvclient.ErrRegionChanged):
+			return r.settleKeys(ctx, startTS, commitTS, req.Keys)
+		case err != nil:
+			return err
+		}
+		if ke := resp.GetResolveLock().GetError(); ke != nil && ke.GetTxnLockNotFound() == nil {
+			return keyError(ke, startTS)
+		}
+		r.s.metrics.resolved.Inc()
+		return nil
+	})
+}
+
+// settleAll is settle with all locks of a larger transaction in the region.
+func (r *resolver) settleAll(ctx context.Context, lock *kvpb.LockInfo, st txnStatus) error {
 	if unwritten(lock) {
 		return r.dropUnwritten(ctx, lock)
 	}
@@ -328,7 +367,7 @@ func (r *resolver) settle(ctx context.Context, lock *kvpb.LockInfo, st txnStatus
 	}
 }
 
-// settleLater is settle in the background, once at a time per lock.
+// settleLater is settleAll in the background, once at a time per lock.
 func (r *resolver) settleLater(lock *kvpb.LockInfo, st txnStatus) {
 	id := fmt.Sprintf("%d/", lock.GetStartTs())
 	if lock.GetTxnSize() < bigTxnKeys {
@@ -346,7 +385,7 @@ func (r *resolver) settleLater(lock *kvpb.LockInfo, st txnStatus) {
 	}
 	started := r.s.background(func(ctx context.Context) {
 		defer r.forget(id)
-		if err := r.settle(ctx, lock, st); err != nil {
+		if err := r.settleAll(ctx, lock, st); err != nil {
 			r.s.log.Warn("resolve lock", "txn", lock.GetStartTs(), "err", err)
 		}
 	})
@@ -421,7 +460,13 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, hol
 				Reason: kvpb.ConflictReason_CONFLICT_REASON_OPTIMISTIC,
 			}
 		}
-		if err := r.settle(ctx, lock, st); err != nil {
+		if pipelined(lock) { // all that were met
+			r.settleLater(lock, st)
+			err = r.settleKeys(ctx, lock.GetStartTs(), st.commitTS, lockedKeys(locks, lock.GetStartTs()))
+		} else {
+			err = r.settleAll(ctx, lock, st)
+		}
+		if err != nil {
 			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
 		}
 		if lock.GetTxnSize() >= bigTxnKeys && !unwritten(lock) {
@@ -439,6 +484,16 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, hol
 		return &LockTimeoutError{Key: alive.GetKey(), StartTS: alive.GetStartTs()}
 	}
 	return err
+}
+
+// lockedKeys are the keys of those locks that are of one transaction.
+func lockedKeys(locks []*kvpb.LockInfo, startTS uint64) (keys [][]byte) {
+	for _, l := range locks {
+		if l.GetStartTs() == startTS && !unwritten(l) {
+			keys = append(keys, l.GetKey())
+		}
+	}
+	return keys
 }
 
 // keyError makes an error of what a KV node answered for a key.

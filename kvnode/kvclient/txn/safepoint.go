@@ -157,32 +157,33 @@ func clockOf(ts uint64) string { return time.UnixMilli(int64(ts >> 18)).UTC().Fo
 // transactions that old.
 func (s *Store) settleUpTo(ctx context.Context, target uint64) (reached uint64, settled int, err error) {
 	reached = target
-	err = s.eachLock(ctx, target, func(l *kvpb.LockInfo) error {
+	err = s.eachLock(ctx, target, func(l *kvpb.LockInfo) (bool, error) {
 		if unwritten(l) || l.GetStartTs() > reached {
-			return nil
+			return false, nil
 		}
 		st, err := s.resolver.status(ctx, l, 0)
 		if old := new(TooOldError); errors.As(err, &old) {
-			return nil // it is settled
+			return false, nil // it is settled
 		}
 		if err == nil && !st.alive {
 			settled++
-			err = s.resolver.settle(ctx, l, st)
+			err = s.resolver.settleAll(ctx, l, st)
 		}
 		if err != nil {
-			return fmt.Errorf("lock of %d on %x: %w", l.GetStartTs(), l.GetKey(), err)
+			return false, fmt.Errorf("lock of %d on %x: %w", l.GetStartTs(), l.GetKey(), err)
 		}
 		if st.alive {
 			reached = l.GetStartTs() - 1
 		}
-		return nil
+		return !st.alive, nil
 	})
 	return reached, settled, err
 }
 
 // eachLock calls fn for the locks of transactions that began at or before maxTS, in all
-// regions. Their leaders have all locks in memory.
-func (s *Store) eachLock(ctx context.Context, maxTS uint64, fn func(l *kvpb.LockInfo) error) error {
+// regions. fn says whether it has settled the lock: if that was one of a pipelined transaction
+// all others of it in the region are settled too, and are not shown.
+func (s *Store) eachLock(ctx context.Context, maxTS uint64, fn func(l *kvpb.LockInfo) (settled bool, err error)) error {
 	bo := s.newBackoff(backoffRegion)
 	start := []byte{}
 	for {
@@ -206,13 +207,19 @@ func (s *Store) eachLock(ctx context.Context, maxTS uint64, fn func(l *kvpb.Lock
 			return keyError(ke, maxTS)
 		}
 		locks := resp.GetScanLock().GetLocks()
-		for _, l := range locks {
-			if err := fn(l); err != nil {
+		var last *kvpb.LockInfo // after which to ask again
+		for i, l := range locks {
+			settled, err := fn(l)
+			if err != nil {
 				return err
 			}
+			if settled && pipelined(l) || i == len(locks)-1 && len(locks) >= leftoverLocks {
+				last = l
+				break
+			}
 		}
-		if len(locks) >= leftoverLocks {
-			start = append(bytes.Clone(locks[len(locks)-1].GetKey()), 0)
+		if last != nil {
+			start = append(bytes.Clone(last.GetKey()), 0)
 			continue
 		}
 		if start = region.EndKey(); len(start) == 0 {

@@ -147,7 +147,10 @@ func TestAnAsyncCommitThatIsForgottenIsNotDenied(t *testing.T) {
 	target, err := s.CurrentTS(t.Context())
 	require.NoError(t, err)
 	var met *kvpb.LockInfo
-	require.NoError(t, s.eachLock(t.Context(), target, func(l *kvpb.LockInfo) error { met = cmp.Or(met, l); return nil }))
+	require.NoError(t, s.eachLock(t.Context(), target, func(l *kvpb.LockInfo) (bool, error) {
+		met = cmp.Or(met, l)
+		return false, nil
+	}))
 	require.Equal(t, "a", string(met.GetPrimary()))
 	settler := nodeOf(t, kv, tso, false)
 	_, settled, err := settler.settleUpTo(t.Context(), target)

@@ -30,7 +30,7 @@ var siSeeds = flag.Int("si.seeds", 0, "run TestSnapshotIsolation with this many 
 // reads are those of the snapshot, no update is lost, transactions are atomic,
 // and what was acknowledged is what happened. Some are serializable: all they read
 // must be the same at their commit timestamps, so that the order of these is one in
-// which they could have run one after the other.
+// which they could have run one after the other. Some lock what they write while they run.
 func TestSnapshotIsolation(t *testing.T) {
 	seeds := []uint64{1, 2, 3, uint64(time.Now().UnixNano())}
 	for i := range *siSeeds {
@@ -79,6 +79,9 @@ func (r *record) String() string {
 
 func runHistory(t *testing.T, seed uint64) {
 	s, kv, tso := newTestStore(t)
+	if seed%2 == 0 {
+		kv.st.SpillLocks(2)
+	}
 	nodes := []*Store{s, nodeOf(t, kv, tso, true), nodeOf(t, kv, tso, false)}
 	order := &realTime{t: t, tso: tso}
 	kv.faults = rand.New(rand.NewPCG(seed, 1))
@@ -142,7 +145,7 @@ func runHistory(t *testing.T, seed uint64) {
 
 // nodeOf is another SQL node on the KV tier.
 func nodeOf(t *testing.T, kv kv, tso *fakeTSO, noAsync bool) *Store {
-	s := newStore(kv, tso, StoreOptions{DisableAsyncCommit: noAsync})
+	s := newStore(kv, tso, StoreOptions{DisableAsyncCommit: noAsync, FlushBytes: testFlushBytes})
 	s.sleep = func(ctx context.Context, d time.Duration) error {
 		tso.pass(d)
 		return ctx.Err()
@@ -288,7 +291,9 @@ func runRandomTxn(order *realTime, s *Store, rnd *rand.Rand, c, n int) *record {
 	ctx := context.Background()
 	r := &record{client: c, n: n, strict: rnd.IntN(2) == 0, writes: map[int]uint64{}, inserted: map[int]bool{}, locked: map[int]uint64{}}
 	acked := order.acked.Load()
-	tx, err := s.Begin(ctx, TxnOptions{Serializable: r.strict, Pessimistic: rnd.IntN(3) == 0})
+	o := TxnOptions{Serializable: r.strict, Pessimistic: rnd.IntN(3) == 0}
+	o.Pipelined = !o.Serializable && !o.Pessimistic && rnd.IntN(2) == 0
+	tx, err := s.Begin(ctx, o)
 	if err != nil {
 		t.Error(err)
 		return r

@@ -19,6 +19,7 @@ type Snapshot struct {
 	s    *Store
 	ts   uint64
 	from ReplicaRead
+	own  uint64 // the transaction whose locks are read through, whatever they say; 0 = none
 
 	mu sync.Mutex
 	// resolved and committed name transactions whose locks reads ignore or read
@@ -62,10 +63,14 @@ func (sn *Snapshot) Locks() (resolved, committed []uint64) {
 
 func (sn *Snapshot) kvContext() *kvpb.Context {
 	resolved, committed := sn.Locks()
-	if resolved == nil && committed == nil && sn.from == ReadLeader {
+	if resolved == nil && committed == nil && sn.from == ReadLeader && sn.own == 0 {
 		return nil
 	}
-	return &kvpb.Context{ResolvedLocks: resolved, CommittedLocks: committed, ReplicaRead: sn.from}
+	c := &kvpb.Context{ResolvedLocks: resolved, CommittedLocks: committed, ReplicaRead: sn.from, OwnLocks: sn.own}
+	if sn.own != 0 { // another replica may not have all of them yet
+		c.ReplicaRead = ReadLeader
+	}
+	return c
 }
 
 // Settle makes progress against the lock errors of a read at this snapshot:

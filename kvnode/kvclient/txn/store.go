@@ -52,6 +52,9 @@ type StoreOptions struct {
 	MaxTxnBytes int
 	// MaxEntryBytes bounds one key and its value; 0 = 6 MiB, what fits a log entry.
 	MaxEntryBytes int
+	// FlushBytes is the size of the buffers of a pipelined transaction, of which there
+	// are two; 0 = 8 MiB.
+	FlushBytes int
 	// DisableAsyncCommit makes transactions of several regions commit in two phases.
 	DisableAsyncCommit bool
 	// Logger receives what goes wrong in the background. Nil discards it.
@@ -70,6 +73,7 @@ type Store struct {
 	resolver      *resolver
 	maxTxnBytes   int
 	maxEntryBytes int
+	flushBytes    int
 	noAsync       bool
 
 	// known is the greatest timestamp that CurrentTS has returned.
@@ -101,12 +105,15 @@ func newStore(kv kv, pd oracle, o StoreOptions) *Store {
 	if o.MaxEntryBytes == 0 {
 		o.MaxEntryBytes = defaultMaxEntryBytes
 	}
+	if o.FlushBytes == 0 {
+		o.FlushBytes = defaultFlushBytes
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
 		kv: kv, pd: pd, log: o.Logger, metrics: newMetrics(o.Registerer),
-		maxTxnBytes: o.MaxTxnBytes, maxEntryBytes: o.MaxEntryBytes, noAsync: o.DisableAsyncCommit,
+		maxTxnBytes: o.MaxTxnBytes, maxEntryBytes: o.MaxEntryBytes, flushBytes: o.FlushBytes, noAsync: o.DisableAsyncCommit,
 		lockTTL: lockTTL, sleep: sleepContext,
 		slots: make(chan struct{}, backgroundTasks), crew: newCrew(),
 	}
@@ -152,10 +159,13 @@ func (s *Store) Past(ctx context.Context, ts uint64) (bool, error) {
 }
 
 // Begin starts a transaction. Its start timestamp is requested now and awaited
-// when first needed; the context bounds that wait.
+// when first needed; the context bounds that wait, and all that a pipelined one does.
 func (s *Store) Begin(ctx context.Context, o TxnOptions) (*Txn, error) {
 	if s.life.Err() != nil {
 		return nil, ErrClosed
+	}
+	if o.Pipelined && (o.Pessimistic || o.Serializable) {
+		return nil, errors.New("txn: a pipelined transaction can be neither pessimistic nor serializable")
 	}
 	t := &Txn{store: s, auto: o.Autocommit, startTS: o.StartTS, began: time.Now()}
 	t.known.Store(o.StartTS)
@@ -164,6 +174,9 @@ func (s *Store) Begin(ctx context.Context, o TxnOptions) (*Txn, error) {
 	}
 	if o.Serializable {
 		t.reads = &readSet{}
+	}
+	if o.Pipelined {
+		t.pipe = newPipeline(ctx, s, t.began)
 	}
 	if o.StartTS == 0 {
 		t.start = s.pd.TSAsync(ctx)

@@ -1,8 +1,10 @@
 package txn
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +23,13 @@ type TxnOptions struct {
 	// Pessimistic: the transaction locks keys before it commits (Lock, LockWritten), and
 	// may read at a timestamp later than its start (ReadAt).
 	Pessimistic bool
+	// Pipelined: the transaction may be of any size. What it writes goes to the KV tier
+	// while it runs, in parts of StoreOptions.FlushBytes, and is locked there until it ends: others
+	// that want to write the same keys wait, and readers do not. Set and its like may then
+	// fail with any error of Commit but ErrUndetermined, and the transaction has to be
+	// rolled back. As long as everything fits in one part there is no difference. Not
+	// together with Pessimistic or Serializable.
+	Pipelined bool
 	// Serializable: the commit fails with *WriteConflictError when something the
 	// transaction has read was changed by another since. Everything read through the
 	// Txn counts, keys that were absent and the gaps in scans too.
@@ -41,6 +50,8 @@ type Txn struct {
 	began  time.Time
 	// locks is what a pessimistic transaction has locked; nil for an optimistic one.
 	locks *lockSet
+	// pipe takes the writes of a pipelined transaction away; nil for others.
+	pipe *pipeline
 	// reads is what a serializable transaction has read; nil for others.
 	reads *readSet
 
@@ -140,7 +151,7 @@ func (t *Txn) write(key []byte, st entryState) error {
 		return &TooLargeError{Size: n, Limit: limit}
 	}
 	t.buf.set(key, st)
-	return nil
+	return t.flushIfFull()
 }
 
 // Savepoint marks the current writes. Release it when it is not needed any more.
@@ -154,34 +165,65 @@ func (t *Txn) RollbackTo(sp Savepoint) { t.buf.rollbackTo(sp.pos) }
 func (t *Txn) Release(Savepoint) { t.buf.release() }
 
 // Dirty reports whether there is anything to commit.
-func (t *Txn) Dirty() bool { return t.buf.len() > 0 }
+func (t *Txn) Dirty() bool { return t.buf.len() > 0 || t.pipe.flushed() }
 
-// Len returns the number of keys written or locked.
-func (t *Txn) Len() int { return t.buf.len() }
+// Len returns the number of keys written or locked. A pipelined transaction counts a key
+// that it writes again later again.
+func (t *Txn) Len() int {
+	if t.pipe != nil {
+		return t.buf.len() + t.pipe.keys
+	}
+	return t.buf.len()
+}
 
 // Size returns the bytes of keys and values written.
-func (t *Txn) Size() int { return t.buf.size }
+func (t *Txn) Size() int {
+	if t.pipe != nil {
+		return t.buf.size + t.pipe.size
+	}
+	return t.buf.size
+}
 
 // HasWritesIn reports whether a key of [start, end) was put or deleted; an empty
-// end is the end of the key space.
+// end is the end of the key space. What a pipelined transaction wrote some time ago it
+// does not know any more: Get does, and so does the check that follows an Insert.
 func (t *Txn) HasWritesIn(start, end []byte) bool {
-	for e := range t.buf.inRange(start, end) {
-		if e.put || e.deleted {
-			return true
+	for b := range t.buffers() {
+		for e := range b.inRange(start, end) {
+			if e.put || e.deleted {
+				return true
+			}
 		}
 	}
 	return false
 }
 
+// buffers are those that hold writes of the transaction, the newest first.
+func (t *Txn) buffers() iter.Seq[*buffer] {
+	return func(yield func(*buffer) bool) {
+		if yield(&t.buf) && t.pipe != nil && t.pipe.flushing != nil {
+			yield(t.pipe.flushing)
+		}
+	}
+}
+
+// written returns what the buffers say was last written to key, nil for nothing.
+func (t *Txn) written(key []byte) *entry {
+	for b := range t.buffers() {
+		if e := b.get(key); e != nil && (e.put || e.deleted) {
+			return e
+		}
+	}
+	return nil
+}
+
 // Get implements Reader; own writes are seen.
 func (t *Txn) Get(ctx context.Context, key []byte) ([]byte, error) {
-	if e := t.buf.get(key); e != nil {
-		switch {
-		case e.put:
-			return append([]byte{}, e.value...), nil
-		case e.deleted:
+	if e := t.written(key); e != nil {
+		if e.deleted {
 			return nil, ErrNotFound
 		}
+		return append([]byte{}, e.value...), nil
 	}
 	if value, exists, ok := t.lockedValue(key); ok {
 		if !exists {
@@ -203,7 +245,7 @@ func (t *Txn) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.buf.len() == 0 && t.locks == nil {
+	if !t.Dirty() && t.locks == nil {
 		t.noteKeys(keys, sn.ts)
 		return sn.BatchGet(ctx, keys)
 	}
@@ -211,7 +253,7 @@ func (t *Txn) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
 	var ask [][]byte
 	var pos []int
 	for i, k := range keys {
-		e := t.buf.get(k)
+		e := t.written(k)
 		switch {
 		case e != nil && e.put:
 			values[i] = append([]byte{}, e.value...)
@@ -249,13 +291,30 @@ func (t *Txn) Scan(_ context.Context, start, end []byte, o ScanOptions) *Scanner
 	}
 	sc := newScanner(sn, start, end, o)
 	sc.reads = t.reads
-	for e := range t.buf.inRange(start, end) {
-		if e.put || e.deleted {
-			sc.own = append(sc.own, *e)
-		}
-	}
+	sc.own = t.ownIn(start, end)
 	sc.start()
 	return sc
+}
+
+// ownIn returns what the buffers say was written in [start, end), in key order.
+func (t *Txn) ownIn(start, end []byte) (own []entry) {
+	for b := range t.buffers() {
+		newer := own
+		own = nil
+		for e := range b.inRange(start, end) {
+			for len(newer) > 0 && bytes.Compare(newer[0].key, e.key) < 0 {
+				own, newer = append(own, newer[0]), newer[1:]
+			}
+			if len(newer) > 0 && bytes.Equal(newer[0].key, e.key) {
+				continue // overwritten
+			}
+			if e.put || e.deleted {
+				own = append(own, *e)
+			}
+		}
+		own = append(own, newer...)
+	}
+	return own
 }
 
 // ReadAt lets the reads that follow see what was committed at or before ts, and
@@ -304,6 +363,9 @@ func (t *Txn) snapshot() (*Snapshot, error) {
 			}
 		}
 		t.snap = t.store.Snapshot(ts).From(t.from)
+		if t.pipe.flushed() {
+			t.snap.own = t.pipe.startTS
+		}
 	}
 	return t.snap, nil
 }
@@ -312,6 +374,9 @@ func (t *Txn) snapshot() (*Snapshot, error) {
 func (t *Txn) Rollback() {
 	if !t.done {
 		t.done = true
+		if t.pipe != nil {
+			t.pipe.rollback()
+		}
 		t.releaseAll(true)
 	}
 }

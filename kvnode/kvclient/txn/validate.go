@@ -119,8 +119,11 @@ func (t *Txn) lockedSince(key []byte, ts uint64) bool {
 
 // holding is what settleForWrite is told.
 func (c *committer) holding() uint64 {
-	if len(c.reads) > 0 {
+	switch {
+	case len(c.reads) > 0:
 		return math.MaxUint64
+	case c.generation > 0: // it has come too far to give way, and may wait for anybody
+		return 0
 	}
 	return c.startTS
 }
@@ -164,7 +167,7 @@ func (t *Txn) validateReads(ctx context.Context) error {
 		err = c.validateNewest(ctx)
 	}
 	if err != nil {
-		c.countFailure(err)
+		countFailure(c.s.metrics, err)
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
