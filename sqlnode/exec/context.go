@@ -37,6 +37,10 @@ type Context struct {
 	// Explicit says that the transaction outlives the statement: duplicate keys must be found now, not at commit.
 	Explicit bool
 	Env      *expr.Env
+	// Stream: Reader shows nothing of what the statement writes, so that rows can be changed while others are still read.
+	Stream bool
+	// Bulk: Txn is pipelined, and does not keep what the statement writes.
+	Bulk bool
 	// Snapshot is the schema the plan was built on.
 	Snapshot *catalog.Snapshot
 	// Tables gives out row ids and AUTO_INCREMENT values.

@@ -9,7 +9,7 @@ import (
 	"github.com/cairndb/cairn/sqlnode/plan"
 )
 
-// deleteRows carries out DELETE. The rows are read completely before the first is deleted.
+// deleteRows carries out DELETE.
 type deleteRows struct {
 	c        *Context
 	node     *plan.Delete
@@ -48,13 +48,7 @@ func (op *deleteRows) Next(ctx context.Context, b *chunk.Batch) error {
 		return nil
 	}
 	op.finished = true
-	in := op.c.batch(op.node, batchIn, op.source.Types(), 0)
-	rows, err := readAllOf(ctx, op.node.Source, op.source, in, &op.account)
-	if err != nil {
-		return err
-	}
-	for i := range rows.len() {
-		block, r := rows.at(i)
+	return op.c.eachRow(ctx, op.node, op.node.Source, op.source, &op.account, op.targets, func(block *chunk.Batch, r int) error {
 		for _, t := range op.targets {
 			rowID, ok := t.load(block, r)
 			if !ok {
@@ -65,11 +59,6 @@ func (op *deleteRows) Next(ctx context.Context, b *chunk.Batch) error {
 			}
 			op.c.Info.AffectedRows++
 		}
-		if i%chunk.MaxRows == 0 {
-			if err := context.Cause(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+		return nil
+	})
 }

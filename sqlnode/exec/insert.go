@@ -69,7 +69,7 @@ func newInsert(c *Context, n *plan.Insert) (Operator, error) {
 		if op.source, err = Build(c, n.Source); err != nil {
 			return nil, err
 		}
-		if reads(n.Source, n.Table) {
+		if reads(n.Source, n.Table) && !c.Stream {
 			op.source = &spool{input: op.source, account: vexec.NewAccount(c.Tracker)}
 		}
 	}

@@ -59,6 +59,10 @@ func (op *insert) writeEach(ctx context.Context, rows []newRow, check table.Chec
 
 // writeResolving is for statements that do something else than fail when a key is taken.
 func (op *insert) writeResolving(ctx context.Context, rows []newRow) error {
+	if op.c.Bulk { // the view looks into the buffer for what the chunk has written
+		sp := op.c.Txn.Savepoint()
+		defer op.c.Txn.Release(sp)
+	}
 	view := &keyView{c: op.c, writer: op.writer}
 	if err := view.load(ctx, rows); err != nil {
 		return err

@@ -58,6 +58,73 @@ type readSet struct {
 	rows *vexec.RowStore
 }
 
+// eachRow calls fn for each row of the open operator of source, which node changes. Unless what is read is certain not to
+// show what fn writes, all rows are read before the first is changed, so that no row is met twice.
+func (c *Context) eachRow(ctx context.Context, node, source plan.Node, in Operator, account *vexec.Account, targets []*target, fn func(b *chunk.Batch, r int) error) error {
+	b := c.batch(node, batchIn, in.Types(), 0)
+	if c.Stream && !atMostOneRow(source) {
+		return streamRows(ctx, in, b, account, targets, fn)
+	}
+	rows, err := readAllOf(ctx, source, in, b, account)
+	if err != nil {
+		return err
+	}
+	for i := range rows.len() {
+		if err := fn(rows.at(i)); err != nil {
+			return err
+		}
+		if i%chunk.MaxRows == 0 {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// streamRows calls fn for the rows of an open operator as they come.
+func streamRows(ctx context.Context, in Operator, b *chunk.Batch, account *vexec.Account, targets []*target, fn func(b *chunk.Batch, r int) error) error {
+	for {
+		if err := in.Next(ctx, b); err != nil {
+			return err
+		}
+		n := b.NumRows()
+		if n == 0 {
+			return nil
+		}
+		for i := range n {
+			if err := fn(b, b.Row(i)); err != nil {
+				return err
+			}
+		}
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		size := int64(0) // of what is remembered of the rows
+		for _, t := range targets {
+			if t.seen != nil {
+				size += t.seen.Bytes()
+			}
+		}
+		if err := account.Resize(size); err != nil {
+			return err
+		}
+	}
+}
+
+// ReadsMany says whether a change reads any number of rows, so that Context.Stream makes a difference.
+func ReadsMany(root plan.Node) bool {
+	switch n := root.(type) {
+	case *plan.Insert:
+		return n.Source != nil
+	case *plan.Update:
+		return !atMostOneRow(n.Source)
+	case *plan.Delete:
+		return !atMostOneRow(n.Source)
+	}
+	return false
+}
+
 // readAllOf reads the open operator of a plan to its end. b is its buffer, and part of the result.
 func readAllOf(ctx context.Context, n plan.Node, in Operator, b *chunk.Batch, account *vexec.Account) (readSet, error) {
 	if atMostOneRow(n) {

@@ -17,7 +17,7 @@ import (
 // errSkipped says that IGNORE turned the error of a row into a warning.
 var errSkipped = errors.New("exec: row skipped")
 
-// update carries out UPDATE. The rows are read completely before the first is changed, so that no row is met twice.
+// update carries out UPDATE.
 type update struct {
 	c        *Context
 	node     *plan.Update
@@ -121,28 +121,19 @@ func (op *update) Next(ctx context.Context, b *chunk.Batch) error {
 		return nil
 	}
 	op.finished = true
-	in := op.c.batch(op.node, batchIn, op.source.Types(), 0)
-	rows, err := readAllOf(ctx, op.node.Source, op.source, in, &op.account)
-	if err != nil {
-		return err
-	}
 	work := op.c.batch(op.node, batchWork, op.source.Types(), 1)
-	for i := range rows.len() {
-		block, r := rows.at(i)
+	number := 0
+	return op.c.eachRow(ctx, op.node, op.node.Source, op.source, &op.account, op.targets, func(block *chunk.Batch, r int) error {
 		work.Reset()
 		work.AppendFrom(block, r)
+		number++
 		for k, t := range op.targets {
-			if err := op.updateRow(ctx, t, op.node.Sets[k], block, r, work, i+1); err != nil {
+			if err := op.updateRow(ctx, t, op.node.Sets[k], block, r, work, number); err != nil {
 				return err
 			}
 		}
-		if i%chunk.MaxRows == 0 {
-			if err := context.Cause(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // updateRow changes the row of one target. block and r are the source row as it was read, work is the copy on which

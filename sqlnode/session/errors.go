@@ -94,7 +94,7 @@ func (s *Session) sqlError(ctx context.Context, err error) error {
 	case errors.As(err, &held):
 		return sqlerr.New(sqlerr.ErrLockAcquireFailAndNoWaitSet)
 	case errors.As(err, &large):
-		return sqlerr.Newf(sqlerr.ErrTransCacheFull, "%s", large.Error())
+		return tooLarge(large)
 	case errors.Is(err, catalog.ErrLeaseLost):
 		return sqlerr.New(sqlerr.ErrTableDefChanged)
 	}
@@ -104,6 +104,15 @@ func (s *Session) sqlError(ctx context.Context, err error) error {
 		return e
 	}
 	return sqlerr.Newf(sqlerr.ErrUnknown, "%s", err)
+}
+
+// tooLarge is the client's error for a limit of transactions.
+func tooLarge(e *txn.TooLargeError) *sqlerr.Error {
+	if e.Entry {
+		return sqlerr.Newf(sqlerr.ErrTransCacheFull, "A row or index entry of %d bytes is too large, the limit is %d", e.Size, e.Limit)
+	}
+	return sqlerr.Newf(sqlerr.ErrTransCacheFull, "Transaction is too large, the limit is %d bytes of keys and values; "+
+		"with cairn_dml_type = 'bulk' there is none for a statement that is its own transaction", e.Limit)
 }
 
 // tsTime is the time of a timestamp, for people.

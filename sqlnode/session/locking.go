@@ -137,6 +137,7 @@ func (s *Session) tryLockedAutocommit(ctx context.Context, c *exec.Context, st *
 	s.showTrx(t, s.hot.traits)
 	defer s.hideTrx()
 	c.Reader, c.Txn = t, t
+	c.Stream, c.Bulk = false, false
 	s.env.Reset()
 	if err := s.runLocking(ctx, c, st, t.BeginStatement(), &heldResult{}); err != nil {
 		t.Rollback()

@@ -185,6 +185,9 @@ func (s *Session) run(ctx context.Context, st *plan.Statement, params []types.Va
 	c := s.execContext(ctx, st, params, snap.Snapshot)
 	switch {
 	case s.txn.open && st.UsesTables:
+		if s.hot.bulk && writes {
+			s.notInBulk("the statement is a part of a transaction")
+		}
 		return s.runInTransaction(ctx, c, st, w)
 	case writes:
 		return s.runAutocommit(ctx, c, st, t, w)
@@ -302,7 +305,7 @@ func (s *Session) runAutocommit(ctx context.Context, c *exec.Context, st *plan.S
 		if err == nil {
 			return s.finishWrite(c, st, w)
 		}
-		if !retriable(err) || attempt >= s.engine.Retries {
+		if !retriable(err) || attempt >= s.engine.Retries || errors.Is(err, errBulkStarted) {
 			return err
 		}
 		s.engine.metrics.retries.Inc()
@@ -312,23 +315,6 @@ func (s *Session) runAutocommit(ctx context.Context, c *exec.Context, st *plan.S
 			return err
 		}
 	}
-}
-
-func (s *Session) tryAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement, tr traits) error {
-	t, err := s.engine.Store.Begin(ctx, txn.TxnOptions{Autocommit: true, Serializable: tr.isolation == serializable})
-	if err != nil {
-		return err
-	}
-	c.Reader, c.Txn = t, t
-	s.env.Reset()
-	if err := exec.Run(ctx, c, st); err != nil {
-		t.Rollback()
-		return err
-	}
-	if err = s.commitTxn(ctx, t, c.Snapshot); s.duplicateAgain(c, st, err) {
-		return &txn.AbortedError{Reason: err.Error()}
-	}
-	return err
 }
 
 // duplicateAgain says that a statement that failed for a duplicate key is to be run again.

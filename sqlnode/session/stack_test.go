@@ -32,6 +32,12 @@ import (
 // newEngine is an engine over every tier, in this process, for the time of a test.
 func newEngine(t *testing.T) *session.Engine {
 	t.Helper()
+	return newEngineWith(t, txn.StoreOptions{})
+}
+
+// newEngineWith is newEngine with limits of transactions.
+func newEngineWith(t *testing.T, o txn.StoreOptions) *session.Engine {
+	t.Helper()
 	ctx := context.Background()
 	placement, err := pd.New(pd.Options{DataDir: t.TempDir()})
 	require.NoError(t, err)
@@ -43,7 +49,8 @@ func newEngine(t *testing.T) *session.Engine {
 	t.Cleanup(func() { _ = node.Close() })
 	kv := kvclient.New(kvclient.Options{PD: pdc, Local: func(uint64) kvclient.Handler { return node.Handler() }})
 	t.Cleanup(func() { _ = kv.Close() })
-	store := txn.NewStore(txn.StoreOptions{KV: kv, PD: pdc})
+	o.KV, o.PD = kv, pdc
+	store := txn.NewStore(o)
 	t.Cleanup(store.Close)
 	meta := catalog.FromStore(store)
 	cat, err := catalog.Open(ctx, catalog.Options{KV: meta, Virtual: sysview.Tables()})

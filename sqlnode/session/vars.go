@@ -36,6 +36,7 @@ type hotVars struct {
 	maxExecution                        time.Duration
 	lockTimeout                         time.Duration // of a pessimistic transaction that waits for a row
 	pessimistic                         bool          // transactions lock rows before they commit
+	bulk                                bool          // changes that are their own transaction may be of any size
 	selectLimit                         uint64
 	autoIncrement, autoOffset           int64
 	fixedNow                            time.Time // SET timestamp; zero = the clock
@@ -62,6 +63,7 @@ func (s *Session) readHotVars() {
 		traits:     traits{isolationOf(vs.Text("transaction_isolation")), vs.On("transaction_read_only")},
 		notes:      vs.On("sql_notes"),
 
+		bulk:        vs.Text("cairn_dml_type") == "bulk",
 		pessimistic: vs.Text("cairn_txn_mode") == "pessimistic",
 		lockTimeout: time.Duration(number(vs, "innodb_lock_wait_timeout")) * time.Second,
 		maxPacket:   int(number(vs, "max_allowed_packet")),
@@ -282,6 +284,7 @@ var paired = map[string]string{
 	"transaction_read_only": "tx_read_only", "tx_read_only": "transaction_read_only",
 	"last_insert_id": "identity", "identity": "last_insert_id",
 	"cairn_txn_mode": "tidb_txn_mode", "tidb_txn_mode": "cairn_txn_mode",
+	"cairn_dml_type": "tidb_dml_type", "tidb_dml_type": "cairn_dml_type",
 	"cairn_replica_read": "tidb_replica_read", "tidb_replica_read": "cairn_replica_read",
 	"cairn_snapshot": "tidb_snapshot", "tidb_snapshot": "cairn_snapshot",
 	"cairn_gc_life_time": "tidb_gc_life_time", "tidb_gc_life_time": "cairn_gc_life_time",

@@ -19,6 +19,9 @@ var txnModes = []string{"pessimistic", "optimistic"}
 // closest, follower and leader.
 var replicaReads = []string{"leader", "follower", "closest", "closest-replicas", "closest-adaptive", "leader-and-follower", "prefer-leader"}
 
+// dmlTypes are how changes of data that are their own transaction are carried out.
+var dmlTypes = []string{"standard", "bulk"}
+
 var isolationLevels = []string{"READ-UNCOMMITTED", "READ-COMMITTED", "REPEATABLE-READ", "SERIALIZABLE"}
 
 // What cairn_gc_life_time may be. Less than the minimum and ordinary statements fail; more
@@ -65,6 +68,8 @@ func defined() []Var {
 		{Name: "tx_read_only", Scope: Both, Kind: Bool, Default: "OFF", Live: true},
 		{Name: "cairn_replica_read", Scope: Both, Kind: Enum, Default: "leader", Words: replicaReads, Live: true},
 		{Name: "tidb_replica_read", Scope: Both, Kind: Enum, Default: "leader", Words: replicaReads, Live: true},
+		{Name: "cairn_dml_type", Scope: Both, Kind: Enum, Default: "standard", Words: dmlTypes, Live: true},
+		{Name: "tidb_dml_type", Scope: Both, Kind: Enum, Default: "standard", Words: dmlTypes, Live: true},
 		{Name: "cairn_snapshot", Scope: Session, Live: true},
 		{Name: "tidb_snapshot", Scope: Session, Live: true},
 		{Name: "cairn_gc_life_time", Scope: Global, Kind: Duration, Default: "10m0s", Min: int64(minGCLife), Max: int64(maxGCLife), Live: true},

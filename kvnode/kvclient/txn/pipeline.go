@@ -67,6 +67,10 @@ func newPipeline(ctx context.Context, s *Store, began time.Time) *pipeline {
 // flushed says whether the transaction has, or may have, locks.
 func (p *pipeline) flushed() bool { return p != nil && p.generation > 0 }
 
+// Flushed says whether something of a pipelined transaction has left the buffers. From then on its
+// commit or rollback is not for free, nor is running it again.
+func (t *Txn) Flushed() bool { return t.pipe.flushed() }
+
 // flushIfFull gives the buffer away when it is full. While a savepoint lives that has to wait.
 func (t *Txn) flushIfFull() error {
 	if t.pipe == nil || t.buf.size < t.store.flushBytes || t.buf.savepoints > 0 {
