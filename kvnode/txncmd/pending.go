@@ -62,6 +62,17 @@ func (t *pendingTable) remove(key []byte) {
 	s.mu.Unlock()
 }
 
+// has reports whether key is being committed.
+func (t *pendingTable) has(key []byte) bool {
+	s := t.shard(key)
+	if s.n.Load() == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.m[string(key)] != nil
+}
+
 // blocks reports whether a read at readTS has to wait for the outcome: the
 // commit timestamp may lie at or before it.
 func (p *pendingTxn) blocks(readTS uint64) bool {

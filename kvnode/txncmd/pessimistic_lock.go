@@ -16,7 +16,7 @@ import (
 func (e *Executor) PessimisticLock(ctx context.Context, req *kvpb.PessimisticLockRequest) *kvpb.PessimisticLockResponse {
 	e.metrics.pessimisticLock.Inc()
 	resp := &kvpb.PessimisticLockResponse{}
-	k := locker{req: req}
+	k := locker{req: req, primary: req.Primary}
 	if ke := validLock(req); ke != nil {
 		return k.failed(ke)
 	}
@@ -24,7 +24,11 @@ func (e *Executor) PessimisticLock(ctx context.Context, req *kvpb.PessimisticLoc
 	if ke := e.admitTS(req.ForUpdateTs); ke != nil {
 		return k.failed(ke)
 	}
-	ke, rerr := e.lockOrWait(ctx, &k)
+	lock := e.lockOrWait
+	if skips(req) {
+		lock = e.lockFree
+	}
+	ke, rerr := lock(ctx, &k)
 	switch {
 	case rerr != nil:
 		resp.RegionError = rerr
@@ -32,6 +36,9 @@ func (e *Executor) PessimisticLock(ctx context.Context, req *kvpb.PessimisticLoc
 		return k.failed(ke)
 	default:
 		resp.Results = k.results
+		if len(req.Primary) == 0 {
+			resp.Primary = bytes.Clone(k.primary)
+		}
 	}
 	return resp
 }
@@ -42,8 +49,10 @@ func validLock(req *kvpb.PessimisticLockRequest) *kvpb.KeyError {
 		return abort("bad start timestamp %d", req.StartTs)
 	case req.ForUpdateTs < req.StartTs || req.ForUpdateTs == mvcc.MaxTS:
 		return abort("bad for-update timestamp %d of transaction %d", req.ForUpdateTs, req.StartTs)
-	case len(req.Primary) == 0:
+	case len(req.Primary) == 0 && !(skips(req) && req.IsFirstLock):
 		return abort("no primary key")
+	case (req.MaxLocks != 0 || req.SkipChanged) && !skips(req):
+		return abort("a choice of keys without SKIP LOCKED")
 	case req.LockOnlyIfExists && !req.ReturnValues:
 		return abort("locks on existing keys only need return_values")
 	case len(req.ShouldNotExist) != 0 && len(req.ShouldNotExist) != len(req.Keys):
@@ -52,10 +61,18 @@ func validLock(req *kvpb.PessimisticLockRequest) *kvpb.KeyError {
 	return nil
 }
 
+func skips(req *kvpb.PessimisticLockRequest) bool {
+	return req.WaitMode == kvpb.LockWaitMode_LOCK_WAIT_MODE_SKIP_LOCKED
+}
+
 // locker evaluates one PessimisticLock, again and again while it waits.
 type locker struct {
 	req     *kvpb.PessimisticLockRequest
 	results []*kvpb.KeyLockResult // aligned with the keys
+	primary []byte                // of the locks; nil while the request names none and nothing is locked
+	// With SKIP LOCKED: how many keys may still be locked, and the positions of those looked at next.
+	wanted int
+	at     []int
 	// waiter is where the request queues; nil when it does not wait, or no longer.
 	waiter *waiter
 	// blocked is the lock it queues for after an evaluation, nil for none. The key was
@@ -91,6 +108,10 @@ func failedKey(ke *kvpb.KeyError) *kvpb.KeyLockResult {
 	return &kvpb.KeyLockResult{Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_FAILED, Error: ke}
 }
 
+func skippedKey(ke *kvpb.KeyError) *kvpb.KeyLockResult {
+	return &kvpb.KeyLockResult{Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_SKIPPED, Error: ke}
+}
+
 func (k *locker) anyFailed() bool {
 	for _, r := range k.results {
 		if r.GetStatus() == kvpb.KeyLockStatus_KEY_LOCK_STATUS_FAILED {
@@ -121,7 +142,7 @@ func (k *locker) eval(v *view) (*kvpb.KeyError, error) {
 		k.results[i] = r
 		ke := r.GetError()
 		switch {
-		case ke == nil, r.Status == kvpb.KeyLockStatus_KEY_LOCK_STATUS_SKIPPED:
+		case ke == nil:
 			continue
 		case ke.GetLocked() == nil: // nothing to wait for: let the others be
 			k.failAllBut(i)
@@ -167,14 +188,17 @@ func (k *locker) lockKey(v *view, i int, key []byte) (*kvpb.KeyLockResult, error
 		return failedKey(abort("transaction %d is about to commit", k.req.StartTs)), nil
 	}
 	if ke := k.contended(v, key, cur, own); ke != nil {
-		if k.req.WaitMode == kvpb.LockWaitMode_LOCK_WAIT_MODE_SKIP_LOCKED {
+		if skips(k.req) {
 			// Nobody waits for a lock that is skipped: who skips it has to see whether its owner lives.
-			return &kvpb.KeyLockResult{Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_SKIPPED, Error: ke}, nil
+			return skippedKey(ke), nil
 		}
 		return failedKey(ke), nil
 	}
 	res := &kvpb.KeyLockResult{Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED}
 	at, ke, err := k.newest(v, key, own)
+	if k.req.SkipChanged && ke.GetConflict().GetReason() == kvpb.ConflictReason_CONFLICT_REASON_PESSIMISTIC_RETRY {
+		return skippedKey(ke), err
+	}
 	if ke != nil || err != nil {
 		return failedKey(ke), err
 	}
@@ -186,6 +210,12 @@ func (k *locker) lockKey(v *view, i int, key []byte) (*kvpb.KeyLockResult, error
 	}
 	if k.req.LockOnlyIfExists && !res.Exists {
 		return &kvpb.KeyLockResult{Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_NOT_EXIST}, nil
+	}
+	if len(k.primary) == 0 {
+		k.primary = key
+	}
+	if own == nil {
+		k.wanted--
 	}
 	k.write(v, key, cur, own, at)
 	return res, nil
@@ -284,7 +314,7 @@ func (k *locker) read(v *view, i int, key []byte, res *kvpb.KeyLockResult) (ke *
 func (k *locker) write(v *view, key []byte, cur, own *mvcc.Lock, at uint64) {
 	shared := k.req.Shared && (own == nil || own.Type == mvcc.LockShared)
 	l := mvcc.Lock{
-		Type: mvcc.LockPessimistic, StartTS: k.req.StartTs, Primary: k.req.Primary,
+		Type: mvcc.LockPessimistic, StartTS: k.req.StartTs, Primary: k.primary,
 		TTL: min(k.req.LockTtlMs, maxTTL), ForUpdateTS: at, MinCommitTS: k.req.MinCommitTs,
 		LockedWithConflict: at > k.req.ForUpdateTs,
 	}

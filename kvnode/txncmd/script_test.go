@@ -349,12 +349,20 @@ func (s *script) acquire(t *testing.T, d *datadriven.TestData) string {
 	if p := arg(d, "primary"); p != "" {
 		req.Primary = []byte(p)
 	}
+	if d.HasArg("no_primary") {
+		req.Primary, req.IsFirstLock = nil, true
+	}
+	req.MaxLocks, req.SkipChanged = uint32(argTS(d, "max")), d.HasArg("skip_changed")
 	req.Context = s.at(req.Keys[0], d)
 	resp := s.ex.PessimisticLock(context.Background(), req)
 	if resp.RegionError != nil {
 		return outcome(resp.RegionError)
 	}
-	return showLockResults(req.Keys, resp.Results)
+	out := showLockResults(req.Keys, resp.Results)
+	if resp.Primary != nil {
+		out += fmt.Sprintf("primary %s\n", resp.Primary)
+	}
+	return out
 }
 
 func showLockResults(keys [][]byte, results []*kvpb.KeyLockResult) string {

@@ -343,6 +343,7 @@ const (
 	KeyLockStatus_KEY_LOCK_STATUS_SKIPPED              KeyLockStatus = 2
 	KeyLockStatus_KEY_LOCK_STATUS_NOT_EXIST            KeyLockStatus = 3
 	KeyLockStatus_KEY_LOCK_STATUS_FAILED               KeyLockStatus = 4
+	KeyLockStatus_KEY_LOCK_STATUS_NOT_WANTED           KeyLockStatus = 5
 )
 
 // Enum value maps for KeyLockStatus.
@@ -353,6 +354,7 @@ var (
 		2: "KEY_LOCK_STATUS_SKIPPED",
 		3: "KEY_LOCK_STATUS_NOT_EXIST",
 		4: "KEY_LOCK_STATUS_FAILED",
+		5: "KEY_LOCK_STATUS_NOT_WANTED",
 	}
 	KeyLockStatus_value = map[string]int32{
 		"KEY_LOCK_STATUS_LOCKED":               0,
@@ -360,6 +362,7 @@ var (
 		"KEY_LOCK_STATUS_SKIPPED":              2,
 		"KEY_LOCK_STATUS_NOT_EXIST":            3,
 		"KEY_LOCK_STATUS_FAILED":               4,
+		"KEY_LOCK_STATUS_NOT_WANTED":           5,
 	}
 )
 
@@ -1777,15 +1780,17 @@ func (x *BatchRollbackResponse) GetError() *KeyError {
 }
 
 // PessimisticLockRequest locks keys for a transaction that does not know their new
-// values yet. Either all keys are locked, but those SKIPPED or NOT_EXIST, or none: then at
-// least one result is FAILED and carries an error, and the others mean nothing.
+// values yet. Either all keys are locked, but those NOT_EXIST, or none: then at
+// least one result is FAILED and carries an error, and the others mean nothing. With SKIP_LOCKED
+// each result is for its key alone.
 // Locking again what the transaction has locked is a success.
 type PessimisticLockRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Context *Context               `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
 	Keys    [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"` // distinct
-	Primary []byte                 `protobuf:"bytes,3,opt,name=primary,proto3" json:"primary,omitempty"`
-	StartTs uint64                 `protobuf:"varint,4,opt,name=start_ts,json=startTs,proto3" json:"start_ts,omitempty"`
+	// Empty, with SKIP_LOCKED and is_first_lock: the first key that is locked. The answer names it.
+	Primary []byte `protobuf:"bytes,3,opt,name=primary,proto3" json:"primary,omitempty"`
+	StartTs uint64 `protobuf:"varint,4,opt,name=start_ts,json=startTs,proto3" json:"start_ts,omitempty"`
 	// The newest data the statement may have seen; a newer version is a conflict.
 	ForUpdateTs uint64       `protobuf:"varint,5,opt,name=for_update_ts,json=forUpdateTs,proto3" json:"for_update_ts,omitempty"`
 	LockTtlMs   uint64       `protobuf:"varint,6,opt,name=lock_ttl_ms,json=lockTtlMs,proto3" json:"lock_ttl_ms,omitempty"`
@@ -1806,7 +1811,13 @@ type PessimisticLockRequest struct {
 	IsFirstLock           bool   `protobuf:"varint,16,opt,name=is_first_lock,json=isFirstLock,proto3" json:"is_first_lock,omitempty"` // the transaction holds no lock yet
 	// What is shown of the waiter to those who look at waits and deadlocks, for example
 	// the digest of its statement. At most 256 bytes are kept.
-	Info          []byte `protobuf:"bytes,17,opt,name=info,proto3" json:"info,omitempty"`
+	Info []byte `protobuf:"bytes,17,opt,name=info,proto3" json:"info,omitempty"`
+	// With SKIP_LOCKED: no more keys are locked than so many, the first in their order that are
+	// free; the others are NOT_WANTED. Locks of the transaction, from a request whose answer was lost, count. 0 = all.
+	MaxLocks uint32 `protobuf:"varint,18,opt,name=max_locks,json=maxLocks,proto3" json:"max_locks,omitempty"`
+	// With SKIP_LOCKED: a key with a version newer than for_update_ts is SKIPPED, with the conflict
+	// as its error.
+	SkipChanged   bool `protobuf:"varint,19,opt,name=skip_changed,json=skipChanged,proto3" json:"skip_changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1960,6 +1971,20 @@ func (x *PessimisticLockRequest) GetInfo() []byte {
 	return nil
 }
 
+func (x *PessimisticLockRequest) GetMaxLocks() uint32 {
+	if x != nil {
+		return x.MaxLocks
+	}
+	return 0
+}
+
+func (x *PessimisticLockRequest) GetSkipChanged() bool {
+	if x != nil {
+		return x.SkipChanged
+	}
+	return false
+}
+
 // KeyLockResult: errors are locked (nobody waited, or long enough), deadlock, conflict
 // (reasons PESSIMISTIC_RETRY and SELF_ROLLED_BACK), already_exist and abort.
 type KeyLockResult struct {
@@ -2044,6 +2069,7 @@ type PessimisticLockResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RegionError   *RegionError           `protobuf:"bytes,1,opt,name=region_error,json=regionError,proto3" json:"region_error,omitempty"`
 	Results       []*KeyLockResult       `protobuf:"bytes,2,rep,name=results,proto3" json:"results,omitempty"` // aligned with the request's keys
+	Primary       []byte                 `protobuf:"bytes,3,opt,name=primary,proto3" json:"primary,omitempty"` // where the request names none and a key is locked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2088,6 +2114,13 @@ func (x *PessimisticLockResponse) GetRegionError() *RegionError {
 func (x *PessimisticLockResponse) GetResults() []*KeyLockResult {
 	if x != nil {
 		return x.Results
+	}
+	return nil
+}
+
+func (x *PessimisticLockResponse) GetPrimary() []byte {
+	if x != nil {
+		return x.Primary
 	}
 	return nil
 }
@@ -5115,7 +5148,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x04keys\x18\x03 \x03(\fR\x04keys\"\x81\x01\n" +
 	"\x15BatchRollbackResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12+\n" +
-	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\x89\x05\n" +
+	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\xc9\x05\n" +
 	"\x16PessimisticLockRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\x12\x18\n" +
@@ -5134,16 +5167,19 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x18allow_lock_with_conflict\x18\x0e \x01(\bR\x15allowLockWithConflict\x12\"\n" +
 	"\rmin_commit_ts\x18\x0f \x01(\x04R\vminCommitTs\x12\"\n" +
 	"\ris_first_lock\x18\x10 \x01(\bR\visFirstLock\x12\x12\n" +
-	"\x04info\x18\x11 \x01(\fR\x04info\"\xd5\x01\n" +
+	"\x04info\x18\x11 \x01(\fR\x04info\x12\x1b\n" +
+	"\tmax_locks\x18\x12 \x01(\rR\bmaxLocks\x12!\n" +
+	"\fskip_changed\x18\x13 \x01(\bR\vskipChanged\"\xd5\x01\n" +
 	"\rKeyLockResult\x122\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x1a.cairn.kv.v1.KeyLockStatusR\x06status\x12\x16\n" +
 	"\x06exists\x18\x02 \x01(\bR\x06exists\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x125\n" +
 	"\x17locked_with_conflict_ts\x18\x04 \x01(\x04R\x14lockedWithConflictTs\x12+\n" +
-	"\x05error\x18\x05 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\x8c\x01\n" +
+	"\x05error\x18\x05 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\xa6\x01\n" +
 	"\x17PessimisticLockResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x124\n" +
-	"\aresults\x18\x02 \x03(\v2\x1a.cairn.kv.v1.KeyLockResultR\aresults\"\x9f\x01\n" +
+	"\aresults\x18\x02 \x03(\v2\x1a.cairn.kv.v1.KeyLockResultR\aresults\x12\x18\n" +
+	"\aprimary\x18\x03 \x01(\fR\aprimary\"\x9f\x01\n" +
 	"\x1aPessimisticRollbackRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x19\n" +
 	"\bstart_ts\x18\x02 \x01(\x04R\astartTs\x12\"\n" +
@@ -5379,13 +5415,14 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\fLockWaitMode\x12\x17\n" +
 	"\x13LOCK_WAIT_MODE_WAIT\x10\x00\x12\x19\n" +
 	"\x15LOCK_WAIT_MODE_NOWAIT\x10\x01\x12\x1e\n" +
-	"\x1aLOCK_WAIT_MODE_SKIP_LOCKED\x10\x02*\xad\x01\n" +
+	"\x1aLOCK_WAIT_MODE_SKIP_LOCKED\x10\x02*\xcd\x01\n" +
 	"\rKeyLockStatus\x12\x1a\n" +
 	"\x16KEY_LOCK_STATUS_LOCKED\x10\x00\x12(\n" +
 	"$KEY_LOCK_STATUS_LOCKED_WITH_CONFLICT\x10\x01\x12\x1b\n" +
 	"\x17KEY_LOCK_STATUS_SKIPPED\x10\x02\x12\x1d\n" +
 	"\x19KEY_LOCK_STATUS_NOT_EXIST\x10\x03\x12\x1a\n" +
-	"\x16KEY_LOCK_STATUS_FAILED\x10\x04*\xeb\x01\n" +
+	"\x16KEY_LOCK_STATUS_FAILED\x10\x04\x12\x1e\n" +
+	"\x1aKEY_LOCK_STATUS_NOT_WANTED\x10\x05*\xeb\x01\n" +
 	"\tTxnAction\x12\x13\n" +
 	"\x0fTXN_ACTION_NONE\x10\x00\x12\"\n" +
 	"\x1eTXN_ACTION_TTL_EXPIRE_ROLLBACK\x10\x01\x12&\n" +

@@ -57,6 +57,10 @@ func (c *Context) lockRead(ctx context.Context, r *plan.Reader, keys [][]byte) (
 	return locked, nil
 }
 
+// lookAhead is from how many rows at a time those are picked that are not skipped. The key-value tier looks at no more than it
+// has to.
+const lookAhead = 128
+
 // lockRows locks the stored rows that its input's rows are made of. It asks its input for no more than it has to, and
 // locks no more than are wanted: where rows are skipped, others are looking for what this one leaves.
 type lockRows struct {
@@ -131,14 +135,9 @@ func (op *lockRows) Next(ctx context.Context, b *chunk.Batch) error {
 				return op.complete()
 			}
 		}
-		n := op.in.NumRows() - op.next
-		if op.wanted > 0 {
-			n = min(n, op.wanted)
-		}
-		if err := op.pass(ctx, b, op.next, op.next+n); err != nil {
+		if err := op.some(ctx, b); err != nil {
 			return err
 		}
-		op.next += n
 		if op.limit > 0 {
 			if op.wanted -= b.NumRows(); op.wanted <= 0 {
 				op.wanted = op.limit
@@ -149,6 +148,54 @@ func (op *lockRows) Next(ctx context.Context, b *chunk.Batch) error {
 		}
 	}
 	return nil
+}
+
+// some locks rows of the input, at least one and no more than are wanted, and appends those that are locked to b.
+func (op *lockRows) some(ctx context.Context, b *chunk.Batch) error {
+	if keys := op.candidates(); len(keys) > 1 {
+		return op.pick(ctx, b, keys)
+	}
+	n := op.in.NumRows() - op.next
+	if op.wanted > 0 {
+		n = min(n, op.wanted)
+	}
+	op.next += n
+	return op.pass(ctx, b, op.next-n, op.next)
+}
+
+// candidates are the keys of the next rows, where some of them are to be picked: if rows may be skipped, only so many are
+// wanted, and each is made of one stored row of its own.
+func (op *lockRows) candidates() (keys [][]byte) {
+	if !op.node.Wait.Skip || op.wanted == 0 || len(op.tables) != 1 || !op.c.Txn.Pessimistic() {
+		return nil
+	}
+	seen := make(map[string]bool)
+	for r := op.next; r < op.in.NumRows() && len(keys) < max(lookAhead, op.wanted); r++ {
+		key := op.tables[0].key(op.in, op.in.Row(r))
+		if key == nil || seen[string(key)] {
+			break
+		}
+		seen[string(key)] = true
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// pick locks the first of the next rows, whose keys are given, that can be had, as many as are wanted.
+func (op *lockRows) pick(ctx context.Context, b *chunk.Batch, keys [][]byte) error {
+	results, err := op.c.lock(ctx, keys, op.tables[0].Mode, op.node.Wait, txn.LockOptions{SkipChanged: true, Limit: op.wanted})
+	for i := range results {
+		switch {
+		case results[i].Left:
+			return nil
+		case results[i].Locked:
+			b.AppendFrom(op.in, op.in.Row(op.next))
+		case results[i].Changed:
+			op.changed = keys[i]
+		}
+		op.next++
+	}
+	return err
 }
 
 // complete ends the rows. If some were left out though nobody may have them locked, and more were asked for, the statement

@@ -156,6 +156,16 @@ func TestALimitLocksWhatItReturns(t *testing.T) {
 		require.Equal(t, want, b.do("SELECT id FROM t FOR UPDATE SKIP LOCKED"), q)
 		a.must(t, "ROLLBACK")
 	}
+	// So does one that passes over what is locked.
+	b.must(t, "BEGIN", "SELECT id FROM t WHERE id = 1 FOR UPDATE")
+	a.must(t, "BEGIN")
+	require.Equal(t, "[id]\n2\n", a.do("SELECT id FROM t ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"))
+	require.Equal(t, "[id]\n3\n", b.do("SELECT id FROM t WHERE id > 1 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"))
+	require.Equal(t, "[id]\n3\n1\n", b.do("SELECT id FROM t ORDER BY id DESC LIMIT 3 FOR UPDATE SKIP LOCKED"), "its own it does not pass over")
+	b.must(t, "ROLLBACK")
+	require.Equal(t, "[id]\n3\n2\n", a.do("SELECT id FROM t ORDER BY id DESC LIMIT 2 FOR UPDATE SKIP LOCKED"))
+	require.Equal(t, "[id]\n1\n", b.do("SELECT id FROM t ORDER BY id DESC LIMIT 2 FOR UPDATE SKIP LOCKED"))
+	a.must(t, "ROLLBACK")
 }
 
 func TestSharedLocks(t *testing.T) {

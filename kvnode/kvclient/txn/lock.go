@@ -51,6 +51,9 @@ type LockOptions struct {
 	// SkipChanged leaves out keys that have changed since ForUpdateTS, too: they were locked by others a moment ago.
 	// With SkipLocked.
 	SkipChanged bool
+	// Limit is how many keys are locked at most, those that the transaction has locked already included: the
+	// first in the order given that can be had. With SkipLocked; 0 = all.
+	Limit int
 	// Info is shown to those who look at waits and deadlocks, such as the statement's text.
 	Info []byte
 	// AnyVersion locks a key though it has changed since ForUpdateTS, which then moves to
@@ -62,8 +65,9 @@ type LockOptions struct {
 type LockResult struct {
 	// Locked: the transaction holds the lock. If not, the key was skipped, or has no value.
 	Locked bool
-	// Changed: it was skipped for a newer version.
-	Changed bool
+	// Changed: it was skipped for a newer version. Left: it was not asked for, as enough others
+	// are locked.
+	Changed, Left bool
 	// Exists and Value, of the caller, are given when values were asked for.
 	Exists bool
 	Value  []byte
@@ -210,12 +214,10 @@ func (t *Txn) lock(ctx context.Context, keys [][]byte, absent []bool, o LockOpti
 		t: t, o: o, keys: keys, absent: absent, results: make([]LockResult, len(keys)),
 		startTS: startTS, forUpdateTS: t.ForUpdateTS(), deadline: time.Now().Add(o.Timeout),
 	}
-	ask, shared, err := r.known(ctx)
-	if err == nil {
-		err = r.upgrade(ctx, shared)
-	}
-	if err == nil {
-		err = r.run(ctx, ask)
+	if o.Limit > 0 {
+		err = r.pick(ctx)
+	} else {
+		err = r.all(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
@@ -235,40 +237,97 @@ type locking struct {
 	deadline             time.Time
 }
 
-// known answers for the keys that are locked already and returns the others: ask, and shared
-// for those whose lock is to be an exclusive one now.
-func (r *locking) known(ctx context.Context) (ask, shared []int, err error) {
-	l := r.t.locks
+// all locks all keys.
+func (r *locking) all(ctx context.Context) error {
+	var ask, shared []int
 	for i, k := range r.keys {
-		h := l.held[string(k)]
+		h := r.t.locks.held[string(k)]
 		switch {
 		case h == nil:
 			ask = append(ask, i)
-			continue
 		case h.shared && !r.o.Shared:
 			shared = append(shared, i)
-			continue
-		}
-		h.attempt, h.statement = l.attempt, l.statement
-		if (r.o.ReturnValues || r.mustBeAbsent(i)) && !h.known {
-			value, err := l.s.Snapshot(max(r.forUpdateTS, h.ts)).Get(ctx, k)
-			if err != nil && !errors.Is(err, ErrNotFound) {
-				return nil, nil, err
+		default:
+			if err := r.known(ctx, i, h); err != nil {
+				return err
 			}
-			h.known, h.exists, h.value = true, err == nil, value
-		}
-		if h.known {
-			r.t.reads.addKey(k, h.ts)
-		}
-		if r.mustBeAbsent(i) && h.exists {
-			return nil, nil, &KeyExistsError{Key: k}
-		}
-		r.results[i] = LockResult{Locked: true}
-		if r.o.ReturnValues {
-			r.results[i].Exists, r.results[i].Value = h.exists, bytes.Clone(h.value)
 		}
 	}
-	return ask, shared, nil
+	if err := r.upgrade(ctx, shared); err != nil {
+		return err
+	}
+	if r.o.Mode == SkipLocked {
+		return r.skip(ctx, ask)
+	}
+	return r.run(ctx, ask)
+}
+
+// pick locks the first keys in their order that can be had, Limit of them.
+func (r *locking) pick(ctx context.Context) error {
+	for i := 0; i < len(r.keys); {
+		if r.enough() {
+			r.results[i].Left = true
+			i++
+			continue
+		}
+		var err error
+		switch h := r.t.locks.held[string(r.keys[i])]; {
+		case h == nil:
+			var ask []int
+			for ; i < len(r.keys) && r.t.locks.held[string(r.keys[i])] == nil; i++ {
+				ask = append(ask, i)
+			}
+			err = r.skip(ctx, ask)
+		case h.shared && !r.o.Shared:
+			err = r.upgrade(ctx, []int{i})
+			i++
+		default:
+			err = r.known(ctx, i, h)
+			i++
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enough says that Limit keys are locked.
+func (r *locking) enough() bool { return r.o.Limit > 0 && r.wanted() == 0 }
+
+// wanted is how many keys are still to be locked.
+func (r *locking) wanted() int {
+	n := r.o.Limit
+	for i := range r.results {
+		if r.results[i].Locked {
+			n--
+		}
+	}
+	return max(n, 0)
+}
+
+// known answers for the key at i, whose lock the transaction has: h.
+func (r *locking) known(ctx context.Context, i int, h *heldLock) error {
+	l, k := r.t.locks, r.keys[i]
+	h.attempt, h.statement = l.attempt, l.statement
+	if (r.o.ReturnValues || r.mustBeAbsent(i)) && !h.known {
+		value, err := l.s.Snapshot(max(r.forUpdateTS, h.ts)).Get(ctx, k)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		h.known, h.exists, h.value = true, err == nil, value
+	}
+	if h.known {
+		r.t.reads.addKey(k, h.ts)
+	}
+	if r.mustBeAbsent(i) && h.exists {
+		return &KeyExistsError{Key: k}
+	}
+	r.results[i] = LockResult{Locked: true}
+	if r.o.ReturnValues {
+		r.results[i].Exists, r.results[i].Value = h.exists, bytes.Clone(h.value)
+	}
+	return nil
 }
 
 // upgrade makes shared locks exclusive ones, on the versions they were taken on: if one was
@@ -278,7 +337,11 @@ func (r *locking) upgrade(ctx context.Context, shared []int) error {
 		h := r.t.locks.held[string(r.keys[i])]
 		at := *r
 		at.forUpdateTS, at.o.AnyVersion = h.ts, false
-		if err := at.run(ctx, []int{i}); err != nil {
+		run := at.run
+		if r.o.Mode == SkipLocked {
+			run = at.skip
+		}
+		if err := run(ctx, []int{i}); err != nil {
 			return lasting(err)
 		}
 	}
@@ -305,7 +368,7 @@ func (r *locking) run(ctx context.Context, ask []int) error {
 			return r.lockAll(ctx, ask)
 		}
 		first := 1
-		if r.o.Mode != SkipLocked && !r.o.IfExists {
+		if !r.o.IfExists {
 			// All keys of the first key's region: a lock on the first is certain, or an error.
 			groups, err := r.group(ctx, ask)
 			if err != nil {
@@ -332,15 +395,59 @@ func (r *locking) lockAll(ctx context.Context, ask []int) error {
 		return err
 	}
 	primary := r.t.locks.primary
-	if r.o.Mode == SkipLocked { // what is locked need not be asked for twice: one after the other
-		for _, b := range batches {
-			if err := r.lockBatch(ctx, b, primary); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	return oneOf(r.t.store.forEach(len(batches), func(i int) error { return r.lockBatch(ctx, batches[i], primary) }))
+}
+
+// skip locks those of the keys at ask that can be had, one region after the other: the first that is locked becomes the
+// primary.
+func (r *locking) skip(ctx context.Context, ask []int) error {
+	group := r.group
+	if r.o.Limit > 0 {
+		group = r.groupInOrder
+	}
+	batches, err := group(ctx, ask)
+	if err != nil {
+		return err
+	}
+	for _, b := range batches {
+		if r.enough() {
+			for _, i := range b.index {
+				r.results[i].Left = true
+			}
+			continue
+		}
+		if err := r.lockBatch(ctx, b, r.t.locks.primary); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// groupInOrder cuts positions into batches of keys of one region that follow each other.
+func (r *locking) groupInOrder(ctx context.Context, ask []int) ([]batch, error) {
+	keys := make([][]byte, len(ask))
+	for i, p := range ask {
+		keys[i] = r.keys[p]
+	}
+	groups, err := r.t.store.kv.Group(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	of := make([]int, len(ask)) // position in ask -> group
+	for g := range groups {
+		for _, p := range groups[g].Index {
+			of[p] = g
+		}
+	}
+	var batches []batch
+	for i, p := range ask {
+		if i == 0 || of[i] != of[i-1] {
+			batches = append(batches, batch{region: groups[of[i]].Region})
+		}
+		b := &batches[len(batches)-1]
+		b.index = append(b.index, p)
+	}
+	return batches, nil
 }
 
 // lockSome locks keys of which the first becomes the primary.
@@ -411,17 +518,21 @@ func (r *locking) lockBatch(ctx context.Context, b batch, primary []byte) error 
 		begin := time.Now()
 		resp, err := s.kv.Send(ctx, b.region, r.request(b, primary, left))
 		switch {
+		case errors.Is(err, kvclient.ErrRegionChanged) && r.o.Mode == SkipLocked:
+			r.stray(b) // some may be locked, and not be wanted when the others are asked for
+			return r.skip(ctx, b.index)
 		case errors.Is(err, kvclient.ErrRegionChanged):
 			return r.lockSome(ctx, b.index, primary)
 		case err != nil:
 			r.stray(b)
 			return err
 		}
-		wait, err := r.take(ctx, &b, primary, resp.GetPessimisticLock().GetResults())
-		if r.o.SkipChanged && changed(err) {
-			return r.skipChanged(ctx, b, primary)
+		got := resp.GetPessimisticLock()
+		if primary == nil && len(got.GetPrimary()) > 0 {
+			primary = got.GetPrimary()
 		}
-		if err != nil || len(b.index) == 0 {
+		wait, err := r.take(ctx, &b, primary, got.GetResults())
+		if err != nil || len(b.index) == 0 || r.enough() {
 			return err
 		}
 		if wait == nil {
@@ -442,29 +553,6 @@ func (r *locking) lockBatch(ctx context.Context, b batch, primary []byte) error 
 	}
 }
 
-// changed says that err is about a newer version.
-func changed(err error) bool {
-	var conflict *WriteConflictError
-	return errors.As(err, &conflict) && conflict.Reason == kvpb.ConflictReason_CONFLICT_REASON_PESSIMISTIC_RETRY
-}
-
-// skipChanged locks the keys of b one by one, for one of them has changed.
-func (r *locking) skipChanged(ctx context.Context, b batch, primary []byte) error {
-	if len(b.index) == 1 {
-		r.results[b.index[0]].Changed = true
-		return nil
-	}
-	for i := range b.index {
-		if r.t.locks.primary == nil { // nothing is locked yet
-			primary = r.keys[b.index[i]]
-		}
-		if err := r.lockBatch(ctx, batch{b.region, b.index[i : i+1 : i+1]}, primary); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (r *locking) request(b batch, primary []byte, left time.Duration) *kvpb.Request {
 	age := time.Since(r.t.began)
 	p := &kvpb.PessimisticLockRequest{
@@ -482,6 +570,10 @@ func (r *locking) request(b batch, primary []byte, left time.Duration) *kvpb.Req
 		p.WaitMode = kvpb.LockWaitMode_LOCK_WAIT_MODE_NOWAIT
 	case SkipLocked:
 		p.WaitMode = kvpb.LockWaitMode_LOCK_WAIT_MODE_SKIP_LOCKED
+		p.SkipChanged = r.o.SkipChanged
+		if r.o.Limit > 0 {
+			p.MaxLocks = uint32(r.wanted())
+		}
 	}
 	for i, k := range b.index {
 		p.Keys[i] = r.keys[k]
@@ -495,13 +587,15 @@ func (r *locking) request(b batch, primary []byte, left time.Duration) *kvpb.Req
 	return &kvpb.Request{Cmd: &kvpb.Request_PessimisticLock{PessimisticLock: p}}
 }
 
-// take notes the answers for b: either all keys are locked, but those skipped or absent, or
-// none is. It leaves in b the keys to ask for again. wait, if there is any, is a lock of a
-// living transaction among them.
+// take notes the answers for b. It leaves in b the keys to ask for again. wait, if there is any, is a lock of a living
+// transaction among them.
 func (r *locking) take(ctx context.Context, b *batch, primary []byte, got []*kvpb.KeyLockResult) (wait *kvpb.LockInfo, err error) {
 	if len(got) != len(b.index) {
 		r.stray(*b)
 		return nil, &AbortedError{Reason: fmt.Sprintf("%d results for %d keys to lock", len(got), len(b.index))}
+	}
+	if r.o.Mode == SkipLocked {
+		return nil, r.takeFree(ctx, b, primary, got)
 	}
 	var met []*kvpb.LockInfo
 	failed := false
@@ -516,34 +610,57 @@ func (r *locking) take(ctx context.Context, b *batch, primary []byte, got []*kvp
 			return nil, r.keyError(res.GetError())
 		}
 	}
-	if failed {
+	if failed { // none is locked
 		return r.settle(ctx, met)
 	}
+	for i, res := range got {
+		r.takeOne(b.index[i], primary, res)
+	}
+	b.index = nil
+	return nil, nil
+}
+
+// takeOne notes a good answer for the key at pos.
+func (r *locking) takeOne(pos int, primary []byte, res *kvpb.KeyLockResult) {
+	switch res.GetStatus() {
+	case kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED, kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED_WITH_CONFLICT:
+		r.hold(pos, primary, res)
+	case kvpb.KeyLockStatus_KEY_LOCK_STATUS_NOT_EXIST:
+		r.t.reads.addKey(r.keys[pos], r.forUpdateTS)
+	case kvpb.KeyLockStatus_KEY_LOCK_STATUS_NOT_WANTED:
+		r.results[pos].Left = true
+	}
+}
+
+// takeFree is take where locked keys are skipped: each answer is for its key alone.
+func (r *locking) takeFree(ctx context.Context, b *batch, primary []byte, got []*kvpb.KeyLockResult) error {
 	var again []int
+	var failed error
 	for i, res := range got {
 		pos := b.index[i]
 		switch res.GetStatus() {
-		case kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED, kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED_WITH_CONFLICT:
-			r.hold(pos, primary, res)
-		case kvpb.KeyLockStatus_KEY_LOCK_STATUS_NOT_EXIST:
-			r.t.reads.addKey(r.keys[pos], r.forUpdateTS)
+		case kvpb.KeyLockStatus_KEY_LOCK_STATUS_FAILED:
+			failed = r.keyError(res.GetError())
 		case kvpb.KeyLockStatus_KEY_LOCK_STATUS_SKIPPED:
-			// Perhaps nobody's any more: a lock nobody waits for would be skipped for ever.
+			r.results[pos].Changed = res.GetError().GetConflict() != nil
+			// Perhaps nobody's any more: a lock nobody waits for would be skipped for ever. And one that was written
+			// under may be of a transaction that is committed, and acknowledged.
 			lock := res.GetError().GetLocked()
-			if lock == nil || timeLeft(lock, r.forUpdateTS) > 0 {
+			if failed != nil || lock == nil || unwritten(lock) && timeLeft(lock, r.forUpdateTS) > 0 {
 				continue
 			}
 			alive, err := r.settle(ctx, []*kvpb.LockInfo{lock})
 			if err != nil {
-				return nil, err
-			}
-			if alive == nil {
+				failed = err
+			} else if alive == nil {
 				again = append(again, pos)
 			}
+		default:
+			r.takeOne(pos, primary, res)
 		}
 	}
 	b.index = again
-	return nil, nil
+	return failed
 }
 
 // settle removes what dead transactions have left of the locks met and returns one that

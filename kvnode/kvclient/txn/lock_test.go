@@ -3,10 +3,13 @@ package txn
 import (
 	"bytes"
 	"errors"
+	"maps"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/cairndb/cairn/proto/kvpb"
 )
@@ -306,7 +309,9 @@ func TestALockOnAnyVersionMovesTheStatement(t *testing.T) {
 	start := tx.StartTS()
 	committed := commitPairs(t, s, "k=new")
 	_, err := lockOne(t, tx, "k", LockOptions{})
-	require.True(t, changed(err))
+	var conflict *WriteConflictError
+	require.ErrorAs(t, err, &conflict)
+	require.Equal(t, kvpb.ConflictReason_CONFLICT_REASON_PESSIMISTIC_RETRY, conflict.Reason)
 	got, err := lockOne(t, tx, "k", LockOptions{AnyVersion: true})
 	require.NoError(t, err)
 	require.Equal(t, LockResult{Locked: true, Exists: true, Value: []byte("new")}, got)
@@ -315,6 +320,82 @@ func TestALockOnAnyVersionMovesTheStatement(t *testing.T) {
 	require.NoError(t, tx.Set([]byte("k"), []byte("newer")))
 	_, err = tx.Commit(t.Context())
 	require.NoError(t, err)
+}
+
+// What is picked is what somebody would lock who walked along the keys, one after the other.
+func TestPickAgainstAWalk(t *testing.T) {
+	s, kv, _ := newTestStore(t)
+	for _, at := range []string{"d", "h"} {
+		kv.st.Split([]byte(at))
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		owner := map[string]int{} // the model
+		txns := make([]*Txn, 4)
+		for i := range txns {
+			txns[i] = beginLocking(t, s)
+		}
+		defer func() {
+			for _, tx := range txns {
+				tx.Rollback()
+			}
+		}()
+		for range rapid.IntRange(1, 20).Draw(rt, "statements") {
+			who := rapid.IntRange(0, len(txns)-1).Draw(rt, "who")
+			if rapid.IntRange(0, 9).Draw(rt, "end") == 0 {
+				txns[who].Rollback()
+				txns[who] = beginLocking(t, s)
+				maps.DeleteFunc(owner, func(_ string, o int) bool { return o == who })
+				continue
+			}
+			names := rapid.SliceOfNDistinct(rapid.SampledFrom(strings.Split("abcdefghijkl", "")), 1, 12, rapid.ID).Draw(rt, "keys")
+			limit := rapid.IntRange(0, 4).Draw(rt, "limit")
+			var keys [][]byte
+			want, left := make([]LockResult, len(names)), limit
+			for i, k := range names {
+				keys = append(keys, []byte(k))
+				o, taken := owner[k]
+				switch {
+				case limit > 0 && left == 0:
+					want[i].Left = true
+				case !taken || o == who:
+					want[i].Locked, owner[k] = true, who
+					left--
+				}
+			}
+			got, err := txns[who].Lock(t.Context(), keys, LockOptions{Mode: SkipLocked, SkipChanged: true, Limit: limit})
+			require.NoError(rt, err)
+			require.Equal(rt, want, got, "%v", names)
+		}
+		held := 0
+		for i, tx := range txns {
+			for k := range tx.locks.held {
+				require.Equal(rt, i, owner[k])
+			}
+			held += tx.Locked()
+		}
+		require.Equal(rt, len(owner), held)
+		require.Equal(rt, held, locksIn(t, kv))
+	})
+}
+
+// A commit is acknowledged before its locks are gone; they are no locks to those who come then.
+func TestLocksOfWhatIsCommittedAreNotSkipped(t *testing.T) {
+	s, kv, _ := asyncStore(t)
+	s.kv = &cutKV{fakeKV: kv, cut: func(req *kvpb.Request) error {
+		if req.GetCommit() != nil {
+			return errors.New("cut off")
+		}
+		return nil
+	}}
+	_, err := writeBoth(t, s).Commit(t.Context())
+	require.NoError(t, err)
+	s.tasks.Wait()
+	require.Equal(t, 2, locksIn(t, kv))
+	tx := beginLocking(t, s)
+	got, err := tx.Lock(t.Context(), [][]byte{[]byte("a"), []byte("z")}, LockOptions{Mode: SkipLocked, Limit: 2})
+	require.NoError(t, err)
+	require.Equal(t, []LockResult{{Locked: true}, {Locked: true}}, got)
+	tx.Rollback()
 }
 
 func TestAFailedFirstLockLeavesNoPrimary(t *testing.T) {
