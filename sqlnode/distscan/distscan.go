@@ -61,6 +61,7 @@ type Scan struct {
 	scanner *txn.Scanner // of the range at work, nil before and after it
 	limit   int          // pairs asked of scanner; 0 = all
 	got     int          // pairs it gave
+	total   int          // pairs that all have given
 	rest    Range        // what scanner was asked for
 	last    []byte       // last key it gave, kept when limit > 0
 	hint    int
@@ -74,12 +75,15 @@ func New(o Options) *Scan {
 	return &Scan{o: o, hint: o.Hint, rows: firstRows}
 }
 
-// Next resets b and fills it with the next rows: 32 at first, twice as many each time, up to chunk.MaxRows. No rows means
-// the end.
+// Next resets b and fills it with the next rows: 32 at first, twice as many each time, up to chunk.MaxRows; fewer where more than
+// the hint would have to be asked for. No rows means the end.
 func (s *Scan) Next(ctx context.Context, b *chunk.Batch) error {
 	b.Reset()
 	for n := s.rows; n > 0; {
 		if s.pos == s.block.Len() {
+			if b.NumRows() > 0 && s.hinted() {
+				break
+			}
 			more, err := s.advance(ctx)
 			if err != nil {
 				return err
@@ -98,6 +102,11 @@ func (s *Scan) Next(ctx context.Context, b *chunk.Batch) error {
 	}
 	s.rows = min(2*s.rows, chunk.MaxRows)
 	return nil
+}
+
+// hinted reports that all pairs that will be wanted, as far as is known, were given.
+func (s *Scan) hinted() bool {
+	return s.limit > 0 && (s.got >= s.limit || s.total >= s.o.Hint)
 }
 
 // Pull calls add for the next max pairs, or as many as there are, and returns their number. Key and value are valid during
@@ -129,6 +138,7 @@ func (s *Scan) advance(ctx context.Context) (bool, error) {
 		if err == nil {
 			s.block, s.pos = block, 0
 			s.got += block.Len()
+			s.total += block.Len()
 			if s.limit > 0 {
 				s.last = append(s.last[:0], block.Key(block.Len()-1)...)
 			}
@@ -145,7 +155,7 @@ func (s *Scan) advance(ctx context.Context) (bool, error) {
 func (s *Scan) begin(ctx context.Context) bool {
 	if s.limit > 0 && s.got >= s.limit {
 		// The hint was too small: go on after the last key.
-		s.hint *= hintGrowth
+		s.hint = max(s.hint*hintGrowth, firstRows)
 		last := append(make([]byte, 0, len(s.last)+1), s.last...)
 		if s.o.Desc {
 			s.rest.End = last

@@ -133,6 +133,9 @@ func limitRows(r *binder.Limit) float64 {
 	return n
 }
 
+// skippedRows is how many rows a read that skips locked ones looks at in one go: one for each of some others who look for the same.
+const skippedRows = 32
+
 // hint tells a scan directly below, with no filter between, how many rows will be asked for.
 func hint(n plan.Node, total plan.Scalar) {
 	switch s := n.(type) {
@@ -146,6 +149,9 @@ func hint(n plan.Node, total plan.Scalar) {
 		hint(s.Child, total)
 	case *plan.LockRows:
 		s.Limit = total
+		if c, ok := total.Expr.(*expr.Const); ok && s.Wait.Skip && c.Val.Uint() < skippedRows {
+			total = plan.Scalar{Expr: expr.NewConst(types.Int(skippedRows), types.NewInt())}
+		}
 		hint(s.Child, total)
 	}
 }

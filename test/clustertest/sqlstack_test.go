@@ -20,10 +20,10 @@ import (
 	"github.com/cairndb/cairn/sqlnode/table"
 )
 
-// sqlStack is a SQL node without its network, and one session of root.
+// sqlStack is a SQL node without its network, and two sessions of root.
 type sqlStack struct {
-	*session.Session
-	closers []func() // called in reverse order
+	sessions [2]*session.Session
+	closers  []func() // called in reverse order
 }
 
 func newSQLStack(t *testing.T, kv *kvclient.Client, pd pdclient.Client, store *txn.Store) *sqlStack {
@@ -55,8 +55,10 @@ func newSQLStack(t *testing.T, kv *kvclient.Client, pd pdclient.Client, store *t
 		TokenSecret: secret, Cluster: &admin.Cluster{PD: pd, Split: kv.SplitAt}, Version: "8.0.11-test",
 	})
 	check(err)
-	s.Session = e.NewSession(ctx, session.Identity{ConnID: 1, User: "root", Host: "localhost", Account: "root@%", Collation: 255})
-	s.onClose(s.Close)
+	for i := range s.sessions {
+		s.sessions[i] = e.NewSession(ctx, session.Identity{ConnID: uint64(1 + i), User: "root", Host: "localhost", Account: "root@%", Collation: 255})
+		s.onClose(s.sessions[i].Close)
+	}
 	return s
 }
 
@@ -68,8 +70,10 @@ func (s *sqlStack) close() {
 	}
 }
 
-// do runs a statement and forgets its rows.
-func (s *sqlStack) do(sql string) error { return s.Query(sql, noResult{}) }
+// do runs a statement in the first session and forgets its rows; other does in the second.
+func (s *sqlStack) do(sql string) error { return s.sessions[0].Query(sql, noResult{}) }
+
+func (s *sqlStack) other(sql string) error { return s.sessions[1].Query(sql, noResult{}) }
 
 type noResult struct{}
 
