@@ -3,6 +3,7 @@ package vexec
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/cairndb/cairn/internal/chunk"
 	"github.com/cairndb/cairn/internal/expr"
@@ -18,12 +19,39 @@ type Sort struct {
 	pool    *Pool
 	account Account
 
-	rows  *RowStore
+	rows *RowStore
+	sortSpace
+	next int
+	full bool // the input has been read
+	in   *chunk.Batch
+}
+
+// sortSpace is what a sort keeps of its rows: where they are, and their keys.
+type sortSpace struct {
 	refs  []sortRef
 	arena arena
-	next  int
-	full  bool // the input has been read
-	in    *chunk.Batch
+}
+
+// Small sorts are many, and what one has used is kept for the next, up to this.
+const maxKeptRefs = 1024
+
+var sortSpaces sync.Pool
+
+func takeSortSpace() sortSpace {
+	if s, ok := sortSpaces.Get().(*sortSpace); ok {
+		return *s
+	}
+	return sortSpace{}
+}
+
+// release keeps the last block of keys, which is the largest, and the references.
+func (s *sortSpace) release() {
+	if cap(s.refs) == 0 || cap(s.refs) > maxKeptRefs {
+		return
+	}
+	clear(s.refs)
+	block := s.arena.block[:0]
+	sortSpaces.Put(&sortSpace{refs: s.refs[:0], arena: arena{block: block, bytes: int64(cap(block))}})
 }
 
 // NewSort returns a sort of input.
@@ -38,7 +66,7 @@ func (s *Sort) Types() []types.Type { return s.input.Types() }
 func (s *Sort) Open(ctx context.Context) error {
 	s.in = s.pool.Get(s.input.Types(), 0)
 	s.rows = NewRowStore(s.input.Types(), s.pool)
-	s.refs, s.arena, s.next, s.full = nil, arena{}, 0, false
+	s.sortSpace, s.next, s.full = takeSortSpace(), 0, false
 	return s.input.Open(ctx)
 }
 
@@ -46,7 +74,8 @@ func (s *Sort) Open(ctx context.Context) error {
 func (s *Sort) Close() error {
 	s.pool.Put(s.input.Types(), s.in)
 	s.rows.Release()
-	s.in, s.rows, s.refs, s.arena = nil, nil, nil, arena{}
+	s.sortSpace.release()
+	s.in, s.rows, s.sortSpace = nil, nil, sortSpace{}
 	s.account.Release()
 	return s.input.Close()
 }

@@ -375,8 +375,11 @@ func (s *Scanner) Fill(block *kvpb.KvBlock, limit, byteLimit int) (more bool, er
 			if limit > 0 {
 				hint = min(limit, 4096)
 			}
-			block.Offsets = append(make([]uint32, 0, 2*hint+1), 0)
-			block.Data = make([]byte, 0, min(hint*(len(s.key)+len(s.value)+16), byteLimit+len(s.key)+len(s.value)))
+			if cap(block.Offsets) == 0 {
+				block.Offsets = make([]uint32, 0, 2*hint+1)
+				block.Data = make([]byte, 0, min(hint*(len(s.key)+len(s.value)+16), byteLimit+len(s.key)+len(s.value)))
+			}
+			block.Offsets = append(block.Offsets, 0)
 		}
 		block.Data = append(block.Data, s.key...)
 		block.Offsets = append(block.Offsets, uint32(len(block.Data)))

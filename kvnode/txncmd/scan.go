@@ -186,7 +186,7 @@ func (p *page) fill(sc *mvcc.Scanner, resp *kvpb.ScanResponse) error {
 	if byteLimit == 0 {
 		byteLimit = defaultByteLimit
 	}
-	resp.Pairs = &kvpb.KvBlock{}
+	resp.Pairs = kvpb.NewKvBlock()
 	more, err := sc.Fill(resp.Pairs, int(p.req.Limit), byteLimit)
 	switch {
 	case err != nil:

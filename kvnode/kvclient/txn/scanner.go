@@ -24,6 +24,8 @@ type Scanner struct {
 	// own are writes of the transaction not merged yet, in scan order.
 	own []entry
 	out Block // merged pairs, reused
+	// page is the memory of the block that was delivered last.
+	page *kvpb.KvBlock
 	// reads remembers what was fetched for a serializable transaction; nil = nothing.
 	reads *readSet
 	wait  LockWait
@@ -50,6 +52,7 @@ func (sc *Scanner) NextBlock(ctx context.Context) (Block, error) {
 	for sc.err == nil {
 		if sc.o.Limit > 0 && sc.left == 0 || sc.fetched && len(sc.own) == 0 {
 			sc.err = io.EOF
+			sc.recycle()
 			break
 		}
 		var block Block
@@ -88,6 +91,7 @@ func (sc *Scanner) fetch(ctx context.Context) (Block, error) {
 	if sc.o.Limit > 0 {
 		req.Limit = uint32(min(sc.left+len(sc.own), 1<<30)) // own deletes may hide pairs
 	}
+	sc.recycle()
 	resp, err := sc.sn.s.kv.Send(ctx, r, &kvpb.Request{Cmd: &kvpb.Request_Scan{Scan: req}})
 	if errors.Is(err, kvclient.ErrRegionChanged) {
 		return Block{}, sc.bo.wait(ctx)
@@ -97,7 +101,8 @@ func (sc *Scanner) fetch(ctx context.Context) (Block, error) {
 	}
 	sc.bo = sc.sn.s.newBackoff(backoffRegion)
 	page := resp.GetScan()
-	block, ok := blockOf(page.GetPairs())
+	sc.page = page.GetPairs()
+	block, ok := blockOf(sc.page)
 	if !ok {
 		return Block{}, errors.New("malformed block")
 	}
@@ -107,6 +112,11 @@ func (sc *Scanner) fetch(ctx context.Context) (Block, error) {
 	}
 	sc.wait = LockWait{}
 	return block, nil
+}
+
+func (sc *Scanner) recycle() {
+	sc.page.Recycle()
+	sc.page = nil
 }
 
 // locate returns the next region and its part [low, high) of the range.

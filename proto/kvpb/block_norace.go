@@ -1,0 +1,5 @@
+//go:build !race
+
+package kvpb
+
+const poison = false
