@@ -510,8 +510,11 @@ func (s *selectState) finish() (*Query, error) {
 	return q, err
 }
 
-// find returns the column that holds e already, -1 when none does.
+// find returns the column that holds e already, -1 when none does: nothing holds the next RAND(), or what GET_LOCK() will do.
 func (p *Project) find(e expr.Expr) ColID {
+	if !expr.IsDeterministic(e) {
+		return -1
+	}
 	for i := range p.Exprs {
 		if Same(p.Exprs[i], e) {
 			return p.Cols[i]
