@@ -170,7 +170,8 @@ func (s *Store) rollbackMerge(ctx context.Context, r *replica.Replica) {
 // settleMerge decides about a merge whose target has no replica on this store any
 // more. If the target's last epoch here was a later one than the merge was meant for, it has
 // changed, and perhaps been merged itself, without taking r's range over. Else
-// PD knows whether it did. If so r has no leader ever after, and watchStale ends it.
+// PD knows whether it did. If so r has no leader ever after, and watchStale ends it. If PD does not
+// know the target any more, one of the other stores has seen it end: r is led there.
 func (s *Store) settleMerge(ctx context.Context, r *replica.Replica, m *replpb.PrepareMerge) {
 	last, err := replica.LoadState(s.engine, m.GetTarget().GetId())
 	if err != nil {
@@ -187,6 +188,24 @@ func (s *Store) settleMerge(ctx context.Context, r *replica.Replica, m *replpb.P
 	now, _, err := s.o.PD.GetRegion(ctx, r.View().Meta().GetStartKey())
 	if err == nil && now.GetId() == r.ID() && terr == nil && later(target.GetEpoch(), m.GetTarget().GetEpoch()) {
 		s.rollbackMerge(ctx, r)
+	}
+	if err == nil && now.GetId() == r.ID() && errors.Is(terr, pdclient.ErrRegionNotFound) {
+		s.passOn(ctx, r.View())
+	}
+}
+
+// passOn gives a region's leadership to the next voter in the order of its peers, or the one after it if that cannot
+// take it: again and again, it gets to all of them.
+func (s *Store) passOn(ctx context.Context, v *replica.View) {
+	peers := v.Meta().GetPeers()
+	self := slices.IndexFunc(peers, func(p *kvpb.Peer) bool { return p.GetStoreId() == s.meta.GetId() })
+	if self < 0 || !v.Leading() {
+		return
+	}
+	for i := range len(peers) - 1 {
+		if p := peers[(self+1+i)%len(peers)]; s.isHeir(p) && v.TransferLeader(ctx, p.GetId()) == nil {
+			return
+		}
 	}
 }
 

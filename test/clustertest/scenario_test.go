@@ -11,6 +11,7 @@ import (
 	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/rafttransport/simnet"
 	"github.com/cairndb/cairn/kvnode/replica"
+	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
@@ -271,5 +272,63 @@ func TestAPromiseToTheLeaderOutlivesARestart(t *testing.T) {
 		}
 		c.settle()
 		c.checkHistory(h)
+	})
+}
+
+// lead makes a store the leader of the region of key.
+func (c *cluster) lead(key string, store uint64) {
+	c.await("another leader of "+key, 20*time.Second, func() bool {
+		r := c.at(key)
+		for _, p := range r.GetRegion().GetPeers() {
+			if p.GetStoreId() == store && r.GetLeader() != nil && r.GetLeader().GetStoreId() != store {
+				c.pd.send(r, &pdpb.RegionHeartbeatResponse{Step: &pdpb.RegionHeartbeatResponse_TransferLeader{TransferLeader: &pdpb.TransferLeaderStep{Peers: []*kvpb.Peer{p}}}})
+			}
+		}
+		return r.GetLeader().GetStoreId() == store
+	})
+}
+
+// leave removes the peer of a store from the region of key.
+func (c *cluster) leave(key string, store uint64) {
+	c.await("a change of "+key, 20*time.Second, func() bool {
+		r := c.at(key)
+		for _, p := range r.GetRegion().GetPeers() {
+			if p.GetStoreId() == store {
+				c.pd.send(r, changeStep(change(pdpb.ChangePeer_REMOVE, p)))
+				return false
+			}
+		}
+		return r.GetLeader() != nil
+	})
+}
+
+// The target of a merge leaves the store where the source is led, and is merged into another region, before it knows of the
+// merge. The source's leader sees only that it is gone; the others know that it went without the source.
+func TestASourceWhoseTargetIsGoneIsNotMerged(t *testing.T) {
+	scenario(t, 3, func(c *cluster) {
+		c.splitAt("g")
+		c.splitAt("s")
+		c.settle()
+		home, other := c.nodes[0].id, c.nodes[1].id
+		source, target := c.at("z"), c.at("h").GetRegion().GetId()
+		c.lead("z", home)
+		for _, key := range []string{"a", "h"} {
+			c.lead(key, other)
+		}
+		c.settle()
+		c.leave("a", home)
+		deaf := c.mute(other, source.GetRegion().GetId())
+		c.await("the beginning of the merge", 20*time.Second, func() bool {
+			if r := c.replica(home, source.GetRegion().GetId()); r.View().Merging() {
+				return true
+			}
+			c.pd.send(c.at("z"), &pdpb.RegionHeartbeatResponse{Step: &pdpb.RegionHeartbeatResponse_Merge{Merge: &pdpb.MergeStep{Target: c.at("h").GetRegion()}}})
+			return false
+		})
+		cut := c.mute(home, target)
+		c.leave("h", home)
+		c.mergeAt("h", "a")
+		deaf()
+		cut()
 	})
 }
