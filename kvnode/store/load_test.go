@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -167,13 +168,33 @@ func drain[T any](c chan T) (all []T) {
 	}
 }
 
-// unstarted is a store whose own reporter does nothing, and another that the test drives.
+// stuckPD does not answer the first report of a region.
+type stuckPD struct {
+	*fakePD
+	once   sync.Once
+	asked  chan struct{} // closed when there is one
+	answer chan struct{}
+}
+
+func (p *stuckPD) RegionHeartbeat(context.Context, *pdpb.RegionHeartbeatRequest) error {
+	p.once.Do(func() { close(p.asked) })
+	<-p.answer
+	return nil
+}
+
+// unstarted is a store whose own reporter waits for an answer all the time, and another that the test drives: two would take
+// from each other what is told once.
 func unstarted(t *testing.T, pd PD) (*Store, *reporter) {
+	stuck := &stuckPD{fakePD: newFakePD(7), asked: make(chan struct{}), answer: make(chan struct{})}
 	s, err := Open(t.Context(), Options{
-		Dir: "data", FS: vfs.NewMem(), PD: newFakePD(7), CacheBytes: 1 << 20, MemTableBytes: 1 << 20,
+		Dir: "data", FS: vfs.NewMem(), PD: stuck, CacheBytes: 1 << 20, MemTableBytes: 1 << 20,
 	})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	t.Cleanup(func() {
+		close(stuck.answer)
+		require.NoError(t, s.Close())
+	})
+	<-stuck.asked
 	p := newReporter(s)
 	p.pd = pd
 	return s, p
