@@ -21,7 +21,10 @@ type metrics struct {
 
 	async, asyncFallback prometheus.Counter
 
-	pessimisticLock         prometheus.Counter
+	pessimisticLock prometheus.Counter
+
+	keptInMemory, keptPipelined, keptReplicated prometheus.Counter
+
 	lockWaits, deadlocks    prometheus.Counter
 	lockWait                prometheus.Histogram
 	locksLost, locksAmended prometheus.Counter
@@ -87,6 +90,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Keys prewritten although their pessimistic lock was lost.",
 		}),
 	}
+	kept := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cairn_kv_pessimistic_locks_total",
+		Help: "Pessimistic locks taken, by where they were kept when that was answered: in the leader's memory, on their way through Raft, or applied.",
+	}, []string{"kept"})
+	m.keptInMemory, m.keptPipelined, m.keptReplicated = kept.WithLabelValues("memory"), kept.WithLabelValues("pipelined"), kept.WithLabelValues("replicated")
 	m.pessimisticLock = m.commands.WithLabelValues("pessimistic_lock")
 	m.get = m.commands.WithLabelValues("get")
 	m.batchGet = m.commands.WithLabelValues("batch_get")
@@ -96,7 +104,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.commit = m.commands.WithLabelValues("commit")
 	if reg != nil {
 		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait, m.tooOld, m.async, m.asyncFallback,
-			m.lockWaits, m.deadlocks, m.lockWait, m.locksLost, m.locksAmended)
+			m.lockWaits, m.deadlocks, m.lockWait, m.locksLost, m.locksAmended, kept)
 	}
 	return m
 }

@@ -329,12 +329,18 @@ func (k *locker) write(v *view, key []byte, cur, own *mvcc.Lock, at uint64) {
 	switch {
 	case shared: // they cannot be amended
 		k.durable = true
+		v.e.metrics.keptReplicated.Inc()
 		v.putLock(key, cur.With(l))
 	case mode == LockInMemory && (v.inMem(key) || own == nil && v.mem.Room()):
 		l.Primary = bytes.Clone(l.Primary) // the request's is its own
+		v.e.metrics.keptInMemory.Inc()
 		v.changeMem(key, &l)
+	case mode == LockReplicated || mode == LockInMemory && v.mem == nil:
+		k.durable = true
+		v.e.metrics.keptReplicated.Inc()
+		v.putLock(key, &l)
 	default:
-		k.durable = k.durable || mode == LockReplicated || mode == LockInMemory && v.mem == nil
+		v.e.metrics.keptPipelined.Inc()
 		v.putLock(key, &l)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/cairndb/cairn/kvnode/store"
 	"github.com/cairndb/cairn/kvnode/txncmd"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // cluster is some stores, their network and PD.
@@ -72,8 +73,10 @@ type process struct {
 	endpoint *simnet.Endpoint
 	pd       *pdConn
 	disk     *disk
-	server   *kvrpc.Server // transaction commands
-	crashed  atomic.Bool   // what it says from now on is not heard
+	server   *kvrpc.Server        // transaction commands
+	metrics  *prometheus.Registry // of server
+	counted  sync.Once            // metrics are in the counts
+	crashed  atomic.Bool          // what it says from now on is not heard
 	first    firstLeader
 
 	life     context.Context // ends when it is about to close
@@ -101,9 +104,31 @@ func (p *process) close() error {
 	p.use.Unlock()
 	p.end()
 	p.requests.Wait()
+	p.countLocks()
 	close(p.disk.ended)
 	<-p.first.ended
 	return errors.Join(p.server.Close(), p.endpoint.Close(), p.store.Close())
+}
+
+// lockModes are how stores keep pessimistic locks; each run of one chooses.
+var lockModes = []txncmd.LockMode{txncmd.LockInMemory, txncmd.LockInMemory, txncmd.LockPipelined, txncmd.LockReplicated}
+
+// countLocks adds where pessimistic locks were kept, once.
+func (p *process) countLocks() {
+	p.counted.Do(func() {
+		families, err := p.metrics.Gather()
+		if err != nil {
+			p.c.fail("%v", err)
+		}
+		for _, f := range families {
+			if f.GetName() != "cairn_kv_pessimistic_locks_total" {
+				continue
+			}
+			for _, m := range f.GetMetric() {
+				p.c.counts.add("locks "+m.GetLabel()[0].GetValue(), int(m.GetCounter().GetValue()))
+			}
+		}
+	})
 }
 
 func newCluster(t testing.TB, seed uint64, stores int) *cluster {
@@ -155,7 +180,11 @@ func (n *node) open() {
 	if p.store = s; n.id == 0 {
 		n.id = s.ID()
 	}
-	exec := txncmd.New(txncmd.Options{Regions: &gate{c: c, p: p}, TS: p.pd.TS, Detector: &c.waits, Logger: c.log})
+	p.metrics = prometheus.NewRegistry()
+	exec := txncmd.New(txncmd.Options{
+		Regions: &gate{c: c, p: p}, TS: p.pd.TS, Detector: &c.waits, Logger: c.log, Registerer: p.metrics,
+		Locks: lockModes[c.dice.intN(len(lockModes))],
+	})
 	p.server = kvrpc.New(kvrpc.Options{Exec: exec, Split: s.SplitRegion, Logger: c.log})
 	s.CloseTimestamps(exec, p.pd.TS)
 	c.processes.Store(n.id, p)

@@ -139,7 +139,7 @@ func (cl *txnClient) name() string { return fmt.Sprintf("c%d.%d", cl.id, cl.n) }
 // patience is how long a client waits for one call.
 func (cl *txnClient) patience() (context.Context, context.CancelFunc) {
 	d := 20 * time.Second
-	if cl.rng.IntN(10) == 0 {
+	if cl.rng.IntN(10) == 0 || cl.b.bug == bugGuesses {
 		d = time.Duration(1+cl.rng.IntN(1000)) * time.Millisecond
 	}
 	return context.WithTimeout(context.Background(), d)
@@ -214,6 +214,9 @@ func (a *attempt) commit(auto bool) {
 	case err == nil:
 		r.Outcome = isolation.Committed
 		a.cl.b.c.counts.add("committed", 1)
+		if len(a.own) > 0 {
+			a.cl.b.c.counts.add("committed writes", 1)
+		}
 	case errors.Is(err, txn.ErrUndetermined) || a.node.dead.Load():
 		r.Outcome = isolation.Unknown
 		a.cl.b.c.counts.add("undetermined", 1)

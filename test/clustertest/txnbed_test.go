@@ -454,6 +454,12 @@ const (
 	bugDrops = "a mutation is dropped"
 	// One-phase and async commits need not come after what was answered before.
 	bugEarly = "commits may be early"
+	// Serializable transactions commit whatever has become of what they read.
+	bugTrusts = "what was read is not validated"
+	// A pessimistic lock is given up as soon as it is taken, and not missed.
+	bugUnlocks = "locks are not kept"
+	// Locks of a transaction that is committed are rolled back, on every other key.
+	bugTears = "commits are not carried out everywhere"
 )
 
 // meddle is where planted bugs take hold of a commit.
@@ -489,6 +495,10 @@ func (b *txnBed) tamper(ctx context.Context, d *door, req *kvpb.Request, resp *k
 	if at := resp.GetReadIndex(); b.bug == bugHurries && at != nil {
 		at.Index = min(at.Index, 10)
 	}
+	if lock := req.GetPessimisticLock(); b.bug == bugUnlocks && lock != nil {
+		undo := &kvpb.PessimisticRollbackRequest{Context: lock.Context, Keys: lock.Keys, StartTs: lock.StartTs, ForUpdateTs: lock.ForUpdateTs}
+		d.execute(ctx, &kvpb.Request{Cmd: &kvpb.Request_PessimisticRollback{PessimisticRollback: undo}})
+	}
 	if get := req.GetGet(); b.bug == bugPasses && get != nil {
 		for lock := resp.GetGet().GetError().GetLocked(); lock != nil; lock = resp.GetGet().GetError().GetLocked() {
 			get.Context.ResolvedLocks = append(get.Context.ResolvedLocks, lock.GetStartTs())
@@ -507,7 +517,16 @@ func (b *txnBed) before(req *kvpb.Request) {
 	switch {
 	case b.bug == bugOpen && req.GetReadIndex() != nil:
 		req.GetReadIndex().ReadTs = 1
+	case b.bug == bugTrusts && req.GetCheckUnchanged() != nil:
+		req.GetCheckUnchanged().Spans = nil
+	case b.bug == bugTears && len(req.GetResolveLock().GetKeys()) > 0 && req.GetResolveLock().Keys[0][0]%2 == 0:
+		req.GetResolveLock().Txns[0].CommitTs = 0
 	case p == nil:
+	case b.bug == bugUnlocks && p.ForUpdateTs != 0:
+		p.ForUpdateTs = b.c.pd.timestamps.draw()
+		for _, m := range p.Mutations {
+			m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_SKIP
+		}
 	case b.bug == bugDrops && len(p.Mutations) > 1 && p.TryOnePc:
 		p.Mutations = p.Mutations[:len(p.Mutations)-1]
 	case b.bug == bugEarly && (p.TryOnePc || p.UseAsyncCommit):
@@ -557,6 +576,7 @@ func playTxns(t *testing.T, seed uint64, sc schedule, bug string, total *counts)
 	for _, r := range b.history {
 		c.counts.add("txns "+r.how, 1)
 	}
+	c.processes.Range(func(_, p any) bool { p.(*process).countLocks(); return true })
 	for what, n := range maps.All(c.counts.of) {
 		total.add(what, n)
 	}

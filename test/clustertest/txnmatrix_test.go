@@ -1,7 +1,6 @@
 package clustertest
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -55,9 +54,13 @@ func TestPlantedBugs(t *testing.T) {
 		bugHurries: {"wrong version"},
 		bugOpen:    {"wrong version"},
 		bugEarly:   {"stale (G-single in real time)", "back in time (G1c in real time)"},
+		bugTrusts:  {"G2"},
+		bugUnlocks: {"lost update (G-single)", "G-single (read skew)"},
+		bugTears:   {"torn transaction", "lost write"},
 	} {
 		t.Run(bug, func(t *testing.T) {
 			const seeds = 40
+			var all counts
 			for seed := uint64(1); seed <= seeds; seed++ {
 				var total counts
 				synctest.Test(t, func(t *testing.T) {
@@ -65,6 +68,9 @@ func TestPlantedBugs(t *testing.T) {
 						stores: 3, operations: []string{"split", "transfer"}, faults: []string{"crash", "partition"}, lasts: 6 * time.Second,
 					}, bug, &total)
 				})
+				for what, n := range total.of {
+					all.add(what, n)
+				}
 				for _, name := range want {
 					if total.of[name] > 0 {
 						t.Logf("seed %d finds it: %v", seed, &total)
@@ -72,7 +78,7 @@ func TestPlantedBugs(t *testing.T) {
 					}
 				}
 			}
-			t.Error(fmt.Errorf("%v: not found in %d seeds", want, seeds))
+			t.Errorf("%v: not found in %d seeds: %v", want, seeds, &all)
 		})
 	}
 }
