@@ -62,7 +62,7 @@ type readSet struct {
 // show what fn writes, all rows are read before the first is changed, so that no row is met twice.
 func (c *Context) eachRow(ctx context.Context, node, source plan.Node, in Operator, account *vexec.Account, targets []*target, fn func(b *chunk.Batch, r int) error) error {
 	b := c.batch(node, batchIn, in.Types(), 0)
-	if c.Stream && !atMostOneRow(source) {
+	if (c.Stream || scannedOnce(source)) && !atMostOneRow(source) {
 		return streamRows(ctx, in, b, account, targets, fn)
 	}
 	rows, err := readAllOf(ctx, source, in, b, account)
@@ -80,6 +80,20 @@ func (c *Context) eachRow(ctx context.Context, node, source plan.Node, in Operat
 		}
 	}
 	return nil
+}
+
+// scannedOnce says whether a plan reads its table by a single scan, which shows what the transaction had written before it
+// and nothing of what is written since.
+func scannedOnce(n plan.Node) bool {
+	switch n := n.(type) {
+	case *plan.TableScan:
+		return n.Ranges == nil && n.LimitHint.IsZero()
+	case *plan.Filter:
+		return scannedOnce(n.Child)
+	case *plan.Project:
+		return scannedOnce(n.Child)
+	}
+	return false
 }
 
 // streamRows calls fn for the rows of an open operator as they come.

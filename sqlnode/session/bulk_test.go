@@ -111,7 +111,7 @@ func TestBulkDoesWhatOtherwiseIsDone(t *testing.T) {
 func TestATransactionThatIsTooLarge(t *testing.T) {
 	c := bulkClient(t, txn.StoreOptions{FlushBytes: 4 << 10, MaxTxnBytes: 32 << 10})
 	fillLarge(t, c, "t", 400)
-	const tooLarge = "error 1197 (HY000): Transaction is too large, the limit is 32768 bytes of keys and values; with cairn_dml_type = 'bulk' there is none for a statement that is its own transaction\n"
+	const tooLarge = "error 1197 (HY000): Transaction is too large, the limit is 32768 bytes of keys and values, and 64 for each key; with cairn_dml_type = 'bulk' there is none for a statement that is its own transaction\n"
 	before := c.do("SELECT * FROM t")
 	update, insert := "UPDATE t SET k = k + 1, pad = REPEAT('x', 100)", "INSERT INTO t SELECT id + 1000, u + 10000, k, REPEAT('x', 100) FROM t"
 	for _, sql := range []string{update, insert} {

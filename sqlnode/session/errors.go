@@ -111,7 +111,7 @@ func tooLarge(e *txn.TooLargeError) *sqlerr.Error {
 	if e.Entry {
 		return sqlerr.Newf(sqlerr.ErrTransCacheFull, "A row or index entry of %d bytes is too large, the limit is %d", e.Size, e.Limit)
 	}
-	return sqlerr.Newf(sqlerr.ErrTransCacheFull, "Transaction is too large, the limit is %d bytes of keys and values; "+
+	return sqlerr.Newf(sqlerr.ErrTransCacheFull, "Transaction is too large, the limit is %d bytes of keys and values, and 64 for each key; "+
 		"with cairn_dml_type = 'bulk' there is none for a statement that is its own transaction", e.Limit)
 }
 

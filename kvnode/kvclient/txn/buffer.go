@@ -47,6 +47,12 @@ type buffer struct {
 	savepoints int
 }
 
+// entryBytes is what an entry takes besides its key and value, about.
+const entryBytes = 64
+
+// footprint is the memory the entries take, about.
+func (b *buffer) footprint() int { return b.size + entryBytes*b.len() }
+
 func (b *buffer) len() int {
 	if b.tree == nil {
 		return 0

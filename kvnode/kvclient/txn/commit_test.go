@@ -305,7 +305,7 @@ func TestCancelledBeforeCommitIsNotUndetermined(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	s, _, _ := newTestStore(t)
-	s.maxEntryBytes, s.maxTxnBytes = 10, 25
+	s.maxEntryBytes, s.maxTxnBytes = 10, 25+2*entryBytes
 	tx := begin(t, s)
 	var large *TooLargeError
 	require.ErrorAs(t, tx.Set([]byte("a"), make([]byte, 10)), &large)

@@ -279,7 +279,7 @@ func (o *fakeTSO) SafePoint(context.Context) (uint64, error) { return o.safe.Loa
 func (o *fakeTSO) pass(d time.Duration) { o.next.Add(uint64(d/time.Millisecond) << 18) }
 
 // testFlushBytes is reached after two or three writes.
-const testFlushBytes = 24
+const testFlushBytes = 220
 
 // newTestStore returns a store whose waiting makes PD's time go by instead.
 func newTestStore(t testing.TB) (*Store, *fakeKV, *fakeTSO) {

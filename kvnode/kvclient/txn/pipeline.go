@@ -73,7 +73,7 @@ func (t *Txn) Flushed() bool { return t.pipe.flushed() }
 
 // flushIfFull gives the buffer away when it is full. While a savepoint lives that has to wait.
 func (t *Txn) flushIfFull() error {
-	if t.pipe == nil || t.buf.size < t.store.flushBytes || t.buf.savepoints > 0 {
+	if t.pipe == nil || t.buf.footprint() < t.store.flushBytes || t.buf.savepoints > 0 {
 		return nil
 	}
 	return t.flush()

@@ -48,7 +48,8 @@ type oracle interface {
 type StoreOptions struct {
 	KV *kvclient.Client // required
 	PD pdclient.Client  // required
-	// MaxTxnBytes bounds keys and values of one transaction; 0 = 100 MiB.
+	// MaxTxnBytes bounds the keys and values of one transaction, with 64 bytes more for each
+	// key; 0 = 100 MiB.
 	MaxTxnBytes int
 	// MaxEntryBytes bounds one key and its value; 0 = 6 MiB, what fits a log entry.
 	MaxEntryBytes int

@@ -147,7 +147,7 @@ func (t *Txn) write(key []byte, st entryState) error {
 	if n, limit := len(key)+len(st.value), t.store.maxEntryBytes; n > limit {
 		return &TooLargeError{Entry: true, Size: n, Limit: limit}
 	}
-	if n, limit := t.buf.size+len(key)+len(st.value), t.store.maxTxnBytes; n > limit {
+	if n, limit := t.buf.footprint()+len(key)+len(st.value)+entryBytes, t.store.maxTxnBytes; n > limit {
 		return &TooLargeError{Size: n, Limit: limit}
 	}
 	t.buf.set(key, st)
