@@ -35,6 +35,7 @@ type config struct {
 	workloads []string
 	threads   []int
 	psModes   []string
+	randTypes []string
 	dir       string
 }
 
@@ -80,7 +81,7 @@ const allWorkloads = "oltp_point_select,oltp_read_only,select_random_points,sele
 
 func parseFlags() (config, error) {
 	var c config
-	var workloads, threads, psModes string
+	var workloads, threads, psModes, randTypes string
 	flag.StringVar(&c.binary, "binary", "bin/cairn", "the cairn binary")
 	flag.StringVar(&c.addr, "cairn-addr", "", "host:port[,host:port] of running SQL nodes to measure instead of starting one")
 	flag.StringVar(&c.shape, "shape", "one", "what to start: one process; roles = pd, kv and two sql; joined = three processes that joined; split = pd, three kv, one sql")
@@ -92,6 +93,7 @@ func parseFlags() (config, error) {
 	flag.StringVar(&workloads, "workloads", allWorkloads, "sysbench scripts to run")
 	flag.StringVar(&threads, "threads", "1,16,64", "numbers of client threads")
 	flag.StringVar(&psModes, "db-ps-mode", "auto", "auto = prepared statements, disable = text protocol; a list runs both")
+	flag.StringVar(&randTypes, "rand-type", "special", "how the rows used are distributed: uniform, pareto, zipfian, gaussian, special (most use a few rows in the middle); a list runs each")
 	flag.StringVar(&c.dir, "dir", "", "where to put the data directories (default: the directory for temporary files)")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -109,6 +111,12 @@ func parseFlags() (config, error) {
 			return c, fmt.Errorf("--threads: %q is not a number of threads", s)
 		}
 		c.threads = append(c.threads, n)
+	}
+	for _, r := range strings.Split(randTypes, ",") {
+		if !slices.Contains([]string{"uniform", "pareto", "zipfian", "gaussian", "special"}, r) {
+			return c, fmt.Errorf("--rand-type: %q is none of uniform, pareto, zipfian, gaussian and special", r)
+		}
+		c.randTypes = append(c.randTypes, r)
 	}
 	for _, m := range strings.Split(psModes, ",") {
 		if m != "auto" && m != "disable" {

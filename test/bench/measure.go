@@ -23,26 +23,35 @@ func measure(ctx context.Context, c config, targets []*target) error {
 	var failures []error
 	order := slices.Clone(targets)
 	for _, workload := range c.workloads {
-		for _, mode := range c.psModes {
-			for _, n := range c.threads {
-				s := step{workload, n, mode}
-				results := map[*target]result{}
-				for _, t := range order {
-					r := c.measureOne(ctx, t, s)
-					if r.err != nil {
-						failures = append(failures, fmt.Errorf("%s: %w", t.name, r.err))
-					}
-					results[t] = r
+		for _, s := range c.steps(workload) {
+			results := map[*target]result{}
+			for _, t := range order {
+				r := c.measureOne(ctx, t, s)
+				if r.err != nil {
+					failures = append(failures, fmt.Errorf("%s: %w", t.name, r.err))
 				}
-				slices.Reverse(order) // whoever was second is first now
-				printRow(s, targets, results)
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
+				results[t] = r
+			}
+			slices.Reverse(order) // whoever was second is first now
+			printRow(s, targets, results)
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 		}
 	}
 	return errors.Join(append(failures, printProcesses(targets))...)
+}
+
+// steps are the measurements of one workload.
+func (c config) steps(workload string) (list []step) {
+	for _, mode := range c.psModes {
+		for _, random := range c.randTypes {
+			for _, n := range c.threads {
+				list = append(list, step{workload, n, mode, random})
+			}
+		}
+	}
+	return list
 }
 
 func (c config) measureOne(ctx context.Context, t *target, s step) result {
@@ -67,7 +76,7 @@ func prepare(ctx context.Context, c config, t *target) error {
 		return err
 	}
 	begin := time.Now()
-	if _, err := c.sysbench(ctx, t.addrs[0], step{"oltp_read_write", min(c.tables, 4), "auto"}, "prepare"); err != nil {
+	if _, err := c.sysbench(ctx, t.addrs[0], step{"oltp_read_write", min(c.tables, 4), "auto", "uniform"}, "prepare"); err != nil {
 		return err
 	}
 	fmt.Printf("%s: prepared %d tables of %d rows in %v\n", t.name, c.tables, c.tableSize, time.Since(begin).Round(10*time.Millisecond))
@@ -92,11 +101,11 @@ func recreate(ctx context.Context, t *target, name string) error {
 // servers, retried the statements that sysbench repeated after a conflict, fsyncs/t
 // the flushes to disk of all servers per transaction.
 func printHead(targets []*target) {
-	fmt.Printf("\n%-30s", "")
+	fmt.Printf("\n%-39s", "")
 	for _, t := range targets {
 		fmt.Printf(" | %-62s", t.name)
 	}
-	fmt.Printf("\n%-21s %-4s %3s", "workload", "mode", "thr")
+	fmt.Printf("\n%-21s %-4s %-8s %3s", "workload", "mode", "rows", "thr")
 	for range targets {
 		fmt.Printf(" | %8s %9s %8s %8s %7s %8s %8s", "tps", "qps", "p95 ms", "µs/query", "RSS MB", "retried", "fsyncs/t")
 	}
@@ -108,7 +117,7 @@ func printHead(targets []*target) {
 
 func printRow(s step, targets []*target, results map[*target]result) {
 	mode := map[string]string{"auto": "prep", "disable": "text"}[s.psMode]
-	fmt.Printf("%-21s %-4s %3d", s.workload, mode, s.threads)
+	fmt.Printf("%-21s %-4s %-8s %3d", s.workload, mode, s.randType, s.threads)
 	for _, t := range targets {
 		r := results[t]
 		if r.err != nil {

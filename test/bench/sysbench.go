@@ -38,6 +38,7 @@ type step struct {
 	workload string
 	threads  int
 	psMode   string
+	randType string
 }
 
 func (s step) database() string {
@@ -62,7 +63,7 @@ func (c config) sysbench(ctx context.Context, addr string, s step, verb string) 
 	}
 	args := []string{s.workload, "--db-driver=mysql", "--mysql-host=" + host, "--mysql-port=" + port, "--mysql-user=root",
 		"--mysql-db=" + s.database(), "--threads=" + strconv.Itoa(s.threads), "--time=" + strconv.Itoa(c.seconds),
-		"--db-ps-mode=" + s.psMode}
+		"--db-ps-mode=" + s.psMode, "--rand-type=" + s.randType}
 	if s.workload != "bulk_insert" {
 		args = append(args, "--tables="+strconv.Itoa(c.tables), "--table-size="+strconv.Itoa(c.tableSize))
 	}
