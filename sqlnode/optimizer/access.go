@@ -1,6 +1,8 @@
 package optimizer
 
 import (
+	"slices"
+
 	"github.com/cairndb/cairn/internal/expr"
 	"github.com/cairndb/cairn/internal/types"
 	"github.com/cairndb/cairn/sqlnode/binder"
@@ -205,15 +207,16 @@ func (o *optimizer) ordered(s *binder.Scan, p *path, order []orderCol) (ok, desc
 			fixed++
 		}
 	}
+	cols, distinct := p.orderedBy(s.Table)
 	at := fixed
 	for n, oc := range order {
 		if p.isFixed(s, oc.id, fixed) {
 			continue
 		}
-		if p.keyDone(at) {
+		if p.keyDone(at) || distinct && at == len(cols) {
 			break // rows are distinct already: later items cannot matter
 		}
-		if at == len(p.key.Cols) || s.First+p.key.Cols[at].Offset != oc.id || p.key.Cols[at].Prefix >= 0 {
+		if at == len(cols) || s.First+cols[at].Offset != oc.id || cols[at].Length >= 0 {
 			return false, false
 		}
 		if at > fixed && oc.desc != desc {
@@ -223,6 +226,24 @@ func (o *optimizer) ordered(s *binder.Scan, p *path, order []orderCol) (ok, desc
 		at++
 	}
 	return true, desc
+}
+
+// orderedBy are the columns the path's keys are ordered by: its own, and those of the primary key in entries of an index that
+// end in the handle. distinct: no two rows have the same values there.
+func (p *path) orderedBy(t *catalog.Table) (cols []catalog.IndexColumn, distinct bool) {
+	for i := range p.key.Cols {
+		cols = append(cols, catalog.IndexColumn{Offset: p.key.Cols[i].Offset, Length: p.key.Cols[i].Prefix})
+	}
+	if p.index == nil || p.index.Unique || t.PK == nil || t.Handle == catalog.HandleRowID {
+		return cols, false
+	}
+	for _, c := range t.PK.Columns {
+		whole := catalog.IndexColumn{Offset: c.Offset, Length: -1}
+		if !slices.Contains(cols, whole) {
+			cols = append(cols, catalog.IndexColumn{Offset: c.Offset, Length: c.Length})
+		}
+	}
+	return cols, !slices.ContainsFunc(t.PK.Columns, func(c catalog.IndexColumn) bool { return c.Length >= 0 })
 }
 
 // isFixed says that the column has one value in the path's range.
