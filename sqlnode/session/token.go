@@ -76,7 +76,11 @@ func (e *Engine) decodeToken(text string) (t txn.Token, err error) {
 			return t, nil
 		}
 	}
-	return txn.Token{}, sqlerr.New(sqlerr.ErrWrongArguments, "cairn_txn_status")
+	why := "this is no token of this cluster"
+	if text == "" {
+		why = "a transaction has no token before it has written something"
+	}
+	return txn.Token{}, sqlerr.Newf(sqlerr.ErrWrongArguments, "Incorrect arguments to cairn_txn_status: %s", why)
 }
 
 // commitToken is @@cairn_commit_token: that of the open transaction, empty while it

@@ -81,6 +81,7 @@ func TestCommitTokens(t *testing.T) {
 	for _, bad := range []string{"", "x", strings.Repeat("A", 100)} {
 		require.Contains(t, c.do("SELECT cairn_txn_status('"+bad+"')"), "error 1210")
 	}
+	require.Contains(t, c.do("SELECT cairn_txn_status('')"), "a transaction has no token before it has written something")
 	require.Equal(t, "NULL", c.value(t, "SELECT cairn_txn_status(NULL)"))
 	require.Contains(t, c.do("SET cairn_commit_token = 'x'"), "error 1238")
 }
