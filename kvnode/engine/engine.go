@@ -48,6 +48,9 @@ type Options struct {
 	FS vfs.FS
 	// CacheBytes bounds the block cache, which lives on the Go heap. 0 means 256 MiB.
 	CacheBytes int64
+	// NewestBytes bounds the newest records of keys that are kept for Newest. 0 means an
+	// eighth of CacheBytes; less than 0 keeps none.
+	NewestBytes int64
 	// MemTableBytes is the size at which a memtable is flushed; Pebble starts
 	// with 256 KiB and doubles up to it, so an idle database stays small. 0 means 32 MiB.
 	MemTableBytes int64
@@ -70,7 +73,7 @@ type Options struct {
 type DB struct {
 	p     *pebble.DB
 	reg   prometheus.Registerer
-	coll  prometheus.Collector
+	colls []prometheus.Collector
 	iters sync.Pool // of *Iter, with their scratch buffers
 
 	fs        vfs.FS
@@ -79,6 +82,7 @@ type DB struct {
 	logger    *PebbleLogger
 	replacing replacing
 	unflushed unflushed
+	newest    newest
 	installs  atomic.Uint64 // numbers the tables Install makes
 
 	memTableBytes uint64
@@ -101,18 +105,27 @@ func Open(o Options) (*DB, error) {
 	d := &DB{reg: o.Registerer, fs: o.FS, dir: o.Dir, opts: po, logger: logger, memTableBytes: po.MemTableSize}
 	onFlush := po.EventListener.FlushEnd
 	po.EventListener.FlushEnd = func(i pebble.FlushInfo) { onFlush(i); d.unflushed.flushed(i) }
+	if o.NewestBytes == 0 {
+		o.NewestBytes = max(o.CacheBytes, 0) / 8
+		if o.CacheBytes == 0 {
+			o.NewestBytes = defaultCacheBytes / 8
+		}
+	}
+	d.newest.limit = int(max(o.NewestBytes, 0)) / newestShards
 	p, err := pebble.Open(o.Dir, po)
 	po.Cache.Unref()
 	if err != nil {
 		return nil, fmt.Errorf("engine: open %s: %w", o.Dir, err)
 	}
-	d.p, d.coll = p, NewCollector(p, "engine")
+	d.p, d.colls = p, append(d.newest.collectors(), NewCollector(p, "engine"))
 	if err := d.openInstallDir(); err != nil {
 		return nil, errors.Join(fmt.Errorf("engine: open %s: %w", o.Dir, err), p.Close())
 	}
 	if d.reg != nil {
-		if err := d.reg.Register(d.coll); err != nil {
-			return nil, errors.Join(fmt.Errorf("engine: register metrics: %w", err), p.Close())
+		for _, c := range d.colls {
+			if err := d.reg.Register(c); err != nil {
+				return nil, errors.Join(fmt.Errorf("engine: register metrics: %w", err), p.Close())
+			}
 		}
 	}
 	return d, nil
@@ -261,7 +274,9 @@ func (d *DB) DiskBytes() uint64 { return d.p.Metrics().DiskSpaceUsage() }
 // Close closes the database. Iterators and batches must be closed before.
 func (d *DB) Close() error {
 	if d.reg != nil {
-		d.reg.Unregister(d.coll)
+		for _, c := range d.colls {
+			d.reg.Unregister(c)
+		}
 	}
 	// What is in tables need not be read from the WAL by the next Open.
 	err := d.Flush()

@@ -73,6 +73,8 @@ func (d *DB) Install(ctx context.Context, r Range, tables []string, local *Batch
 	}
 	begun := d.replacing.begin(all...)
 	defer d.replacing.end(begun)
+	d.newest.beginAll()
+	defer d.newest.endAll()
 	if _, err := d.p.IngestAndExcise(ctx, append(made.paths, tables...), nil, nil, excise); err != nil {
 		return fmt.Errorf("engine: install %s: %w", r, err)
 	}
@@ -96,6 +98,8 @@ func (d *DB) ClearRange(ctx context.Context, start, end []byte) error {
 	}
 	begun := d.replacing.begin(r)
 	defer d.replacing.end(begun)
+	d.newest.beginAll()
+	defer d.newest.endAll()
 	for _, cf := range dataCFs {
 		if err := d.p.Excise(ctx, r.span(cf)); err != nil {
 			return fmt.Errorf("engine: clear %s: %w", r, err)

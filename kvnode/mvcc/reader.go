@@ -14,17 +14,54 @@ import (
 // A lookup is one seek below a bloom filter of user keys, and in the common case
 // no step more.
 type Reader struct {
-	w *engine.Iter // CFWrite, prefix seeks
-	d *engine.Iter // CFDefault, nil until needed
+	db *engine.DB   // of a reader of latched keys, else nil
+	w  *engine.Iter // CFWrite, prefix seeks; nil until needed when db is not
+	d  *engine.Iter // CFDefault, nil until needed
+	// last is the newest record that was at hand, of lastKey.
+	last    Newest
+	lastKey []byte
 }
 
 // OpenReader opens a view. Close it.
 func OpenReader(db *engine.DB) (Reader, error) {
+	it, err := openVersions(db)
+	return Reader{w: it}, err
+}
+
+func openVersions(db *engine.DB) (*engine.Iter, error) {
 	it, err := db.NewIter(engine.IterOptions{CF: engine.CFWrite, PointPrefix: true})
 	if err != nil {
-		return Reader{}, fmt.Errorf("mvcc: open reader: %w", err)
+		return nil, fmt.Errorf("mvcc: open reader: %w", err)
 	}
-	return Reader{w: it}, nil
+	return it, nil
+}
+
+// ReadLatched returns a reader for a command that holds the latches of all keys it looks up:
+// as nobody writes them meanwhile it may take what the engine has at hand, and opens its
+// view when it needs one. Close it.
+func ReadLatched(db *engine.DB) Reader { return Reader{db: db} }
+
+// open makes sure that there is a view.
+func (r *Reader) open() (err error) {
+	if r.w == nil {
+		r.w, err = openVersions(r.db)
+	}
+	return err
+}
+
+// atHand returns the newest record of key if the engine has it in memory.
+func (r *Reader) atHand(key []byte) (Newest, bool, error) {
+	if r.db == nil {
+		return Newest{}, false, nil
+	}
+	if r.lastKey != nil && bytes.Equal(r.lastKey, key) {
+		return r.last, true, nil
+	}
+	n, found, _, err := NewestAt(r.db, key, MaxTS)
+	if found {
+		r.last, r.lastKey = n, key
+	}
+	return n, found, err
 }
 
 // Close ends the view. Closing twice is allowed.
@@ -46,6 +83,9 @@ func (r *Reader) Close() error {
 // Get returns the value of key visible at readTS and the timestamp it was
 // committed at. The value is valid until the next call.
 func (r *Reader) Get(key []byte, readTS uint64) (value []byte, commitTS uint64, found bool, err error) {
+	if n, ok, err := r.atHand(key); err != nil || ok && n.CommitTS <= readTS {
+		return n.Write.Value, n.CommitTS, ok, err
+	}
 	commitTS, w, found, err := r.latestPut(key, readTS)
 	if err != nil || !found {
 		return nil, 0, false, err
@@ -57,8 +97,49 @@ func (r *Reader) Get(key []byte, readTS uint64) (value []byte, commitTS uint64, 
 	return value, commitTS, true, err
 }
 
+// Newest is the newest record of a key, from memory.
+type Newest struct {
+	CommitTS uint64
+	Write    Write // its bytes belong to who asked
+}
+
+// NewestAt returns the newest record of key if it is at hand and is the one visible at readTS, a Put whose
+// value is in it. Otherwise the token lets Reader.GetNewest keep what a Reader opened from
+// now on finds. The caller has done what it does before it opens a Reader.
+func NewestAt(db *engine.DB, key []byte, readTS uint64) (n Newest, found bool, token engine.NewestToken, err error) {
+	rec, ts, token := db.Newest(key)
+	if rec == nil || ts > readTS {
+		return Newest{}, false, token, nil
+	}
+	w, err := ParseWrite(rec)
+	if err != nil {
+		return Newest{}, false, token, fmt.Errorf("write of key %x at %d: %w", key, ts, err)
+	}
+	return Newest{ts, w}, true, token, nil
+}
+
+// GetNewest is Get, and keeps the newest record of key for NewestAt, which gave the token.
+func (r *Reader) GetNewest(db *engine.DB, token engine.NewestToken, key []byte, readTS uint64) (value []byte, commitTS uint64, found bool, err error) {
+	ts, w, ok, err := r.SeekWrite(key, MaxTS)
+	if err != nil || !ok {
+		return nil, 0, false, err
+	}
+	if ts > readTS || w.Type != WritePut || !w.HasValue || w.HasGCFence {
+		return r.Get(key, readTS)
+	}
+	rec, err := r.w.Value()
+	if err != nil {
+		return nil, 0, false, err
+	}
+	db.KeepNewest(token, key, rec, ts)
+	return w.Value, ts, true, nil
+}
+
 // Exists reports whether Get would find a value, without loading long ones.
 func (r *Reader) Exists(key []byte, readTS uint64) (commitTS, startTS uint64, found bool, err error) {
+	if n, ok, err := r.atHand(key); err != nil || ok && n.CommitTS <= readTS {
+		return n.CommitTS, n.Write.StartTS, ok, err
+	}
 	commitTS, w, found, err := r.latestPut(key, readTS)
 	return commitTS, w.StartTS, found, err
 }
@@ -66,6 +147,9 @@ func (r *Reader) Exists(key []byte, readTS uint64) (commitTS, startTS uint64, fo
 // latestPut finds the newest record at or before readTS that says what the value
 // is. found is false if that is a Delete, a fenced record or nothing.
 func (r *Reader) latestPut(key []byte, readTS uint64) (commitTS uint64, w Write, found bool, err error) {
+	if err := r.open(); err != nil {
+		return 0, Write{}, false, err
+	}
 	for ok := r.w.SeekVersion(key, readTS); ok; ok = r.w.Next() {
 		if w, err = r.record(key); err != nil {
 			return 0, Write{}, false, err
@@ -86,6 +170,12 @@ func (r *Reader) latestPut(key []byte, readTS uint64) (commitTS uint64, w Write,
 // SeekWrite returns the newest record of key at or before ts. The record is
 // valid until the next call.
 func (r *Reader) SeekWrite(key []byte, ts uint64) (commitTS uint64, w Write, found bool, err error) {
+	if n, ok, err := r.atHand(key); err != nil || ok && n.CommitTS <= ts {
+		return n.CommitTS, n.Write, ok, err
+	}
+	if err := r.open(); err != nil {
+		return 0, Write{}, false, err
+	}
 	if !r.w.SeekVersion(key, ts) {
 		return 0, Write{}, false, r.w.Err()
 	}
@@ -108,6 +198,9 @@ func (r *Reader) record(key []byte) (Write, error) {
 // LongValue returns the value of key written by the transaction startTS into
 // CFDefault. A missing one is corruption. Valid until the next call.
 func (r *Reader) LongValue(key []byte, startTS uint64) ([]byte, error) {
+	if err := r.open(); err != nil {
+		return nil, err
+	}
 	if r.d == nil {
 		d, err := r.w.Clone(engine.CFDefault)
 		if err != nil {
@@ -156,6 +249,9 @@ type CommitRecord struct {
 // CommitRecord looks for the trace of the transaction startTS on key. The result
 // owns its bytes.
 func (r *Reader) CommitRecord(key []byte, startTS uint64) (CommitRecord, error) {
+	if err := r.open(); err != nil {
+		return CommitRecord{}, err
+	}
 	var fence uint64
 	for ok := r.w.SeekVersion(key, MaxTS); ok; ok = r.w.Next() {
 		ts := r.w.TS()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/rand/v2"
 
+	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/proto/kvpb"
 )
@@ -30,8 +31,11 @@ func (e *Executor) get(ctx context.Context, req *kvpb.GetRequest, resp *kvpb.Get
 		return nil
 	}
 	var through *mvcc.Lock
+	var newest mvcc.Newest
+	var atHand bool
+	var token engine.NewestToken
 	rd, rerr, err := e.openRead(ctx, rg, func() (stop bool, err error) {
-		through = nil
+		through, atHand = nil, false
 		if err := e.waitPending(ctx, req.Key, req.ReadTs); err != nil {
 			return false, err
 		}
@@ -44,14 +48,21 @@ func (e *Executor) get(ctx context.Context, req *kvpb.GetRequest, resp *kvpb.Get
 			through = l
 		}
 		resp.Error = ke
-		return ke != nil, nil
+		if ke == nil && !committed {
+			newest, atHand, token, err = mvcc.NewestAt(rg.Engine(), req.Key, req.ReadTs)
+		}
+		return ke != nil || atHand, err
 	})
 	if rerr != nil || resp.Error != nil {
 		return rerr
 	}
 	if err == nil {
 		if resp.Error = e.tooOld(rg, req.ReadTs); resp.Error == nil {
-			err = getInto(&rd, req, through, resp)
+			if atHand {
+				resp.Value, resp.CommitTs = newest.Write.Value, newest.CommitTS
+			} else {
+				err = getInto(&rd, rg.Engine(), token, req, through, resp)
+			}
 		}
 		if e := rd.Close(); err == nil {
 			err = e
@@ -65,14 +76,14 @@ func (e *Executor) get(ctx context.Context, req *kvpb.GetRequest, resp *kvpb.Get
 	return nil
 }
 
-func getInto(rd *mvcc.Reader, req *kvpb.GetRequest, through *mvcc.Lock, resp *kvpb.GetResponse) error {
+func getInto(rd *mvcc.Reader, db *engine.DB, token engine.NewestToken, req *kvpb.GetRequest, through *mvcc.Lock, resp *kvpb.GetResponse) error {
 	var value []byte
 	var found bool
 	var err error
 	if through != nil {
 		value, found, err = lockValue(through, req.Key, rd)
 	} else {
-		value, resp.CommitTs, found, err = rd.Get(req.Key, req.ReadTs)
+		value, resp.CommitTs, found, err = rd.GetNewest(db, token, req.Key, req.ReadTs)
 	}
 	if err != nil {
 		return err
@@ -94,7 +105,7 @@ func (e *Executor) waitPending(ctx context.Context, key []byte, readTS uint64) e
 
 // openRead runs the read protocol: ready, locks, iterator, lease; again from the
 // start if the lease ran out. locks looks for what blocks the read; if it says
-// stop, no reader is opened.
+// stop, because of that or as it has read what is wanted, no reader is opened.
 func (e *Executor) openRead(ctx context.Context, rg Region, locks func() (stop bool, err error)) (mvcc.Reader, *kvpb.RegionError, error) {
 	for try := 1; ; try++ {
 		if rerr := rg.ReadReady(ctx); rerr != nil {
@@ -106,12 +117,12 @@ func (e *Executor) openRead(ctx context.Context, rg Region, locks func() (stop b
 			return mvcc.Reader{}, expired(err), nil
 		case err != nil:
 			return mvcc.Reader{}, nil, err
-		case stop:
-			return mvcc.Reader{}, nil, nil
 		}
-		rd, err := mvcc.OpenReader(rg.Engine())
-		if err != nil {
-			return mvcc.Reader{}, nil, err
+		var rd mvcc.Reader
+		if !stop {
+			if rd, err = mvcc.OpenReader(rg.Engine()); err != nil {
+				return mvcc.Reader{}, nil, err
+			}
 		}
 		rerr := rg.CheckLease()
 		if rerr == nil {

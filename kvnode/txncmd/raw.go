@@ -95,7 +95,7 @@ func (e *Executor) rawGet(ctx context.Context, req *kvpb.RawRequest, key []byte,
 		resp.RegionError = rerr
 		return
 	}
-	rd, rerr, err := e.openReader(ctx, rg)
+	rd, rerr, err := e.openRead(ctx, rg, func() (stop bool, err error) { return false, nil })
 	if rerr != nil {
 		resp.RegionError = rerr
 		return

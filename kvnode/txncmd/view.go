@@ -96,13 +96,11 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 // be released when later has returned.
 func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc) (ke *kvpb.KeyError, rerr *kvpb.RegionError, later func() *kvpb.RegionError) {
 	e, rg := v.e, v.rg
-	rd, rerr, err := e.openReader(ctx, rg)
+	rd, rerr := e.openReader(ctx, rg)
 	if rerr != nil {
 		return nil, rerr, nil
 	}
-	if err != nil {
-		return e.internal("open view", err), nil, nil
-	}
+	var err error
 	v.rd = rd
 	v.w.Batch = rg.Engine().NewBatch()
 	defer v.withdraw()
@@ -169,25 +167,20 @@ func handingOver() *kvpb.RegionError {
 	}}
 }
 
-// openReader opens a view that holds everything committed before the call.
-func (e *Executor) openReader(ctx context.Context, rg Region) (mvcc.Reader, *kvpb.RegionError, error) {
+// openReader returns a reader of the command's keys, the latches of which are held, when
+// everything committed before the call is applied. The effects are proposed in the term of
+// rg, or the lease is tested again after the evaluation: so it may look later.
+func (e *Executor) openReader(ctx context.Context, rg Region) (mvcc.Reader, *kvpb.RegionError) {
 	for try := 1; ; try++ {
 		if rerr := rg.ReadReady(ctx); rerr != nil {
-			return mvcc.Reader{}, rerr, nil
-		}
-		rd, err := mvcc.OpenReader(rg.Engine())
-		if err != nil {
-			return mvcc.Reader{}, nil, err
+			return mvcc.Reader{}, rerr
 		}
 		rerr := rg.CheckLease()
 		if rerr == nil {
-			return rd, nil, nil
-		}
-		if err := rd.Close(); err != nil {
-			return mvcc.Reader{}, nil, err
+			return mvcc.ReadLatched(rg.Engine()), nil
 		}
 		if try == leaseTries {
-			return mvcc.Reader{}, rerr, nil
+			return mvcc.Reader{}, rerr
 		}
 	}
 }

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// newestShards bounds how often two commands meet at a lock. As many as a word has bits.
+const newestShards = 64
+
+// maxNewestRecord is the largest record kept, its key included: one that is read again
+// and again should not push out many small ones.
+const maxNewestRecord = 4 << 10
+
+// newest keeps the newest record of keys of CFWrite that were read lately, so that reading
+// one again takes no seek through the levels. A batch that writes a key takes the record
+// out before it becomes visible, so what is here is what an iterator opened now would show.
+//
+// Records lie in rings of bytes without pointers, the oldest goes first. It is safe for
+// concurrent use.
+type newest struct {
+	limit  int // bytes of a shard's ring; 0 = nothing is kept
+	shards [newestShards]newestShard
+}
+
+type newestShard struct {
+	mu sync.Mutex
+	// commits that may be changing a key of this shard, and how often one began.
+	// Protected by mu, as all below.
+	busy  int
+	began uint64
+	index map[uint64]uint32 // hash of a key → where its record begins in ring
+	ring  []byte
+	// The next record goes to at. What is left of the round before lies in [old, oldEnd).
+	at, old, oldEnd int
+
+	hits, misses uint64
+}
+
+// newestHead is hash 8, length of key 2, of record 2, timestamp 8.
+const newestHead = 20
+
+// NewestToken allows what is read of a key to be kept; see KeepNewest.
+type NewestToken struct {
+	hash  uint64
+	began uint64
+	valid bool
+}
+
+func shardOf(hash uint64) int { return int(hash >> 32 % newestShards) }
+
+// Newest returns a copy of the newest record of key in CFWrite and its timestamp, if it is at
+// hand: what an iterator opened now would find. If it is not, the token allows what an
+// iterator opened from now on finds to be kept.
+func (d *DB) Newest(key []byte) (record []byte, ts uint64, token NewestToken) {
+	n := &d.newest
+	if n.limit == 0 {
+		return nil, 0, NewestToken{}
+	}
+	hash := xxhash.Sum64(key)
+	s := &n.shards[shardOf(hash)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if pos, ok := s.index[hash]; ok {
+		e := s.ring[pos:]
+		klen, rlen := int(binary.LittleEndian.Uint16(e[8:])), int(binary.LittleEndian.Uint16(e[10:]))
+		if string(e[newestHead:newestHead+klen]) == string(key) {
+			s.hits++
+			return append(make([]byte, 0, rlen), e[newestHead+klen:newestHead+klen+rlen]...), binary.LittleEndian.Uint64(e[12:]), NewestToken{}
+		}
+	}
+	s.misses++
+	return nil, 0, NewestToken{hash: hash, began: s.began, valid: s.busy == 0}
+}
+
+// KeepNewest keeps the newest record of key, as an iterator found it that was opened after
+// Newest gave the token. It does nothing if the key may have been written since.
+func (d *DB) KeepNewest(token NewestToken, key, record []byte, ts uint64) {
+	size := newestHead + len(key) + len(record)
+	if !token.valid || size > maxNewestRecord || size > d.newest.limit {
+		return
+	}
+	s := &d.newest.shards[shardOf(token.hash)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy > 0 || s.began != token.began {
+		return
+	}
+	pos := s.room(size, d.newest.limit)
+	e := s.ring[pos : pos+size]
+	binary.LittleEndian.PutUint64(e, token.hash)
+	binary.LittleEndian.PutUint16(e[8:], uint16(len(key)))
+	binary.LittleEndian.PutUint16(e[10:], uint16(len(record)))
+	binary.LittleEndian.PutUint64(e[12:], ts)
+	copy(e[newestHead:], key)
+	copy(e[newestHead+len(key):], record)
+	if s.index == nil {
+		s.index = make(map[uint64]uint32)
+	}
+	s.index[token.hash] = uint32(pos)
+}
+
+// room makes size bytes free and returns where they are.
+func (s *newestShard) room(size, limit int) int {
+	if s.at+size > limit {
+		s.evict(s.oldEnd)
+		s.at, s.old, s.oldEnd = 0, 0, s.at
+	}
+	s.evict(s.at + size)
+	if grow := s.at + size - len(s.ring); grow > 0 {
+		s.ring = append(s.ring, make([]byte, grow)...)
+	}
+	pos := s.at
+	s.at += size
+	return pos
+}
+
+// evict forgets the records of the round before that begin before to.
+func (s *newestShard) evict(to int) {
+	for s.old < min(to, s.oldEnd) {
+		e := s.ring[s.old:]
+		if hash := binary.LittleEndian.Uint64(e); s.index[hash] == uint32(s.old) {
+			delete(s.index, hash) // no later record of the key replaced it
+		}
+		s.old += newestHead + int(binary.LittleEndian.Uint16(e[8:])) + int(binary.LittleEndian.Uint16(e[10:]))
+	}
+}
+
+// begin takes out what a batch writes, and lets nothing be kept of the shards it touches
+// until end is told of them.
+func (n *newest) begin(b *Batch) (touched uint64, err error) {
+	if n.limit == 0 {
+		return 0, nil
+	}
+	return touched, b.Ops(func(op Op) error {
+		if op.CF != CFWrite {
+			return nil
+		}
+		hash := xxhash.Sum64(op.UserKey)
+		i := shardOf(hash)
+		s := &n.shards[i]
+		s.mu.Lock()
+		if touched&(1<<i) == 0 {
+			touched |= 1 << i
+			s.busy++
+			s.began++
+		}
+		delete(s.index, hash)
+		s.mu.Unlock()
+		return nil
+	})
+}
+
+// end tells that a batch is visible. (It cannot be walked any more: Pebble has it.)
+func (n *newest) end(touched uint64) {
+	for ; touched != 0; touched &= touched - 1 {
+		s := &n.shards[bits.TrailingZeros64(touched)]
+		s.mu.Lock()
+		s.busy--
+		s.mu.Unlock()
+	}
+}
+
+// beginAll takes everything out and lets nothing be kept until endAll.
+func (n *newest) beginAll() {
+	for i := range n.shards {
+		s := &n.shards[i]
+		s.mu.Lock()
+		s.busy++
+		s.began++
+		s.index, s.at, s.old, s.oldEnd = nil, 0, 0, 0
+		s.mu.Unlock()
+	}
+}
+
+func (n *newest) endAll() {
+	for i := range n.shards {
+		s := &n.shards[i]
+		s.mu.Lock()
+		s.busy--
+		s.mu.Unlock()
+	}
+}
+
+// collectors tell how useful it is.
+func (n *newest) collectors() []prometheus.Collector {
+	sum := func(of func(s *newestShard) float64) func() float64 {
+		return func() (total float64) {
+			for i := range n.shards {
+				s := &n.shards[i]
+				s.mu.Lock()
+				total += of(s)
+				s.mu.Unlock()
+			}
+			return total
+		}
+	}
+	counter := func(name, help string, of func(s *newestShard) float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "cairn", Subsystem: "engine", Name: name, Help: help}, sum(of))
+	}
+	return []prometheus.Collector{
+		counter("newest_hits_total", "Newest records of keys found in memory.", func(s *newestShard) float64 { return float64(s.hits) }),
+		counter("newest_misses_total", "Newest records of keys not found in memory.", func(s *newestShard) float64 { return float64(s.misses) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "cairn", Subsystem: "engine", Name: "newest_bytes", Help: "Memory of the newest records of keys.",
+		}, sum(func(s *newestShard) float64 { return float64(cap(s.ring)) })),
+	}
+}
