@@ -122,6 +122,20 @@ func isTrait(name string) bool {
 	return false
 }
 
+// checkTraits refuses a SET [SESSION | GLOBAL] TRANSACTION that names a characteristic twice, which the parser lets pass (1064).
+func checkTraits(sql string, n *ast.SetStmt) error {
+	if len(n.Variables) != 2 || !strings.EqualFold(n.Variables[0].Name, n.Variables[1].Name) {
+		return nil
+	}
+	_, rest := word(sql)
+	first, rest := word(rest)
+	if second, _ := word(rest); !strings.EqualFold(first, "TRANSACTION") && !strings.EqualFold(second, "TRANSACTION") {
+		return nil
+	}
+	_, twice, _ := strings.Cut(sql, ",")
+	return sqlerr.New(sqlerr.ErrParse, "You have an error in your SQL syntax; a characteristic of transactions is given twice", strings.TrimSpace(twice), 1)
+}
+
 // isSetTransaction says whether a SET is SET TRANSACTION without a scope.
 func isSetTransaction(sql string) bool {
 	set, rest := word(sql)

@@ -149,6 +149,9 @@ func location(name string) (*time.Location, error) {
 // fails ends the statement.
 func (s *Session) set(ctx context.Context, sql string, n *ast.SetStmt) error {
 	defer s.readHotVars()
+	if err := checkTraits(sql, n); err != nil {
+		return err
+	}
 	next := forNextTransaction(sql, n)
 	for i, v := range n.Variables {
 		var err error
