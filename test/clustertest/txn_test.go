@@ -163,6 +163,10 @@ func (cl *txnClient) transact() {
 		o.Serializable, a.r.serializable = true, true
 		a.r.how += " serializable"
 	}
+	if !o.Pessimistic && !o.Serializable && cl.rng.IntN(3) == 0 {
+		o.Pipelined = true
+		a.r.how += " pipelined"
+	}
 	a.r.Name = cl.name()
 	a.r.Start.From = cl.b.tick()
 	var err error

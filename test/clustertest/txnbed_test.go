@@ -51,7 +51,7 @@ func newTxnBed(c *cluster, bug string) *txnBed {
 
 // open starts a node. Every other one does without async commit.
 func (b *txnBed) open() *sqlNode {
-	n := newSQLNode(b, uint64(1000+len(b.all)), txn.StoreOptions{DisableAsyncCommit: len(b.all)%2 == 1})
+	n := newSQLNode(b, uint64(1000+len(b.all)), txn.StoreOptions{FlushBytes: 250, DisableAsyncCommit: len(b.all)%2 == 1})
 	b.all = append(b.all, n)
 	return n
 }
