@@ -15,18 +15,26 @@ import (
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
-// settleTimeout bounds how long a cluster takes to come to rest once all is well again.
-const settleTimeout = 90 * time.Second
+const (
+	// settleTimeout bounds how long a cluster takes to come to rest once all is well again.
+	settleTimeout = 90 * time.Second
+	settlePoll    = 100 * time.Millisecond
+	// settleLooks is how often in a row it has to look at rest: what was asked for last may still be on its way.
+	settleLooks = 10
+)
 
 // settle waits until every region of PD has a leader, all its peers have everything, and
 // nothing else is left on any store.
 func (c *cluster) settle() {
-	why := ""
-	for end := c.now() + settleTimeout; ; time.Sleep(100 * time.Millisecond) {
-		if why = c.unsettled(); why == "" {
+	calm := 0
+	for end := c.now() + settleTimeout; ; time.Sleep(settlePoll) {
+		why := c.unsettled()
+		if why != "" {
+			calm = 0
+		} else if calm++; calm == settleLooks {
 			return
 		}
-		if c.now() > end {
+		if why != "" && c.now() > end {
 			c.fail("not settled: %s\n%s", why, c.describe())
 		}
 	}
