@@ -306,7 +306,7 @@ func (p *prewriter) lockNotFound(key []byte, reason kvpb.PessimisticLockNotFound
 // can have neither, and its value is looked at only if that was not done before.
 func (p *prewriter) checkVersion(m *kvpb.Mutation, locked bool) (*kvpb.KeyError, error) {
 	strict := p.req.AssertionLevel == kvpb.AssertionLevel_ASSERTION_LEVEL_STRICT && m.GetAssertion() != kvpb.Assertion_ASSERTION_NONE
-	if locked && !mustNotExist(m) && !strict {
+	if (locked || p.covered(m)) && !mustNotExist(m) && !strict {
 		return nil, nil
 	}
 	var latest mvcc.Write
@@ -329,6 +329,15 @@ func (p *prewriter) checkVersion(m *kvpb.Mutation, locked bool) (*kvpb.KeyError,
 		}
 	}
 	return p.checkValue(m, latest, found)
+}
+
+// covered reports that nothing newer can be on m's key than what the transaction has
+// seen, and that it was not rolled back there: whoever writes the key locks another one as
+// well, and that, and the primary, are checked by this request, which is all of the
+// transaction. (An index entry that is not unique, and its row.)
+func (p *prewriter) covered(m *kvpb.Mutation) bool {
+	return p.req.TryOnePc && p.req.ForUpdateTs != 0 && p.req.TxnSize == uint64(len(p.req.Mutations)) &&
+		m.GetPessimisticAction() == kvpb.PessimisticAction_PESSIMISTIC_ACTION_COVERED && !bytes.Equal(m.GetKey(), p.req.Primary)
 }
 
 // conflict reports a version newer than the mutation may have seen, or that the

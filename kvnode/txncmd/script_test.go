@@ -218,6 +218,8 @@ func mutations(t *testing.T, d *datadriven.TestData) []*kvpb.Mutation {
 				m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK
 			case "lazy":
 				m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_CONSTRAINT_CHECK
+			case "covered":
+				m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_COVERED
 			case "exist":
 				m.Assertion = kvpb.Assertion_ASSERTION_EXIST
 			case "not_exist":
@@ -234,10 +236,14 @@ func mutations(t *testing.T, d *datadriven.TestData) []*kvpb.Mutation {
 func (s *script) prewrite(t *testing.T, d *datadriven.TestData) string {
 	req := &kvpb.PrewriteRequest{
 		Mutations: mutations(t, d), StartTs: argTS(d, "start"), LockTtlMs: 3000,
-		TxnSize: 1, MinCommitTs: argTS(d, "min_commit"), MaxCommitTs: argTS(d, "max_commit"),
+		MinCommitTs: argTS(d, "min_commit"), MaxCommitTs: argTS(d, "max_commit"),
 		TryOnePc: d.HasArg("one_pc"), IsRetry: d.HasArg("retry"), UseAsyncCommit: d.HasArg("async"),
 		AssertionLevel: kvpb.AssertionLevel_ASSERTION_LEVEL_FAST, ForUpdateTs: argTS(d, "for_update"),
 		Generation: argTS(d, "generation"), Secondaries: argKeys(d, "secondaries"), ExpectedForUpdateTs: argTSs(d, "expected"),
+	}
+	req.TxnSize = uint64(len(req.Mutations))
+	if d.HasArg("part") { // of the transaction
+		req.TxnSize++
 	}
 	req.Primary = req.Mutations[0].Key
 	if p := arg(d, "primary"); p != "" {

@@ -194,6 +194,9 @@ const (
 	PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK PessimisticAction = 1
 	// Lazy uniqueness check: nothing may be newer than the transaction.
 	PessimisticAction_PESSIMISTIC_ACTION_CONSTRAINT_CHECK PessimisticAction = 2
+	// As SKIP. But whoever writes the key locks another one that the transaction has locked, too:
+	// one request for all of the transaction need not look at this one.
+	PessimisticAction_PESSIMISTIC_ACTION_COVERED PessimisticAction = 3
 )
 
 // Enum value maps for PessimisticAction.
@@ -202,11 +205,13 @@ var (
 		0: "PESSIMISTIC_ACTION_SKIP",
 		1: "PESSIMISTIC_ACTION_DO_CHECK",
 		2: "PESSIMISTIC_ACTION_CONSTRAINT_CHECK",
+		3: "PESSIMISTIC_ACTION_COVERED",
 	}
 	PessimisticAction_value = map[string]int32{
 		"PESSIMISTIC_ACTION_SKIP":             0,
 		"PESSIMISTIC_ACTION_DO_CHECK":         1,
 		"PESSIMISTIC_ACTION_CONSTRAINT_CHECK": 2,
+		"PESSIMISTIC_ACTION_COVERED":          3,
 	}
 )
 
@@ -5403,11 +5408,12 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x12MUTATION_OP_DELETE\x10\x01\x12\x14\n" +
 	"\x10MUTATION_OP_LOCK\x10\x02\x12\x16\n" +
 	"\x12MUTATION_OP_INSERT\x10\x03\x12 \n" +
-	"\x1cMUTATION_OP_CHECK_NOT_EXISTS\x10\x04*z\n" +
+	"\x1cMUTATION_OP_CHECK_NOT_EXISTS\x10\x04*\x9a\x01\n" +
 	"\x11PessimisticAction\x12\x1b\n" +
 	"\x17PESSIMISTIC_ACTION_SKIP\x10\x00\x12\x1f\n" +
 	"\x1bPESSIMISTIC_ACTION_DO_CHECK\x10\x01\x12'\n" +
-	"#PESSIMISTIC_ACTION_CONSTRAINT_CHECK\x10\x02*_\n" +
+	"#PESSIMISTIC_ACTION_CONSTRAINT_CHECK\x10\x02\x12\x1e\n" +
+	"\x1aPESSIMISTIC_ACTION_COVERED\x10\x03*_\n" +
 	"\x0eAssertionLevel\x12\x17\n" +
 	"\x13ASSERTION_LEVEL_OFF\x10\x00\x12\x18\n" +
 	"\x14ASSERTION_LEVEL_FAST\x10\x01\x12\x1a\n" +

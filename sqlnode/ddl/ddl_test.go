@@ -84,10 +84,10 @@ func (a txAdapter) Get(ctx context.Context, key []byte) ([]byte, error) {
 	}
 	return v, err
 }
-func (a txAdapter) Insert(key, value []byte) error       { return a.Set(key, value) }
-func (a txAdapter) SetDependent(key, value []byte) error { return a.Set(key, value) }
-func (a txAdapter) DeleteDependent(key []byte) error     { return a.Delete(key) }
-func (a txAdapter) HasWritesIn(_, _ []byte) bool         { return true }
+func (a txAdapter) Insert(key, value []byte) error               { return a.Set(key, value) }
+func (a txAdapter) SetDependent(key, value []byte, _ bool) error { return a.Set(key, value) }
+func (a txAdapter) DeleteDependent(key []byte, _ bool) error     { return a.Delete(key) }
+func (a txAdapter) HasWritesIn(_, _ []byte) bool                 { return true }
 
 // insert writes a row with the newest schema, as a session would.
 func (n *node) insert(name string, row ...types.Value) error {

@@ -35,9 +35,9 @@ func (p pairs) Delete(key []byte) error {
 	return nil
 }
 
-func (p pairs) SetDependent(key, value []byte) error { return p.Set(key, value) }
+func (p pairs) SetDependent(key, value []byte, _ bool) error { return p.Set(key, value) }
 
-func (p pairs) DeleteDependent(key []byte) error { return p.Delete(key) }
+func (p pairs) DeleteDependent(key []byte, _ bool) error { return p.Delete(key) }
 
 func (p pairs) HasWritesIn(_, _ []byte) bool { return false }
 

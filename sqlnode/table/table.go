@@ -39,9 +39,9 @@ type Txn interface {
 	Insert(key, value []byte) error
 	Delete(key []byte) error
 	// SetDependent and DeleteDependent are Set and Delete of an entry that no two rows can have: who changes it changes the
-	// row, and the row's lock is enough.
-	SetDependent(key, value []byte) error
-	DeleteDependent(key []byte) error
+	// row, and the row's lock is enough. covered is false while an index is filled, by one that does not lock rows.
+	SetDependent(key, value []byte, covered bool) error
+	DeleteDependent(key []byte, covered bool) error
 	// HasWritesIn says whether the transaction itself put or deleted a key of [start, end).
 	HasWritesIn(start, end []byte) bool
 }

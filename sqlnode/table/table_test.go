@@ -60,9 +60,9 @@ func (f *fakeTxn) Delete(key []byte) error {
 	return nil
 }
 
-func (f *fakeTxn) SetDependent(key, value []byte) error { return f.Set(key, value) }
+func (f *fakeTxn) SetDependent(key, value []byte, _ bool) error { return f.Set(key, value) }
 
-func (f *fakeTxn) DeleteDependent(key []byte) error { return f.Delete(key) }
+func (f *fakeTxn) DeleteDependent(key []byte, _ bool) error { return f.Delete(key) }
 
 func (f *fakeTxn) HasWritesIn(start, end []byte) (found bool) {
 	f.own.Ascend(string(start), func(k string, _ []byte) bool {
@@ -491,8 +491,8 @@ func (nullTxn) Get(context.Context, []byte) ([]byte, error) { return nil, txn.Er
 func (nullTxn) Set(_, _ []byte) error                       { return nil }
 func (nullTxn) Insert(_, _ []byte) error                    { return nil }
 func (nullTxn) Delete([]byte) error                         { return nil }
-func (nullTxn) SetDependent(_, _ []byte) error              { return nil }
-func (nullTxn) DeleteDependent([]byte) error                { return nil }
+func (nullTxn) SetDependent(_, _ []byte, _ bool) error      { return nil }
+func (nullTxn) DeleteDependent([]byte, bool) error          { return nil }
 func (nullTxn) HasWritesIn(_, _ []byte) bool                { return false }
 
 // BenchmarkInsert is one sysbench row: two integers, two strings, one secondary index.

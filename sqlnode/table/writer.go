@@ -170,7 +170,7 @@ func (w *Writer) insertRow(ctx context.Context, tx Txn, row []types.Value, check
 // putEntry writes the entry w.key of a row with handle w.handle.
 func (w *Writer) putEntry(ctx context.Context, tx Txn, iw *indexWriter, row []types.Value, distinct bool, check Check) error {
 	if !distinct {
-		return tx.SetDependent(w.key, nonUniqueValue)
+		return tx.SetDependent(w.key, nonUniqueValue, iw.ix.State == catalog.StatePublic)
 	}
 	exists, other, err := w.lookup(ctx, tx, w.key, check)
 	if err != nil {
@@ -264,7 +264,7 @@ func (w *Writer) deleteEntry(ctx context.Context, tx Txn, iw *indexWriter, key, 
 		}
 	}
 	if !distinct {
-		return tx.DeleteDependent(key)
+		return tx.DeleteDependent(key, iw.ix.State == catalog.StatePublic)
 	}
 	return tx.Delete(key)
 }

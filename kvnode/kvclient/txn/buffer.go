@@ -21,6 +21,8 @@ type entryState struct {
 	// dependent: whoever writes the key holds the lock of another one, so that a
 	// statement does not lock it.
 	dependent bool
+	// covered: of a dependent key nothing is to be checked but that other one.
+	covered bool
 }
 
 type entry struct {

@@ -240,6 +240,8 @@ func (c *committer) addLocked(t *Txn) {
 		switch m := &c.muts[len(c.muts)-1]; {
 		case h != nil && !h.shared:
 			m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK
+		case e.covered:
+			m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_COVERED
 		case !e.dependent: // written without a lock, as an optimistic transaction does
 			m.PessimisticAction = kvpb.PessimisticAction_PESSIMISTIC_ACTION_CONSTRAINT_CHECK
 		}

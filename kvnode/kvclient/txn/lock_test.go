@@ -102,7 +102,7 @@ func TestAStatementThatConflictsRunsAgainAtALaterTime(t *testing.T) {
 	require.Greater(t, tx.ForUpdateTS(), first)
 
 	require.NoError(t, tx.Set([]byte("b"), nil))
-	require.NoError(t, tx.SetDependent([]byte("i"), nil))
+	require.NoError(t, tx.SetDependent([]byte("i"), nil, false))
 	require.NoError(t, tx.Insert([]byte("u"), nil))
 	require.NoError(t, tx.LockWritten(t.Context(), st, LockOptions{}))
 	tx.Keep(t.Context(), st)

@@ -111,16 +111,17 @@ func (t *Txn) Delete(key []byte) error {
 }
 
 // SetDependent is Set of a key whose writers all hold the lock of another key, as the
-// entry of a row in an index: LockWritten passes over it.
-func (t *Txn) SetDependent(key, value []byte) error {
+// entry of a row in an index: LockWritten passes over it. covered says that there are no
+// exceptions, as a backfill would be one: then a commit need not look for others' versions.
+func (t *Txn) SetDependent(key, value []byte, covered bool) error {
 	st := t.stateOf(key)
-	return t.write(key, entryState{value: value, put: true, mustNotExist: st.mustNotExist, locked: st.locked, dependent: true})
+	return t.write(key, entryState{value: value, put: true, mustNotExist: st.mustNotExist, locked: st.locked, dependent: true, covered: covered})
 }
 
 // DeleteDependent is Delete of such a key.
-func (t *Txn) DeleteDependent(key []byte) error {
+func (t *Txn) DeleteDependent(key []byte, covered bool) error {
 	st := t.stateOf(key)
-	return t.write(key, entryState{deleted: true, mustNotExist: st.mustNotExist, locked: st.locked, dependent: true})
+	return t.write(key, entryState{deleted: true, mustNotExist: st.mustNotExist, locked: st.locked, dependent: true, covered: covered})
 }
 
 // LockKey makes the commit conflict with other writers of key though nothing is
