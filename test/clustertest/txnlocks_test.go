@@ -31,6 +31,9 @@ func (a *attempt) locking(ctx context.Context) error {
 		Timeout: time.Duration(1+rng.IntN(4000)) * time.Millisecond, AnyVersion: rng.IntN(3) == 0, IfExists: rng.IntN(5) == 0,
 		ReturnValues: rng.IntN(3) > 0,
 	}
+	if o.Mode == txn.SkipLocked {
+		o.Limit, o.SkipChanged = rng.IntN(3), rng.IntN(2) == 0
+	}
 	if rng.IntN(3) == 0 {
 		if err := a.tx.RefreshForUpdate(ctx); err != nil {
 			return err
