@@ -52,6 +52,20 @@ func AppendKey(dst []byte, v Value, t Type) []byte {
 	return codec.AppendBytes(dst, v.Bytes())
 }
 
+// AppendLastKey is AppendKey of the last of several values: nothing may follow it, and it may be shorter. It orders as
+// AppendKey does among its own kind.
+func AppendLastKey(dst []byte, v Value, t Type) []byte {
+	if v.kind != KindString {
+		return AppendKey(dst, v, t)
+	}
+	dst = append(dst, keyValue)
+	c := charset.Get(t.Collation)
+	if c.Bytewise {
+		return append(dst, c.Trim(v.Bytes())...)
+	}
+	return c.AppendSortKey(dst, v.Bytes())
+}
+
 func appendStringKey(dst, s []byte, coll charset.ID) []byte {
 	c := charset.Get(coll)
 	if c.Bytewise {

@@ -190,6 +190,7 @@ func TestTwinKeys(t *testing.T) {
 			ka, kb := AppendKey(nil, a, tp), AppendKey(nil, b, tp)
 			want := Compare(a, b, tp.Collation)
 			require.Equal(t, sign(want), bytes.Compare(ka, kb), "%d: %q %q", tp.Tp, Text(a, tp), Text(b, tp))
+			require.Equal(t, sign(want), bytes.Compare(AppendLastKey(nil, a, tp), AppendLastKey(nil, b, tp)), "%d: %q %q", tp.Tp, Text(a, tp), Text(b, tp))
 			ha, hb := AppendHashKey(nil, a, tp.Collation), AppendHashKey(nil, b, tp.Collation)
 			require.Equal(t, want == 0, bytes.Equal(ha, hb))
 			rest, err := SkipKey(append(bytes.Clone(ka), 7), tp)

@@ -20,6 +20,9 @@ type SortItem struct {
 func AppendSortKey(dst []byte, env *expr.Env, items []SortItem, b *chunk.Batch, row int) []byte {
 	for i := range items {
 		it := &items[i]
+		if i == len(items)-1 && !it.Desc {
+			return types.AppendLastKey(dst, it.Value(env, b, row), it.Type)
+		}
 		at := len(dst)
 		dst = types.AppendKey(dst, it.Value(env, b, row), it.Type)
 		if it.Desc {
