@@ -37,6 +37,8 @@ type record struct {
 	trace        []string // of statements
 	// sure are reads that are known to have been checked if the transaction is committed.
 	sure []isolation.Op
+	// vanished are deletes of keys that it has inserted: they leave nothing, unless both were flushed.
+	vanished []isolation.Op
 	// again is the start of what a planted bug has made of it.
 	again uint64
 }
@@ -234,10 +236,14 @@ func (a *attempt) commit(auto bool) {
 	}
 }
 
-// drop removes writes of keys that were inserted and deleted again: they are checked only.
+// drop removes writes of keys that were inserted and deleted again: they are checked only. A pipelined transaction may have
+// locked the key when it comes to the delete, and leaves that.
 func (a *attempt) drop() {
 	for key, own := range a.own {
 		if own.absent && own.mustBeNew {
+			if a.tx.Flushed() {
+				a.r.vanished = append(a.r.vanished, isolation.Op{Write: true, Key: key, Version: own.v, Absent: true})
+			}
 			a.r.Ops = slices.DeleteFunc(a.r.Ops, func(o isolation.Op) bool { return o.Write && o.Key == key })
 		}
 	}

@@ -37,6 +37,8 @@ type txnBed struct {
 	nodes   []*sqlNode // alive; protected by mu
 	all     []*sqlNode // with the dead ones; protected by mu
 	history []*record  // protected by mu
+
+	strangers []string // start timestamps of versions that nobody of the history wrote
 }
 
 const sqlNodes = 3
@@ -300,6 +302,11 @@ func (b *txnBed) judge() {
 		} else if r.CommitTS != 0 && at != 0 && at != r.CommitTS {
 			b.c.fail("%s was told that it is committed at %d, and is at %d", r.Name, r.CommitTS, at)
 		}
+		for _, o := range r.vanished {
+			if slices.ContainsFunc(there[o.Key], func(s stored) bool { return s.startTS == r.StartTS && s.absent }) {
+				r.Ops = append(r.Ops, o)
+			}
+		}
 		r.settle()
 		last := map[string]isolation.Version{}
 		for _, o := range r.Ops {
@@ -324,6 +331,7 @@ func (b *txnBed) judge() {
 			if !ok {
 				strange++
 				v = strange
+				b.strangers = append(b.strangers, fmt.Sprint(s.startTS))
 			}
 			h.Order[key] = append(h.Order[key], v)
 		}
@@ -400,7 +408,7 @@ func (b *txnBed) found(list []isolation.Anomaly) {
 	for _, a := range list {
 		fmt.Fprintln(&text, a)
 	}
-	var words []string
+	words := b.strangers
 	for _, r := range b.history {
 		if !strings.Contains(text.String(), r.Name+" ") || r.how == "final" {
 			continue
