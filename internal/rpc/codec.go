@@ -18,6 +18,12 @@ type vtUnmarshaler interface {
 	UnmarshalVTUnsafe([]byte) error
 }
 
+// fenced is implemented by messages of which byte fields are written to after decoding.
+// FenceFields is called before anybody sees the message.
+type fenced interface {
+	FenceFields()
+}
+
 // codec encodes messages with their generated vtproto code and everything else
 // (health checks, reflection) with the standard codec. The bytes on the wire are
 // the same protobuf either way.
@@ -74,5 +80,11 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.fallback.Unmarshal(data, v)
 	}
-	return m.UnmarshalVTUnsafe(data.Materialize())
+	if err := m.UnmarshalVTUnsafe(data.Materialize()); err != nil {
+		return err
+	}
+	if f, ok := v.(fenced); ok {
+		f.FenceFields()
+	}
+	return nil
 }

@@ -23,6 +23,23 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// Fields of a message lie behind one another in its frame. A page of a scan that is filled
+// again must not grow into the next one.
+func TestAPageUsedAgainLeavesItsNeighboursAlone(t *testing.T) {
+	page := func(c byte) *kvpb.Response {
+		pairs := &kvpb.KvBlock{Data: bytes.Repeat([]byte{c}, 50), Offsets: []uint32{0, 10, 50}}
+		return &kvpb.Response{Cmd: &kvpb.Response_Scan{Scan: &kvpb.ScanResponse{Pairs: pairs}}}
+	}
+	data, err := newCodec().Marshal(&kvpb.BatchResponse{Responses: []*kvpb.Response{page('a'), page('b')}})
+	require.NoError(t, err)
+	defer data.Free()
+	var out kvpb.BatchResponse
+	require.NoError(t, newCodec().Unmarshal(data, &out))
+	first := out.Responses[0].GetScan().Pairs
+	_ = append(first.Data[:0], bytes.Repeat([]byte{'c'}, 55)...)
+	require.True(t, proto.Equal(page('b'), out.Responses[1]))
+}
+
 func TestCodecIsPlainProtobufOnTheWire(t *testing.T) {
 	for _, size := range []int{0, 1, 100, 5000, 100_000} {
 		in := &kvpb.GetResponse{Value: bytes.Repeat([]byte{'v'}, size), CommitTs: 7}

@@ -1,6 +1,9 @@
 package kvpb
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // maxKeptBlock bounds the memory of a block that is kept for another.
 const maxKeptBlock = 1 << 20
@@ -13,6 +16,16 @@ func NewKvBlock() *KvBlock {
 		return b
 	}
 	return &KvBlock{}
+}
+
+// FenceFields keeps the blocks of a decoded message, when they are used again, from growing
+// into what lies behind them in its frame. The codec calls it.
+func (r *BatchResponse) FenceFields() {
+	for _, resp := range r.Responses {
+		if pairs := resp.GetScan().GetPairs(); pairs != nil {
+			pairs.Data = slices.Clip(pairs.Data)
+		}
+	}
 }
 
 // Recycle gives the memory of a block back. Only who holds the block alone may call it, and
