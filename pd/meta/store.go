@@ -227,6 +227,12 @@ func (o *Options) initialMembers(ctx context.Context) (members map[string]string
 	return members, false, nil
 }
 
+// snapshotEvery is after how many entries etcd makes a snapshot. A member that starts without
+// one reads its log from the first entry on; etcd cuts the log in memory when it has carried out a
+// hundred of them, and panics if an election comes before Raft knows that they are (it does on
+// a slow machine). From a snapshot on it does not cut what it reads.
+const snapshotEvery = 50
+
 // etcdConfig translates the options.
 func (s *Store) etcdConfig(members map[string]string, existing bool) (*embed.Config, error) {
 	o := &s.opts
@@ -239,6 +245,7 @@ func (s *Store) etcdConfig(members map[string]string, existing bool) (*embed.Con
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZapLogger(o.Logger, s.etcdStops))
 	cfg.AutoCompactionMode = embed.CompactorModeRevision
 	cfg.AutoCompactionRetention = retainRevisions
+	cfg.SnapshotCount = snapshotEvery
 	cfg.EnableGRPCGateway = false
 	cfg.UnsafeNoFsync = o.noSync
 	cfg.ForceNewCluster = o.UnsafeAlone
