@@ -19,7 +19,9 @@ import (
 	"github.com/cairndb/cairn/proto/replpb"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 )
@@ -337,6 +339,20 @@ func (c *cluster) pumpTicks(what string, until func() bool) {
 		c.tick()
 	}
 	c.t.Fatalf("gave up ticking: %s", what)
+}
+
+// allHave reports whether all replicas of a region have the log of the leader, on a store, and
+// have applied it, and the leader has heard of that.
+func (c *cluster) allHave(leader int, region uint64) bool {
+	r := c.stores[leader].replicas[region]
+	last, err := r.storage.LastIndex()
+	require.NoError(c.t, err)
+	all := true
+	r.rn.WithProgress(func(_ uint64, _ raft.ProgressType, p tracker.Progress) { all = all && p.Match == last })
+	for _, s := range c.stores {
+		all = all && s.replicas[region] != nil && s.replicas[region].AppliedIndex() == last
+	}
+	return all
 }
 
 // quicken ends slow.

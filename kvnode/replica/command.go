@@ -40,7 +40,7 @@ func decodeCommand(b []byte) (command, error) {
 	if len(b) < 9 {
 		return command{}, fmt.Errorf("%w: command of %d bytes", ErrCorrupt, len(b))
 	}
-	c := command{kind: b[0] &^ patientMark, id: binary.LittleEndian.Uint64(b[1:])}
+	c := command{kind: kindOf(b), id: binary.LittleEndian.Uint64(b[1:])}
 	b = b[9:]
 	for _, p := range []*uint64{&c.version, &c.confVer, &c.term} {
 		v, n := binary.Uvarint(b)
@@ -55,6 +55,9 @@ func decodeCommand(b []byte) (command, error) {
 	c.body = b
 	return c, nil
 }
+
+// kindOf is the kind of a payload that is not empty.
+func kindOf(b []byte) byte { return b[0] &^ patientMark }
 
 // arePatient reports whether nobody waits for any of the entries, so that a log may keep
 // them for some milliseconds until it has something else to write.

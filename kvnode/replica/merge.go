@@ -135,7 +135,7 @@ func (r *Replica) prepareMerge(p *proposal, target *kvpb.Region) *kvpb.RegionErr
 		return serverIsBusy("a replica lags: "+err.Error(), 100)
 	}
 	for _, e := range entries {
-		if e.GetType() != uint32(raftpb.EntryNormal) || len(e.GetData()) > 0 && e.GetData()[0] != commandWrite {
+		if e.GetType() != uint32(raftpb.EntryNormal) || len(e.GetData()) > 0 && kindOf(e.GetData()) != commandWrite {
 			return serverIsBusy("the region has just been changed", 100)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/replpb"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // The source of a merge has just been the target of another one, which one of its
@@ -67,4 +68,25 @@ func TestASourceCatchesUpWithItsOwnMerge(t *testing.T) {
 	c.settle()
 	c.crash(2)
 	c.pumpTicks("it goes on after a crash", func() bool { return c.stores[2].get("b") == "2" })
+}
+
+// A merge carries what a replica of the source lags behind, commits that nobody waited for
+// included.
+func TestAMergeCarriesWhatNobodyWaitedFor(t *testing.T) {
+	c := newCluster(t, 3)
+	v := c.elect(0)
+	require.Nil(t, c.await("split", c.async(func() *kvpb.RegionError { return v.ProposeSplit(context.Background(), splitThree("m")) })))
+	c.pumpTicks("the child is led here", func() bool { return led(c.stores[0].replicas[100]) })
+	c.pumpTicks("all have what was done", func() bool { return c.allHave(0, 1) && c.allHave(0, 100) })
+	c.deaf = func(to uint64, m rafttransport.Message) bool {
+		return to == 3 && m.RegionID == 100 && m.Raft.GetType() == raftpb.MsgApp
+	}
+	sv := c.stores[0].replicas[100].View()
+	start := string(sv.Meta().GetStartKey())
+	require.Nil(t, c.await("write", c.async(func() *kvpb.RegionError {
+		return sv.ProposePatiently(context.Background(), set(sv.Engine(), start+"a", "1"))
+	})))
+	require.Nil(t, c.await("prepare", c.async(func() *kvpb.RegionError {
+		return sv.ProposeMerge(context.Background(), c.replica(0).View().Meta())
+	})))
 }

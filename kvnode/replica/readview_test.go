@@ -120,7 +120,7 @@ func TestAMergeEndsReadViews(t *testing.T) {
 	require.Nil(t, c.await("split", c.async(func() *kvpb.RegionError { return v.ProposeSplit(context.Background(), splitThree("m")) })))
 	source := func(i int) *Replica { return c.stores[i].replicas[100] }
 	c.pumpTicks("the child is led here", func() bool { return led(source(0)) })
-	c.settle()
+	c.pumpTicks("all have what was done", func() bool { return c.allHave(0, 1) && c.allHave(0, 100) })
 	sv, target := source(0).View(), c.replica(0).View()
 	reads := source(2).View().ReadAt(10, sv.AppliedIndex())
 	targets := c.replica(2).View().ReadAt(10, target.AppliedIndex())
