@@ -112,8 +112,10 @@ func TestLatchesUnderLoad(t *testing.T) {
 func TestPendingBlocksReadersThatCouldSeeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := newPendingTable()
-		p := &pendingTxn{startTS: 10, done: make(chan struct{})}
-		table.add([]byte("k"), p)
+		p := &pendingTxn{startTS: 10, keys: [][]byte{[]byte("k")}, done: make(chan struct{})}
+		other := &pendingTxn{startTS: 50, keys: [][]byte{[]byte("b"), []byte("x")}, done: make(chan struct{})}
+		table.publish(other)
+		table.publish(p)
 		free := func(ts uint64) {
 			t.Helper()
 			w1, err1 := table.waitKey(t.Context(), []byte("k"), ts)
@@ -123,7 +125,7 @@ func TestPendingBlocksReadersThatCouldSeeIt(t *testing.T) {
 			require.NoError(t, err2)
 		}
 		free(10)
-		waited, err := table.waitRange(t.Context(), []byte("a"), []byte("k"), 99)
+		waited, err := table.waitRange(t.Context(), []byte("c"), []byte("k"), 99)
 		require.NoError(t, err)
 		require.False(t, waited, "the end of a range is exclusive")
 
@@ -142,9 +144,12 @@ func TestPendingBlocksReadersThatCouldSeeIt(t *testing.T) {
 			done <- waited
 		}()
 		synctest.Wait()
-		table.remove([]byte("k"))
-		close(p.done)
+		table.withdraw(p)
 		require.True(t, <-done)
+		free(50)
+		_, err = table.waitRange(ctx, []byte("w"), nil, 51)
+		require.ErrorIs(t, err, context.Canceled)
+		table.withdraw(other)
 		free(99)
 	})
 }

@@ -1,20 +1,26 @@
 package txncmd
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 )
 
-// pendingShards bounds what a range read must look at; a power of two.
+// pendingShards bounds how often two commands meet at a lock; a power of two.
 const pendingShards = 64
 
 // pendingTable holds the keys of one-phase and async commits from before their
 // (smallest) commit timestamp is computed until the records or locks are applied.
 type pendingTable struct {
-	shards [pendingShards]pendingShard
+	shards [pendingShards]pendingShard // by key
+
+	n    atomic.Int64 // of txns; 0 costs a range read one load
+	mu   sync.Mutex
+	txns []*pendingTxn // for range reads; protected by mu
 }
 
 type pendingShard struct {
@@ -28,6 +34,7 @@ type pendingShard struct {
 // pendingTxn is a one-phase commit or an async-commit prewrite in flight.
 type pendingTxn struct {
 	startTS  uint64
+	keys     [][]byte      // unchanged until it is withdrawn
 	commitTS atomic.Uint64 // the smallest one it can have; 0 until computed
 	done     chan struct{} // closed when applied or given up
 }
@@ -44,7 +51,31 @@ func (t *pendingTable) shard(key []byte) *pendingShard {
 	return &t.shards[xxhash.Sum64(key)>>32&(pendingShards-1)]
 }
 
-// add publishes key. The caller holds its latch.
+// publish adds p. The caller holds the latches of its keys.
+func (t *pendingTable) publish(p *pendingTxn) {
+	for _, k := range p.keys {
+		t.add(k, p)
+	}
+	t.n.Add(1)
+	t.mu.Lock()
+	t.txns = append(t.txns, p)
+	t.mu.Unlock()
+}
+
+// withdraw removes p and wakes who waits for it.
+func (t *pendingTable) withdraw(p *pendingTxn) {
+	for _, k := range p.keys {
+		t.remove(k)
+	}
+	t.mu.Lock()
+	i, last := slices.Index(t.txns, p), len(t.txns)-1
+	t.txns[i], t.txns[last] = t.txns[last], nil
+	t.txns = t.txns[:last]
+	t.mu.Unlock()
+	t.n.Add(-1)
+	close(p.done)
+}
+
 func (t *pendingTable) add(key []byte, p *pendingTxn) {
 	s := t.shard(key)
 	s.mu.Lock()
@@ -53,7 +84,6 @@ func (t *pendingTable) add(key []byte, p *pendingTxn) {
 	s.mu.Unlock()
 }
 
-// remove withdraws key.
 func (t *pendingTable) remove(key []byte) {
 	s := t.shard(key)
 	s.mu.Lock()
@@ -104,27 +134,26 @@ func (t *pendingTable) waitKey(ctx context.Context, key []byte, readTS uint64) (
 
 // waitRange is waitKey for every key of [start, end); an empty end is unbounded.
 func (t *pendingTable) waitRange(ctx context.Context, start, end []byte, readTS uint64) (waited bool, err error) {
-	for i := range t.shards {
-		s := &t.shards[i]
-		for s.n.Load() != 0 {
-			p := s.blockingIn(start, end, readTS)
-			if p == nil {
-				break
-			}
-			waited = true
-			if err := p.wait(ctx); err != nil {
-				return waited, err
-			}
+	for t.n.Load() != 0 {
+		p := t.blockingIn(start, end, readTS)
+		if p == nil {
+			break
+		}
+		waited = true
+		if err := p.wait(ctx); err != nil {
+			return waited, err
 		}
 	}
 	return waited, nil
 }
 
-func (s *pendingShard) blockingIn(start, end []byte, readTS uint64) *pendingTxn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k, p := range s.m {
-		if p.blocks(readTS) && k >= string(start) && (len(end) == 0 || k < string(end)) {
+func (t *pendingTable) blockingIn(start, end []byte, readTS uint64) *pendingTxn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.txns {
+		if p.blocks(readTS) && slices.ContainsFunc(p.keys, func(k []byte) bool {
+			return bytes.Compare(k, start) >= 0 && (len(end) == 0 || bytes.Compare(k, end) < 0)
+		}) {
 			return p
 		}
 	}

@@ -47,8 +47,7 @@ type view struct {
 	// lockErr is why a lock could not be looked up.
 	lockErr error
 	// pending is the one-phase or async commit in flight, nil for none.
-	pending     *pendingTxn
-	pendingKeys [][]byte
+	pending *pendingTxn
 }
 
 // evalFunc evaluates a command into v.w. A key error or an error drops the effects.
@@ -317,11 +316,8 @@ func (v *view) change(key []byte, l *mvcc.Lock) {
 
 // publish announces a one-phase or async commit of keys to readers.
 func (v *view) publish(startTS uint64, keys [][]byte) {
-	v.pending = &pendingTxn{startTS: startTS, done: make(chan struct{})}
-	v.pendingKeys = keys
-	for _, k := range keys {
-		v.e.pending.add(k, v.pending)
-	}
+	v.pending = &pendingTxn{startTS: startTS, keys: keys, done: make(chan struct{})}
+	v.e.pending.publish(v.pending)
 }
 
 // withdraw ends the announcement: the commit is applied or will never be.
@@ -329,11 +325,8 @@ func (v *view) withdraw() {
 	if v.pending == nil {
 		return
 	}
-	for _, k := range v.pendingKeys {
-		v.e.pending.remove(k)
-	}
-	close(v.pending.done)
-	v.pending, v.pendingKeys = nil, nil
+	v.e.pending.withdraw(v.pending)
+	v.pending = nil
 }
 
 // internal logs what should not happen and makes the answer to the client of it.
