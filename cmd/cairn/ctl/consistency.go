@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/cairndb/cairn/internal/rpc"
+	"github.com/cairndb/cairn/proto/pdpb"
 	"github.com/cairndb/cairn/proto/replpb"
 )
 
@@ -153,12 +154,36 @@ func (s *session) storeAddrs() (map[uint64]string, error) {
 	return addrs, nil
 }
 
+// leaderWait is how long a region's leader is looked for where the placement driver says it is:
+// it hears of a new one a moment later.
+const leaderWait = 5 * time.Second
+
 // compare has the replicas of one region hashed and compares them.
 func (s *session) compare(ctx context.Context, r Region, addrs map[uint64]string) Consistency {
-	c := Consistency{Region: r.ID, Verdict: "unknown", Copies: []ReplicaHash{}}
-	unknown := func(format string, args ...any) Consistency {
+	for begin := time.Now(); ; {
+		c, moved := s.compareLedBy(ctx, r, addrs)
+		if !moved || time.Since(begin) > leaderWait {
+			return c
+		}
+		select {
+		case <-time.After(hashPoll):
+		case <-ctx.Done():
+			return c
+		}
+		now, err := s.pd.DescribeRegions(ctx, &pdpb.DescribeRegionsRequest{RegionIds: []uint64{r.ID}})
+		if err != nil || len(now) != 1 {
+			return c // it may have been merged away
+		}
+		r = regionOf(now[0])
+	}
+}
+
+// compareLedBy is compare if the leader is the one that r names; else moved is true.
+func (s *session) compareLedBy(ctx context.Context, r Region, addrs map[uint64]string) (c Consistency, moved bool) {
+	c = Consistency{Region: r.ID, Verdict: "unknown", Copies: []ReplicaHash{}}
+	unknown := func(format string, args ...any) (Consistency, bool) {
 		c.Problem = fmt.Sprintf(format, args...)
-		return c
+		return c, moved
 	}
 	if r.Leader == 0 {
 		return unknown("it has no leader")
@@ -176,6 +201,7 @@ func (s *session) compare(ctx context.Context, r Region, addrs map[uint64]string
 		return unknown("store %d: %v", r.Leader, err)
 	}
 	if e := resp.GetRegionError(); e != nil {
+		moved = e.GetNotLeader() != nil
 		return unknown("store %d: %s", r.Leader, strings.Join(strings.Fields(e.String()), " "))
 	}
 	own, err := awaitHash(ctx, leader, r.ID, before.GetIndex()+1)
@@ -201,7 +227,7 @@ func (s *session) compare(ctx context.Context, r Region, addrs map[uint64]string
 			c.Verdict = "different"
 		}
 	}
-	return c
+	return c, false
 }
 
 func (s *session) peerHash(ctx context.Context, addr string, region, index uint64) (*replpb.ReplicaHash, error) {

@@ -34,7 +34,8 @@ type fakePD struct {
 	drains          int // steps of the drain of store 3 that were shown
 	placement       *pdpb.Placement
 	refuse          string
-	hashed          atomic.Bool // somebody had a region hashed
+	hashed          atomic.Bool  // somebody had a region hashed
+	unled           atomic.Int32 // how often stores say that they do not lead a region
 }
 
 func (f *fakePD) note(what string, m proto.Message) {
@@ -275,7 +276,12 @@ func (f fakeStore) Replicas(_ context.Context, req *replpb.ReplicasRequest, _ ..
 	return &replpb.ReplicasResponse{StoreId: f.id, Replicas: []*replpb.ReplicaInfo{info}}, nil
 }
 
-func (f fakeStore) HashRegion(context.Context, *replpb.HashRegionRequest, ...grpc.CallOption) (*replpb.HashRegionResponse, error) {
+func (f fakeStore) HashRegion(_ context.Context, req *replpb.HashRegionRequest, _ ...grpc.CallOption) (*replpb.HashRegionResponse, error) {
+	if f.pd.unled.Add(-1) >= 0 {
+		return &replpb.HashRegionResponse{RegionError: &kvpb.RegionError{
+			Message: "not led here", Kind: &kvpb.RegionError_NotLeader{NotLeader: &kvpb.NotLeader{RegionId: req.RegionId}},
+		}}, nil
+	}
 	f.pd.hashed.Store(true)
 	return &replpb.HashRegionResponse{}, nil
 }
@@ -333,6 +339,17 @@ func TestCommands(t *testing.T) {
 			return all.String()
 		})
 	})
+}
+
+// Leadership may move while regions are checked.
+func TestTheCheckOfARegionFollowsItsLeader(t *testing.T) {
+	want, err := run(newFake(), "check-consistency", "2")
+	require.NoError(t, err)
+	pd := newFake()
+	pd.unled.Store(2)
+	got, err := run(pd, "check-consistency", "2")
+	require.NoError(t, err)
+	require.Equal(t, want, got)
 }
 
 func TestRulesComeFromAFile(t *testing.T) {
