@@ -115,9 +115,6 @@ func (c *committer) cleanUp() {
 	if len(c.written) == 0 {
 		return
 	}
-	if c.primary >= 0 && !slices.Contains(c.written, c.primary) {
-		c.written = append(c.written, c.primary)
-	}
 	index := c.written
 	if c.primary >= 0 && !slices.Contains(index, c.primary) {
 		// Whoever meets one of the locks asks the primary, so it has to know.
