@@ -12,6 +12,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -106,10 +107,7 @@ func Open(o Options) (*DB, error) {
 	onFlush := po.EventListener.FlushEnd
 	po.EventListener.FlushEnd = func(i pebble.FlushInfo) { onFlush(i); d.unflushed.flushed(i) }
 	if o.NewestBytes == 0 {
-		o.NewestBytes = max(o.CacheBytes, 0) / 8
-		if o.CacheBytes == 0 {
-			o.NewestBytes = defaultCacheBytes / 8
-		}
+		o.NewestBytes = cmp.Or(o.CacheBytes, defaultCacheBytes) / 8
 	}
 	d.newest.limit = int(max(o.NewestBytes, 0)) / newestShards
 	p, err := pebble.Open(o.Dir, po)
