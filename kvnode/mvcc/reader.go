@@ -38,7 +38,8 @@ func openVersions(db *engine.DB) (*engine.Iter, error) {
 
 // ReadLatched returns a reader for a command that holds the latches of all keys it looks up:
 // as nobody writes them meanwhile it may take what the engine has at hand, and opens its
-// view when it needs one. Close it.
+// view when it needs one. (Garbage is collected meanwhile, but never a key's newest value.)
+// Close it.
 func ReadLatched(db *engine.DB) Reader { return Reader{db: db} }
 
 // open makes sure that there is a view.

@@ -11,8 +11,9 @@
 //     Storage answers with the new entries, although they are not durable yet;
 //     Raft does not act upon them before it is told.
 //  2. The writer takes everything submitted by all regions, makes one Pebble batch
-//     of it and commits that with one fsync. It never waits for more to come: what
-//     arrives during an fsync is the next batch.
+//     of it and commits that with one fsync. What arrives during an fsync is the next
+//     batch. It waits for more to come only with entries that were submitted as
+//     patient, and with truncations: a few milliseconds, or until Hurry.
 //  3. The writer hands each message to Owner.Appended, in the order of submission
 //     per region. Its Responses may now be delivered.
 //

@@ -7,9 +7,11 @@
 //  1. The region is admitted (Regions.Region): leader, epoch, deadline.
 //  2. Latches on the hashes of all keys are taken in slot order, first come first
 //     served, so commands on one key run one after the other and none deadlocks.
-//  3. ReadReady, then an iterator is opened, then CheckLease: from here the
-//     command knows it sees everything this leader ever applied.
-//  4. The command is evaluated into an engine.Batch of effects.
+//  3. ReadReady, then CheckLease: from here the command sees everything this leader
+//     ever applied.
+//  4. The command is evaluated into an engine.Batch of effects. As the latches are
+//     held, it may take the newest record of a key from memory, and opens an
+//     iterator when it needs one. Without effects the lease is tested again.
 //  5. Propose replicates the batch and returns when it is applied here. The wait is
 //     not cut short when the client goes away: an effect still in flight after its
 //     latches are free could be overwritten by a command that did not see it.
@@ -21,8 +23,9 @@
 // # Life of a read
 //
 // Raise max_ts to the read timestamp; ReadReady; look for locks in the table of
-// pending one-phase commits and in the region's LockIndex; open the iterator;
-// CheckLease; read. A read takes no latch and writes nothing.
+// pending one-phase commits and in the region's LockIndex; open the iterator, or take
+// the newest record of the one key from memory; CheckLease; read. A read takes no
+// latch and writes nothing.
 //
 // # One-phase and async commit
 //
