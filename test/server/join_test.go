@@ -11,8 +11,29 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// regionsOf are the ids of the regions a table lies in.
+func regionsOf(t *testing.T, db *sql.DB, table string) (ids []string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), "SHOW TABLE "+table+" REGIONS")
+	require.NoError(t, err)
+	defer rows.Close()
+	columns, err := rows.Columns()
+	require.NoError(t, err)
+	for rows.Next() {
+		values := make([]any, len(columns))
+		for i := range values {
+			values[i] = new(sql.RawBytes)
+		}
+		require.NoError(t, rows.Scan(values...))
+		ids = append(ids, string(*values[0].(*sql.RawBytes)))
+	}
+	require.NoError(t, rows.Err())
+	return ids
+}
+
 // TestOneProcessGrowsToThree: a directory that began as a single node becomes
-// the first of three, and every one of them serves the same data.
+// the first of three, and every one of them serves the same data. Tables share a
+// region as long as there is nobody to share regions with.
 func TestOneProcessGrowsToThree(t *testing.T) {
 	dir := t.TempDir()
 	var ports []*Port
@@ -33,6 +54,11 @@ func TestOneProcessGrowsToThree(t *testing.T) {
 		_, err := db.ExecContext(t.Context(), text)
 		require.NoError(t, err, text)
 	}
+	_, err = db.ExecContext(t.Context(), "CREATE TABLE d.u (id INT PRIMARY KEY)")
+	require.NoError(t, err)
+	shared := regionsOf(t, db, "d.t")
+	require.Len(t, shared, 1)
+	require.Equal(t, shared, regionsOf(t, db, "d.u"))
 	// Two join at the same moment, through the same one.
 	type joined struct {
 		s   *Server
@@ -64,4 +90,10 @@ func TestOneProcessGrowsToThree(t *testing.T) {
 	var n int
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM d.t").Scan(&n))
 	require.Equal(t, 3, n)
+	_, err = db.ExecContext(t.Context(), "CREATE TABLE d.v (id INT PRIMARY KEY)")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		own, others := regionsOf(t, db, "d.v"), regionsOf(t, db, "d.t")
+		return len(own) == 1 && len(others) == 1 && own[0] != others[0]
+	}, 20*time.Second, 50*time.Millisecond, "a table has a region of its own where there are several stores")
 }
