@@ -23,6 +23,8 @@ type entry struct {
 	gone   atomic.Bool            // no longer in the cache
 	closed atomic.Pointer[closed] // the greatest timestamp known to be closed; nil = none
 	asked  atomic.Int64           // when PD was last asked in the background, by Client.clock
+	// lagging is until when no replica is asked for reads but the leader, by Client.clock.
+	lagging atomic.Int64
 
 	mu sync.Mutex // serialises writers of route and gone
 	// moved is closed when the route moves or the entry goes; nil while nobody
@@ -101,6 +103,9 @@ const (
 	// is looked for, and refreshTimeout how long it may take to answer.
 	refreshEvery   = time.Second
 	refreshTimeout = 3 * time.Second
+	// peersEvery is how often, at most, PD is asked about a region that has no replica
+	// here, as far as is known. Requests to the leader do not tell: they go by version.
+	peersEvery = 10 * time.Second
 )
 
 // cache maps ranges to entries. Readers take no lock: they search a sorted list
@@ -308,9 +313,14 @@ func (c *Client) nextRoute(m *kvpb.Region, p *kvpb.Peer) (*route, error) {
 
 // refresh asks PD for e again in the background, once in a while: for requests
 // that go around its replicas and find no leader. What is cached stays in use.
-func (c *Client) refresh(e *entry) {
+func (c *Client) refresh(e *entry) { c.refreshOnce(e, refreshEvery) }
+
+// refreshPeers is refresh for requests that look for a replica near them.
+func (c *Client) refreshPeers(e *entry) { c.refreshOnce(e, peersEvery) }
+
+func (c *Client) refreshOnce(e *entry, every time.Duration) {
 	last, now := e.asked.Load(), int64(c.clock())
-	if last != 0 && now-last < int64(refreshEvery) || !e.asked.CompareAndSwap(last, now) {
+	if last != 0 && now-last < int64(every) || !e.asked.CompareAndSwap(last, now) {
 		return
 	}
 	c.goFunc(func() {

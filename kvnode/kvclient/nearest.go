@@ -25,6 +25,16 @@ const oldAge = 2 * time.Second
 // replicaSlice bounds the time for a replica's answer.
 const replicaSlice = 600 * time.Millisecond
 
+// lagPause is for how long the leader gets the reads of a region after a replica could not
+// serve one: most likely it would keep the next ones waiting as well.
+const lagPause = time.Second
+
+// lagging says whether a replica of the region failed to serve a read lately.
+func (c *Client) lagging(e *entry) bool {
+	until := e.lagging.Load()
+	return until != 0 && int64(c.clock()) < until
+}
+
 // Who serves a read that may go to any replica.
 const (
 	nearReplica = iota
@@ -59,7 +69,10 @@ func (c *Client) sendNearest(ctx context.Context, op operation, e *entry, kctx *
 	if !ok {
 		return nil
 	}
-	rt := c.replicaRoute(e, kctx.ReplicaRead)
+	var rt *route
+	if !c.lagging(e) {
+		rt = c.replicaRoute(e, kctx.ReplicaRead)
+	}
 	if rt == nil {
 		c.metrics.replicaReads[nearLeader].Inc()
 		return nil
@@ -84,6 +97,7 @@ func (c *Client) sendNearest(ctx context.Context, op operation, e *entry, kctx *
 	kctx.ReadIndex = cl.index
 	resp := c.readReplica(ctx, op, e, rt, kctx, req)
 	if resp == nil {
+		e.lagging.Store(int64(c.clock() + lagPause))
 		c.metrics.replicaReads[nearFailed].Inc()
 		return nil
 	}
@@ -129,6 +143,9 @@ func (c *Client) closeTS(ctx context.Context, e *entry, ts uint64, keep bool) *c
 func (c *Client) replicaRoute(e *entry, mode kvpb.ReplicaRead) *route {
 	leader := e.route.Load()
 	closest := mode == kvpb.ReplicaRead_REPLICA_READ_CLOSEST
+	if c.opts.FromStore != 0 && peerAt(e.meta, c.opts.FromStore) == nil {
+		c.refreshPeers(e) // the store here may have got a replica meanwhile
+	}
 	var best *route
 	bestRank := -1
 	if closest && !leader.store.isDown() {

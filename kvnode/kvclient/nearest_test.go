@@ -110,10 +110,37 @@ func TestTheLeaderServesWhatAReplicaCannot(t *testing.T) {
 		b.notReady = true
 		got := b.get(tsOf(time.Now()), follower)
 		require.Equal(t, "1 read at 0 0", got[len(got)-1])
+		require.Equal(t, []string{"1 read at 0 0"}, b.get(tsOf(time.Now()), follower), "the next ones would wait too")
+		time.Sleep(lagPause)
 		b.refuse = &kvpb.RegionError{Kind: &kvpb.RegionError_StaleCommand{StaleCommand: &kvpb.StaleCommand{}}}
 		got = b.get(tsOf(time.Now())+1, follower)
 		require.Equal(t, "1 read at 0 0", got[len(got)-1])
 		require.Len(t, got, 2)
+	})
+}
+
+// Requests to the leader go on with an old set of replicas; who looks for one near asks for it.
+func TestANewReplicaIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, Options{FromStore: 2})
+		alone := region(7, "", "", 1, 1)
+		b.pd.set(alone)
+		require.Equal(t, []string{"1 read at 0 0"}, b.get(tsOf(time.Now()), closest))
+		synctest.Wait()
+		asked := b.pd.lookups()
+		for range 10 {
+			b.get(tsOf(time.Now()), closest)
+			synctest.Wait()
+		}
+		require.Equal(t, asked, b.pd.lookups(), "not with every read")
+		grown := region(7, "", "", 1, 1, 2, 3)
+		grown.Epoch.ConfVer = alone.Epoch.ConfVer + 4
+		b.pd.set(grown)
+		time.Sleep(peersEvery)
+		b.get(tsOf(time.Now()), closest)
+		synctest.Wait()
+		got := b.get(tsOf(time.Now())+1, closest)
+		require.Equal(t, "2 read at 99 2", got[len(got)-1])
 	})
 }
 

@@ -119,8 +119,11 @@ func (s *Session) runPast(ctx context.Context, st *plan.Statement, params []type
 
 // replicaReadOf says which replicas a statement of a transaction reads.
 func (s *Session) replicaReadOf(st *plan.Statement) txn.ReplicaRead {
-	if isWrite(st.Kind) || st.ForUpdate {
+	switch {
+	case isWrite(st.Kind) || st.ForUpdate:
 		return txn.ReadLeader
+	case s.hot.adaptiveRead && s.txn.isolation == repeatableRead:
+		return txn.ReadClosest // the leader is asked once for all queries of the transaction
 	}
 	return s.hot.replicaRead
 }

@@ -158,13 +158,14 @@ func TestReplicaReadVariable(t *testing.T) {
 	e := newEngine(t)
 	c := connect(t, e, 1)
 	before := oldTable(t, e, c)
-	require.Equal(t, "[@@cairn_replica_read]\nleader\n", c.do("SELECT @@cairn_replica_read"))
-	for _, v := range []string{"follower", "closest", "leader", "closest-replicas"} {
+	require.Equal(t, "[@@cairn_replica_read]\nclosest-adaptive\n", c.do("SELECT @@cairn_replica_read"))
+	for _, v := range []string{"follower", "closest", "leader", "closest-replicas", "closest-adaptive"} {
 		require.Equal(t, "ok\n", c.do("SET tidb_replica_read = '"+v+"'"))
 		require.Equal(t, "[@@cairn_replica_read]\n"+v+"\n", c.do("SELECT @@cairn_replica_read"))
 		require.Equal(t, "[v]\n2\n", c.do("SELECT v FROM t WHERE id = 1"))
 		require.Equal(t, "[COUNT(*)]\n2\n", c.do(fmt.Sprintf("SELECT COUNT(*) FROM t AS OF TIMESTAMP %d", before)))
 		c.do("BEGIN")
+		require.Equal(t, "[v]\n2\n", c.do("SELECT v FROM t WHERE id = 1"))
 		c.do("UPDATE t SET v = 3 WHERE id = 1")
 		require.Equal(t, "[v]\n3\n", c.do("SELECT v FROM t WHERE id = 1"))
 		require.Equal(t, "[v]\n3\n", c.do("SELECT v FROM t WHERE v > 0 FOR UPDATE"))

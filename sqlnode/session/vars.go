@@ -23,6 +23,7 @@ import (
 // refreshes them after every SET.
 type hotVars struct {
 	replicaRead                         txn.ReplicaRead // of queries that lock nothing
+	adaptiveRead                        bool            // ... and have the timestamp of a transaction: the closest replica
 	traits                                              // of transactions, unless SET TRANSACTION says otherwise for the next
 	autocommit, noBackslash, notes      bool
 	strict, onlyFullGroupBy, noAutoZero bool
@@ -79,7 +80,7 @@ func (s *Session) readHotVars() {
 		clientCharset:      vs.Text("character_set_client"),
 		resultCharset:      vs.Text("character_set_results"),
 	}
-	h.replicaRead = replicaRead(vs.Text("cairn_replica_read"))
+	h.replicaRead, h.adaptiveRead = replicaRead(vs.Text("cairn_replica_read"))
 	h.readMode(vs.Text("sql_mode"))
 	h.loc, _ = location(vs.Text("time_zone"))
 	if c, ok := charset.Lookup(vs.Text("collation_connection")); ok {
@@ -94,14 +95,16 @@ func (s *Session) readHotVars() {
 }
 
 // replicaRead decodes cairn_replica_read.
-func replicaRead(text string) txn.ReplicaRead {
+func replicaRead(text string) (from txn.ReplicaRead, adaptive bool) {
 	switch text {
 	case "follower", "leader-and-follower":
-		return txn.ReadFollower
-	case "closest", "closest-replicas", "closest-adaptive":
-		return txn.ReadClosest
+		return txn.ReadFollower, false
+	case "closest", "closest-replicas":
+		return txn.ReadClosest, false
+	case "closest-adaptive":
+		return txn.ReadLeader, true
 	}
-	return txn.ReadLeader
+	return txn.ReadLeader, false
 }
 
 // readMode decodes sql_mode.
