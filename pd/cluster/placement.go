@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/pd/meta"
-	"github.com/cairndb/cairn/proto/kvpb"
 	"github.com/cairndb/cairn/proto/pdpb"
 )
 
@@ -23,8 +22,8 @@ const maxReplicas = 7
 
 // placementDefaults are the values of fields that are 0.
 var placementDefaults = pdpb.Placement{
-	RegionSplitBytes: 64 << 20, RegionMaxBytes: 96 << 20, RegionMaxKeys: 1 << 20,
-	RegionMergeBytes: 16 << 20, RegionMergeKeys: 100_000, MergeAfterSeconds: 600,
+	RegionSplitBytes: 256 << 20, RegionMaxBytes: 384 << 20, RegionMaxKeys: 4 << 20,
+	RegionMergeBytes: 64 << 20, RegionMergeKeys: 400_000, MergeAfterSeconds: 600,
 	DownAfterSeconds: 600, LeaderLimit: 16, RegionLimit: 64, ReplicaLimit: 64, MergeLimit: 8, HotLimit: 4,
 	SnapshotLimit: 4,
 }
@@ -51,35 +50,6 @@ func PlacementOf(p *pdpb.Placement) Placement {
 		}
 	}
 	return Placement{p}
-}
-
-// oneStoreFactor is how much larger than by default regions become in a cluster of one
-// store. Small regions are there to be moved and shared; where nobody could take one over,
-// every border only makes transactions that cross it commit in two phases.
-const oneStoreFactor = 4
-
-// forStores is what is in force in a cluster of n stores: sizes of regions that nobody set
-// are larger while there is one.
-func (p Placement) forStores(n int) Placement {
-	d := &placementDefaults
-	if n > 1 || p.RegionSplitBytes != d.RegionSplitBytes || p.RegionMaxBytes != d.RegionMaxBytes || p.RegionMaxKeys != d.RegionMaxKeys {
-		return p
-	}
-	p.Placement = proto.CloneOf(p.Placement)
-	p.RegionSplitBytes *= oneStoreFactor
-	p.RegionMaxBytes *= oneStoreFactor
-	p.RegionMaxKeys *= oneStoreFactor
-	return p
-}
-
-// liveLocked is how many stores there are, those that were removed left out.
-func (c *Cluster) liveLocked() (n int) {
-	for _, s := range c.stores {
-		if s.Meta.State != kvpb.StoreState_STORE_STATE_TOMBSTONE {
-			n++
-		}
-	}
-	return n
 }
 
 // DownAfter is the silence after which a store's replicas are replaced.
@@ -156,15 +126,6 @@ func (c *Cluster) Placement() Placement {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return Placement{c.placement}
-}
-
-// RegionSizes are the size at which a region is split, and that of the pieces. They are larger
-// than what was set while the cluster has one store.
-func (c *Cluster) RegionSizes() (splitBytes, maxBytes uint64) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	p := Placement{c.placement}.forStores(c.liveLocked())
-	return p.RegionSplitBytes, p.RegionMaxBytes
 }
 
 // InitPlacement sets the placement of a cluster that has none yet.
@@ -264,8 +225,8 @@ func (c *Cluster) SetSchedulers(ctx context.Context, names []string) error {
 type Snapshot struct {
 	Now       time.Time
 	Began     time.Time // of the term
-	Placement Placement // as is in force for the stores there are
-	Stores    []*Store  // by id, tombstones included
+	Placement Placement
+	Stores    []*Store // by id, tombstones included
 	Regions   *Regions
 	Changes   uint64
 	// Bootstrapped and Replicated are as of the methods of Cluster.
@@ -277,7 +238,7 @@ func (c *Cluster) Snapshot(now time.Time) *Snapshot {
 	c.mu.Lock() // a copy of regions is a change of the original
 	defer c.mu.Unlock()
 	return &Snapshot{
-		Now: now, Began: c.began, Placement: Placement{c.placement}.forStores(c.liveLocked()), Stores: c.storesLocked(), Regions: c.regions.copy(),
+		Now: now, Began: c.began, Placement: Placement{c.placement}, Stores: c.storesLocked(), Regions: c.regions.copy(),
 		Changes: c.changes, Bootstrapped: c.bootstrapped, Replicated: c.replicated,
 	}
 }

@@ -83,7 +83,8 @@ func (h *Handler) StoreHeartbeat(_ context.Context, req *pdpb.StoreHeartbeatRequ
 	resp := &pdpb.StoreHeartbeatResponse{Header: l.end(err), ReportRegions: first}
 	if err == nil {
 		resp.State = s.Meta.State
-		resp.RegionSplitBytes, resp.RegionMaxBytes = l.Cluster.RegionSizes()
+		p := l.Cluster.Placement()
+		resp.RegionSplitBytes, resp.RegionMaxBytes = p.RegionSplitBytes, p.RegionMaxBytes
 		resp.SafePoint = l.SafePoint.Point()
 	}
 	return resp

@@ -39,13 +39,10 @@ func (v *view) check(r *cluster.Region) verdict {
 		return doing(newOperator(r, classOther, "split-at-rule", "the placement rules change within it", r.Leader.StoreId,
 			splitRegion{keys: cuts, version: r.Meta.Epoch.Version}))
 	}
-	if op := v.checkSize(r, hugeFactor); op != nil {
-		return doing(op) // what grew where there was one store is cut before it is copied
-	}
 	if d := v.checkReplicas(r, rules); !d.fine {
 		return d
 	}
-	if op := v.checkSize(r, 1); op != nil {
+	if op := v.checkSize(r); op != nil {
 		return doing(op)
 	}
 	return v.checkMerge(r)
@@ -56,18 +53,14 @@ func (v *view) leaveJoint(r *cluster.Region) *Operator {
 	return newOperator(r, classOther, "leave-joint", "it was left in a joint configuration", r.Leader.StoreId, leaveJoint{})
 }
 
-// hugeFactor is how many times as large as it should be a region is that is split before
-// anything else is done to it.
-const hugeFactor = 2
-
-// checkSize splits a region that is more than times as large as it may be.
-func (v *view) checkSize(r *cluster.Region, times uint64) *Operator {
+// checkSize splits a region that is larger than it may be.
+func (v *view) checkSize(r *cluster.Region) *Operator {
 	p := v.Placement
 	var reason string
 	switch {
-	case r.Bytes > times*p.RegionMaxBytes:
+	case r.Bytes > p.RegionMaxBytes:
 		reason = fmt.Sprintf("%s are more than %s", mib(r.Bytes), mib(p.RegionMaxBytes))
-	case r.Keys > times*p.RegionMaxKeys:
+	case r.Keys > p.RegionMaxKeys:
 		reason = fmt.Sprintf("%d keys are more than %d", r.Keys, p.RegionMaxKeys)
 	default:
 		return nil

@@ -5993,11 +5993,11 @@ type Placement struct {
 	// other way they may.
 	IsolationLevel    string           `protobuf:"bytes,5,opt,name=isolation_level,json=isolationLevel,proto3" json:"isolation_level,omitempty"`
 	Rules             []*PlacementRule `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
-	RegionSplitBytes  uint64           `protobuf:"varint,7,opt,name=region_split_bytes,json=regionSplitBytes,proto3" json:"region_split_bytes,omitempty"`     // 64 MiB; the size of the parts
-	RegionMaxBytes    uint64           `protobuf:"varint,8,opt,name=region_max_bytes,json=regionMaxBytes,proto3" json:"region_max_bytes,omitempty"`           // 96 MiB; split when larger
-	RegionMaxKeys     uint64           `protobuf:"varint,9,opt,name=region_max_keys,json=regionMaxKeys,proto3" json:"region_max_keys,omitempty"`              // 1 Mi
-	RegionMergeBytes  uint64           `protobuf:"varint,10,opt,name=region_merge_bytes,json=regionMergeBytes,proto3" json:"region_merge_bytes,omitempty"`    // 16 MiB; merge when smaller
-	RegionMergeKeys   uint64           `protobuf:"varint,11,opt,name=region_merge_keys,json=regionMergeKeys,proto3" json:"region_merge_keys,omitempty"`       // 100 000
+	RegionSplitBytes  uint64           `protobuf:"varint,7,opt,name=region_split_bytes,json=regionSplitBytes,proto3" json:"region_split_bytes,omitempty"`     // 256 MiB; the size of the parts
+	RegionMaxBytes    uint64           `protobuf:"varint,8,opt,name=region_max_bytes,json=regionMaxBytes,proto3" json:"region_max_bytes,omitempty"`           // 384 MiB; split when larger
+	RegionMaxKeys     uint64           `protobuf:"varint,9,opt,name=region_max_keys,json=regionMaxKeys,proto3" json:"region_max_keys,omitempty"`              // 4 Mi
+	RegionMergeBytes  uint64           `protobuf:"varint,10,opt,name=region_merge_bytes,json=regionMergeBytes,proto3" json:"region_merge_bytes,omitempty"`    // 64 MiB; merge when smaller
+	RegionMergeKeys   uint64           `protobuf:"varint,11,opt,name=region_merge_keys,json=regionMergeKeys,proto3" json:"region_merge_keys,omitempty"`       // 400 000
 	MergeAfterSeconds uint32           `protobuf:"varint,12,opt,name=merge_after_seconds,json=mergeAfterSeconds,proto3" json:"merge_after_seconds,omitempty"` // 600; since the region was split or changed
 	NoMerge           bool             `protobuf:"varint,13,opt,name=no_merge,json=noMerge,proto3" json:"no_merge,omitempty"`
 	DownAfterSeconds  uint32           `protobuf:"varint,14,opt,name=down_after_seconds,json=downAfterSeconds,proto3" json:"down_after_seconds,omitempty"` // 600; then a silent store's replicas are replaced

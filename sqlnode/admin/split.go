@@ -46,19 +46,20 @@ type Split struct {
 	Conv         types.ConvContext
 }
 
-// Keys returns where to split, ascending and different: the values, and what
-// separates the index, or the rows, from the rest of the table. Errors are 8212.
+// Keys returns where to split, ascending and different: the values, what separates the
+// index, or the rows, from the rest of the table, and the table from others. Errors are 8212.
 func (s *Split) Keys() (out [][]byte, err error) {
 	if s.Index != nil && s.Index.Primary {
 		s.Index = nil // it is the rows
 	}
 	s.Conv.Strict = true
-	start, end := keys.RowPrefix(s.Table.ID)
+	start, end := keys.TablePrefix(s.Table.ID)
+	out = append(out, start, end)
 	if s.Index != nil {
 		start, end = keys.IndexPrefix(s.Table.ID, s.Index.ID)
 		out = append(out, start, end)
 	} else if len(s.Table.WriteIndexes) > 0 {
-		out = append(out, start)
+		out = append(out, keys.AppendRowPrefix(nil, s.Table.ID))
 	}
 	if len(s.Lists) > maxSplit || s.Num > maxSplit {
 		return nil, splitError("Split table region num exceeded the limit %d", maxSplit)

@@ -41,8 +41,8 @@ type Options struct {
 	Catalog  *catalog.Catalog
 	KV       catalog.KV
 	Counters *table.Counters
-	// Split asks for region borders at these keys, so that every table has its own region if that is of use; nil for
-	// none. Its failure is logged only.
+	// Split asks for region borders at these keys, for the tables of a Context that wants to part them; nil for none.
+	// Its failure is logged only.
 	Split func(ctx context.Context, keys [][]byte) error
 	// Destroy removes all data of ranges that nobody uses any more; nil leaves it.
 	Destroy func(ctx context.Context, ranges []txn.KeyRange) error
@@ -62,6 +62,8 @@ type Context struct {
 	Collation charset.ID
 	// Strict: values and prefixes that do not fit are errors.
 	Strict bool
+	// Part: a new or emptied table gets a region of its own, if that is of use.
+	Part bool
 	// Loc is the session's time zone, for TIMESTAMP defaults.
 	Loc *time.Location
 	// Warn receives notes and warnings; nil drops them.
@@ -237,9 +239,9 @@ func unowned(t *catalog.Table) error {
 	return nil
 }
 
-// splitTable asks for a region border at the beginning of a new table.
-func (e *Executor) splitTable(ctx context.Context, id int64) {
-	if e.opts.Split == nil {
+// splitTable asks for a region border at the beginning of a new table, if the statement wants one.
+func (e *Executor) splitTable(ctx context.Context, c *Context, id int64) {
+	if !c.Part || e.opts.Split == nil {
 		return
 	}
 	start, _ := keys.TablePrefix(id)

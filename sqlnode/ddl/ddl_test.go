@@ -30,7 +30,8 @@ type node struct {
 	exec     *ddl.Executor
 	counters *table.Counters
 	notes    []sqlerr.Warning
-	splits   int
+	part     bool     // of the Context
+	splits   [][]byte // borders that were asked for
 }
 
 func newNode(t *testing.T, kv catalog.KV, timeout time.Duration) *node {
@@ -40,7 +41,7 @@ func newNode(t *testing.T, kv catalog.KV, timeout time.Duration) *node {
 	n := &node{t: t, kv: kv, cat: cat, counters: table.NewCounters(kv)}
 	n.exec = ddl.New(ddl.Options{Catalog: cat, KV: kv, Counters: n.counters, DrainTimeout: timeout, CleanInterval: 10 * time.Millisecond,
 		Destroy: destroyer(kv),
-		Split:   func(context.Context, [][]byte) error { n.splits++; return nil }})
+		Split:   func(_ context.Context, at [][]byte) error { n.splits = append(n.splits, at...); return nil }})
 	t.Cleanup(func() {
 		require.NoError(t, n.exec.Close())
 		require.NoError(t, cat.Close())
@@ -62,7 +63,7 @@ func (n *node) run(sql string) error {
 		return err
 	}
 	n.notes = nil
-	_, err = n.exec.Execute(context.Background(), &ddl.Context{DB: "d", User: "root", Host: "%", Strict: true,
+	_, err = n.exec.Execute(context.Background(), &ddl.Context{DB: "d", User: "root", Host: "%", Strict: true, Part: n.part,
 		Warn: func(w sqlerr.Warning) { n.notes = append(n.notes, w) }}, stmt)
 	return err
 }
@@ -105,6 +106,27 @@ func (n *node) count(start, end []byte) (c int) {
 		return tx.Scan(context.Background(), start, end, txn.ScanOptions{}, func(_, _ []byte) error { c++; return nil })
 	}))
 	return c
+}
+
+// A table gets a region of its own when the statement that makes or empties it wants so.
+func TestTablesArePartedOnRequest(t *testing.T) {
+	n := newNode(t, catalogtest.New(), time.Minute)
+	n.must("create database d")
+	n.must("create table a (id int)")
+	require.Empty(t, n.splits)
+	n.part = true
+	n.must("create table b (id int)")
+	n.must("create table c like b")
+	n.must("truncate table a")
+	var want [][]byte
+	for _, name := range []string{"b", "c", "a"} {
+		start, _ := keys.TablePrefix(n.table(name).ID)
+		want = append(want, start)
+	}
+	require.Equal(t, want, n.splits)
+	n.part = false
+	n.must("truncate table b")
+	require.Len(t, n.splits, 3)
 }
 
 func TestErrors(t *testing.T) {
@@ -182,7 +204,7 @@ func TestCreateTable(t *testing.T) {
 		e enum('x','y') default 'y', key (a(3), b), primary key (id), f bit(4) default b'101', g text, unique u (a))
 		engine=InnoDB auto_increment=100 comment='hello'`)
 	tbl := n.table("t")
-	require.Equal(t, 1, n.splits)
+	require.Empty(t, n.splits, "tables share regions")
 	require.Equal(t, "utf8mb4_bin", collation(tbl.Collation))
 	require.Equal(t, catalog.HandleInt, tbl.Handle)
 	require.Equal(t, "id", tbl.AutoInc.Name)

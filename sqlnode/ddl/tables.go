@@ -45,7 +45,7 @@ func (e *Executor) createTable(ctx context.Context, c *Context, s *ast.CreateTab
 			return err
 		}
 		t.DBID, t.DB, t.CreateTime = db.ID, db.Name, ch.Now.Unix()
-		e.splitTable(ctx, t.ID)
+		e.splitTable(ctx, c, t.ID)
 		return ch.PutTable(t)
 	})
 }
@@ -178,7 +178,7 @@ func (e *Executor) truncate(ctx context.Context, c *Context, s *ast.TruncateTabl
 		if fresh.ID, err = ch.AllocID(); err != nil {
 			return err
 		}
-		e.splitTable(ctx, fresh.ID)
+		e.splitTable(ctx, c, fresh.ID)
 		return ch.PutTable(fresh)
 	})
 	if err != nil {

@@ -85,7 +85,7 @@ func (s *Session) ddl(ctx context.Context, _ string, n ast.DDLNode, w ResultWrit
 
 // ddlContext is what a schema change takes from the session.
 func (s *Session) ddlContext() *ddl.Context {
-	c := &ddl.Context{DB: s.db, User: s.id.User, Host: s.id.Host, Collation: charset.Default, Strict: s.hot.strict, Loc: s.hot.loc, Warn: s.warn}
+	c := &ddl.Context{DB: s.db, User: s.id.User, Host: s.id.Host, Collation: charset.Default, Strict: s.hot.strict, Part: s.vars.On("cairn_split_table"), Loc: s.hot.loc, Warn: s.warn}
 	if server, ok := charset.Lookup(s.vars.Text("collation_server")); ok {
 		c.Collation = server.ID
 	}

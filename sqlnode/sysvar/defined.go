@@ -70,6 +70,7 @@ func defined() []Var {
 		{Name: "tidb_replica_read", Scope: Both, Kind: Enum, Default: "closest-adaptive", Words: replicaReads, Live: true},
 		{Name: "cairn_dml_type", Scope: Both, Kind: Enum, Default: "standard", Words: dmlTypes, Live: true},
 		{Name: "tidb_dml_type", Scope: Both, Kind: Enum, Default: "standard", Words: dmlTypes, Live: true},
+		{Name: "cairn_split_table", Scope: Both, Kind: Bool, Default: "OFF", Live: true},
 		{Name: "cairn_snapshot", Scope: Session, Live: true},
 		{Name: "tidb_snapshot", Scope: Session, Live: true},
 		{Name: "cairn_gc_life_time", Scope: Global, Kind: Duration, Default: "10m0s", Min: int64(minGCLife), Max: int64(maxGCLife), Live: true},

@@ -9,6 +9,10 @@
 // On a machine with other work a long gap may be somebody else's: growth also prints how
 // late its own timers were meanwhile.
 //
+// Regions are cut at 384 MiB; smaller ones, for more cuts with less data, with
+//
+//	cairn ctl config set region-max-size=96MiB region-split-size=64MiB region-merge-size=16MiB
+//
 //	cairn playground --dir D --port-base 28000 &
 //	go run ./test/growth --addr 127.0.0.1:4000 --dirs 'D/kv-*' --bytes 2G
 package main

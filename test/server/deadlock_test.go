@@ -144,6 +144,7 @@ func TestDeadlocksOverStores(t *testing.T) {
 		w.conns, w.pools, w.eye = append(w.conns, conn), append(w.pools, db), db
 	}
 	w.exec(w.conns[0], "CREATE DATABASE d")
+	w.exec(w.conns[0], "SET cairn_split_table = ON")
 	for i := range 9 {
 		w.exec(w.conns[0], fmt.Sprintf("CREATE TABLE d.t%d (id INT PRIMARY KEY, v INT)", i))
 		w.exec(w.conns[0], fmt.Sprintf("INSERT INTO d.t%d VALUES (1, 0)", i))

@@ -42,6 +42,8 @@ func TestLeadersFollowTraffic(t *testing.T) {
 	}
 	first, third := openPool(t, nodes[0]), openPool(t, nodes[2])
 	run(t, first, "CREATE DATABASE d")
+	run(t, first, "SET GLOBAL cairn_split_table = ON")
+	first = openPool(t, nodes[0]) // whose sessions have it
 	for i := range tables {
 		run(t, first, fmt.Sprintf("CREATE TABLE d.t%d (id INT PRIMARY KEY, v INT)", i))
 		text := fmt.Sprintf("INSERT INTO d.t%d VALUES (0, 0)", i)

@@ -33,7 +33,7 @@ func regionsOf(t *testing.T, db *sql.DB, table string) (ids []string) {
 
 // TestOneProcessGrowsToThree: a directory that began as a single node becomes
 // the first of three, and every one of them serves the same data. Tables share a
-// region as long as there is nobody to share regions with.
+// region, unless one is made by somebody who wants another for it and there is a second store.
 func TestOneProcessGrowsToThree(t *testing.T) {
 	dir := t.TempDir()
 	var ports []*Port
@@ -54,8 +54,13 @@ func TestOneProcessGrowsToThree(t *testing.T) {
 		_, err := db.ExecContext(t.Context(), text)
 		require.NoError(t, err, text)
 	}
-	_, err = db.ExecContext(t.Context(), "CREATE TABLE d.u (id INT PRIMARY KEY)")
+	one, err := db.Conn(t.Context())
 	require.NoError(t, err)
+	defer one.Close()
+	for _, text := range []string{"SET cairn_split_table = ON", "CREATE TABLE d.u (id INT PRIMARY KEY)"} {
+		_, err := one.ExecContext(t.Context(), text)
+		require.NoError(t, err, text)
+	}
 	shared := regionsOf(t, db, "d.t")
 	require.Len(t, shared, 1)
 	require.Equal(t, shared, regionsOf(t, db, "d.u"))
@@ -90,10 +95,13 @@ func TestOneProcessGrowsToThree(t *testing.T) {
 	var n int
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM d.t").Scan(&n))
 	require.Equal(t, 3, n)
-	_, err = db.ExecContext(t.Context(), "CREATE TABLE d.v (id INT PRIMARY KEY)")
-	require.NoError(t, err)
+	for _, text := range []string{"CREATE TABLE d.v (id INT PRIMARY KEY)", "SET cairn_split_table = OFF", "CREATE TABLE d.w (id INT PRIMARY KEY)"} {
+		_, err = one.ExecContext(t.Context(), text)
+		require.NoError(t, err, text)
+	}
 	require.Eventually(t, func() bool {
 		own, others := regionsOf(t, db, "d.v"), regionsOf(t, db, "d.t")
 		return len(own) == 1 && len(others) == 1 && own[0] != others[0]
-	}, 20*time.Second, 50*time.Millisecond, "a table has a region of its own where there are several stores")
+	}, 20*time.Second, 50*time.Millisecond, "a table has a region of its own if that was wanted and there are several stores")
+	require.Equal(t, regionsOf(t, db, "d.v"), regionsOf(t, db, "d.w"))
 }

@@ -172,17 +172,22 @@ func Start(ctx context.Context, o Options) (*Load, error) {
 	return l, nil
 }
 
-// create makes the tables.
+// create makes the tables, each in regions of its own.
 func (l *Load) create(ctx context.Context) error {
-	texts := []string{"DROP DATABASE IF EXISTS " + database, "CREATE DATABASE " + database}
+	texts := []string{"SET cairn_split_table = ON", "DROP DATABASE IF EXISTS " + database, "CREATE DATABASE " + database}
 	for _, k := range l.kinds() {
 		texts = append(texts, k.schema...)
 		if l.o.Regions > 1 && k.split != "" {
 			texts = append(texts, fmt.Sprintf("SPLIT TABLE chaos.%s REGIONS %d", k.split, l.o.Regions))
 		}
 	}
+	one, err := l.control.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer one.Close()
 	for _, text := range texts {
-		if _, err := l.control.ExecContext(ctx, text); err != nil {
+		if _, err := one.ExecContext(ctx, text); err != nil {
 			return fmt.Errorf("%s: %w", text, err)
 		}
 	}
