@@ -224,14 +224,14 @@ func (d *DB) Commit(b *Batch, sync bool) error {
 	if sync {
 		o = pebble.Sync
 	}
-	touched, err := d.newest.begin(b)
+	rewritten, err := d.newest.begin(b)
 	if err != nil {
 		return err
 	}
 	if err := d.p.Apply(b.b, o); err != nil {
 		return fmt.Errorf("engine: commit: %w", err)
 	}
-	d.newest.end(touched)
+	d.newest.end(rewritten)
 	d.unflushed.committed(b)
 	return nil
 }

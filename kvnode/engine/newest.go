@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -18,13 +19,16 @@ const maxNewestRecord = 4 << 10
 
 // newest keeps the newest record of keys of CFWrite that were read lately, so that reading
 // one again takes no seek through the levels. A batch that writes a key takes the record
-// out before it becomes visible, so what is here is what an iterator opened now would show.
+// out before it becomes visible, and puts its own in afterwards, so what is here is what an
+// iterator opened now would show.
 //
 // Records lie in rings of bytes without pointers, the oldest goes first. It is safe for
 // concurrent use.
 type newest struct {
-	limit  int // bytes of a shard's ring; 0 = nothing is kept
-	shards [newestShards]newestShard
+	limit    int // bytes of a shard's ring; 0 = nothing is kept
+	shards   [newestShards]newestShard
+	rewrites sync.Pool                // *rewrite
+	keep     func(record []byte) bool // of Options.KeepNewest
 }
 
 type newestShard struct {
@@ -35,8 +39,8 @@ type newestShard struct {
 	began uint64
 	index map[uint64]uint32 // hash of a key → where its record begins in ring
 	ring  []byte
-	// The next record goes to at. What is left of the round before lies in [old, oldEnd).
-	at, old, oldEnd int
+	// The next record goes to next. What is left of the round before lies in [old, oldEnd).
+	next, old, oldEnd int
 
 	hits, misses uint64
 }
@@ -66,11 +70,9 @@ func (d *DB) Newest(key []byte) (record []byte, ts uint64, token NewestToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if pos, ok := s.index[hash]; ok {
-		e := s.ring[pos:]
-		klen, rlen := int(binary.LittleEndian.Uint16(e[8:])), int(binary.LittleEndian.Uint16(e[10:]))
-		if string(e[newestHead:newestHead+klen]) == string(key) {
+		if of, rec, ts := s.at(pos); string(of) == string(key) {
 			s.hits++
-			return append(make([]byte, 0, rlen), e[newestHead+klen:newestHead+klen+rlen]...), binary.LittleEndian.Uint64(e[12:]), NewestToken{}
+			return append(make([]byte, 0, len(rec)), rec...), ts, NewestToken{}
 		}
 	}
 	s.misses++
@@ -90,9 +92,15 @@ func (d *DB) KeepNewest(token NewestToken, key, record []byte, ts uint64) {
 	if s.busy > 0 || s.began != token.began {
 		return
 	}
-	pos := s.room(size, d.newest.limit)
+	s.put(token.hash, ts, key, record, d.newest.limit)
+}
+
+// put makes record that of key.
+func (s *newestShard) put(hash, ts uint64, key, record []byte, limit int) {
+	size := newestHead + len(key) + len(record)
+	pos := s.room(size, limit)
 	e := s.ring[pos : pos+size]
-	binary.LittleEndian.PutUint64(e, token.hash)
+	binary.LittleEndian.PutUint64(e, hash)
 	binary.LittleEndian.PutUint16(e[8:], uint16(len(key)))
 	binary.LittleEndian.PutUint16(e[10:], uint16(len(record)))
 	binary.LittleEndian.PutUint64(e[12:], ts)
@@ -101,21 +109,28 @@ func (d *DB) KeepNewest(token NewestToken, key, record []byte, ts uint64) {
 	if s.index == nil {
 		s.index = make(map[uint64]uint32)
 	}
-	s.index[token.hash] = uint32(pos)
+	s.index[hash] = uint32(pos)
+}
+
+// at returns the record that begins at pos. Its bytes are the ring's.
+func (s *newestShard) at(pos uint32) (key, record []byte, ts uint64) {
+	e := s.ring[pos:]
+	klen, rlen := int(binary.LittleEndian.Uint16(e[8:])), int(binary.LittleEndian.Uint16(e[10:]))
+	return e[newestHead : newestHead+klen], e[newestHead+klen : newestHead+klen+rlen], binary.LittleEndian.Uint64(e[12:])
 }
 
 // room makes size bytes free and returns where they are.
 func (s *newestShard) room(size, limit int) int {
-	if s.at+size > limit {
+	if s.next+size > limit {
 		s.evict(s.oldEnd)
-		s.at, s.old, s.oldEnd = 0, 0, s.at
+		s.next, s.old, s.oldEnd = 0, 0, s.next
 	}
-	s.evict(s.at + size)
-	if grow := s.at + size - len(s.ring); grow > 0 {
+	s.evict(s.next + size)
+	if grow := s.next + size - len(s.ring); grow > 0 {
 		s.ring = append(s.ring, make([]byte, grow)...)
 	}
-	pos := s.at
-	s.at += size
+	pos := s.next
+	s.next += size
 	return pos
 }
 
@@ -130,13 +145,35 @@ func (s *newestShard) evict(to int) {
 	}
 }
 
-// begin takes out what a batch writes, and lets nothing be kept of the shards it touches
-// until end is told of them.
-func (n *newest) begin(b *Batch) (touched uint64, err error) {
+// rewrite is what a commit does to the records that are at hand.
+type rewrite struct {
+	touched uint64 // the shards with keys of the batch
+	// next are the records that take the place of those at hand, their bytes in buf.
+	next []newestNext
+	buf  []byte
+}
+
+// newestNext is the record of a key from when the batch is visible.
+type newestNext struct {
+	hash, ts   uint64
+	began      uint64 // of its shard: if it is another in the end, somebody else may have written the key
+	from       int    // in buf: the key, then the record
+	klen, size int
+}
+
+// maxRewrites bounds how many records of one batch are put in: a large one is a load of
+// rows, few of which are read soon.
+const maxRewrites = 64
+
+// begin takes out what a batch changes, and lets nothing be kept of the shards it touches
+// until end is told of them. A record at hand that gets a newer version is replaced by that
+// then: what was wanted before is likely to be wanted again. nil: nothing is kept at all.
+func (n *newest) begin(b *Batch) (*rewrite, error) {
 	if n.limit == 0 {
-		return 0, nil
+		return nil, nil
 	}
-	return touched, b.Ops(func(op Op) error {
+	w := n.rewrites.Get().(*rewrite)
+	return w, b.Ops(func(op Op) error {
 		if op.CF != CFWrite {
 			return nil
 		}
@@ -144,25 +181,78 @@ func (n *newest) begin(b *Batch) (touched uint64, err error) {
 		i := shardOf(hash)
 		s := &n.shards[i]
 		s.mu.Lock()
-		if touched&(1<<i) == 0 {
-			touched |= 1 << i
+		defer s.mu.Unlock()
+		if w.touched&(1<<i) == 0 {
+			w.touched |= 1 << i
 			s.busy++
 			s.began++
 		}
+		pos, ok := s.index[hash]
+		if !ok {
+			n.again(w, hash, op, s.began)
+			return nil
+		}
+		key, _, ts := s.at(pos)
+		if string(key) == string(op.UserKey) && op.Versioned && op.TS < ts {
+			return nil // an older version is written or removed
+		}
 		delete(s.index, hash)
-		s.mu.Unlock()
+		if string(key) == string(op.UserKey) {
+			n.replace(w, op, hash, s.began)
+		}
 		return nil
 	})
 }
 
+// replace has the record of op put in when the batch is visible.
+func (n *newest) replace(w *rewrite, op Op, hash, began uint64) {
+	size := len(op.UserKey) + len(op.Value)
+	if op.Kind != KindSet || !op.Versioned || size+newestHead > min(maxNewestRecord, n.limit) || len(w.next) == maxRewrites ||
+		n.keep == nil || !n.keep(op.Value) {
+		return
+	}
+	w.next = append(w.next, newestNext{hash: hash, ts: op.TS, began: began, from: len(w.buf), klen: len(op.UserKey), size: size})
+	w.buf = append(append(w.buf, op.UserKey...), op.Value...)
+}
+
+// again is another operation of the batch, perhaps on a key that is to be put in.
+func (n *newest) again(w *rewrite, hash uint64, op Op, began uint64) {
+	for i, x := range w.next {
+		if x.hash != hash {
+			continue
+		}
+		if op.Versioned && op.TS < x.ts {
+			return
+		}
+		w.next = slices.Delete(w.next, i, i+1)
+		if string(w.buf[x.from:x.from+x.klen]) == string(op.UserKey) {
+			n.replace(w, op, hash, began)
+		}
+		return
+	}
+}
+
 // end tells that a batch is visible. (It cannot be walked any more: Pebble has it.)
-func (n *newest) end(touched uint64) {
-	for ; touched != 0; touched &= touched - 1 {
-		s := &n.shards[bits.TrailingZeros64(touched)]
+func (n *newest) end(w *rewrite) {
+	if w == nil {
+		return
+	}
+	for _, x := range w.next {
+		s := &n.shards[shardOf(x.hash)]
+		s.mu.Lock()
+		if s.began == x.began {
+			s.put(x.hash, x.ts, w.buf[x.from:x.from+x.klen], w.buf[x.from+x.klen:x.from+x.size], n.limit)
+		}
+		s.mu.Unlock()
+	}
+	for t := w.touched; t != 0; t &= t - 1 {
+		s := &n.shards[bits.TrailingZeros64(t)]
 		s.mu.Lock()
 		s.busy--
 		s.mu.Unlock()
 	}
+	*w = rewrite{next: w.next[:0], buf: w.buf[:0]}
+	n.rewrites.Put(w)
 }
 
 // beginAll takes everything out and lets nothing be kept until endAll.
@@ -172,7 +262,7 @@ func (n *newest) beginAll() {
 		s.mu.Lock()
 		s.busy++
 		s.began++
-		s.index, s.at, s.old, s.oldEnd = nil, 0, 0, 0
+		s.index, s.next, s.old, s.oldEnd = nil, 0, 0, 0
 		s.mu.Unlock()
 	}
 }

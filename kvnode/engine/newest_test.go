@@ -14,7 +14,7 @@ import (
 )
 
 func openNewest(t testing.TB, bytes int64) *DB {
-	d, err := Open(Options{Dir: "db", FS: vfs.NewMem(), NewestBytes: bytes})
+	d, err := Open(Options{Dir: "db", FS: vfs.NewMem(), NewestBytes: bytes, KeepNewest: func(rec []byte) bool { return len(rec) != 7 }})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close()) })
 	return d
@@ -56,7 +56,19 @@ func TestNewestIsWhatAnIteratorFinds(t *testing.T) {
 			case n < 100:
 				b := d.NewBatch()
 				for range 1 + rnd.IntN(3) {
-					b.SetVersioned(CFWrite, key(), ts, bytes.Repeat([]byte{byte(ts)}, 1+rnd.IntN(60)))
+					k := key()
+					switch at := ts - min(ts-1, uint64(rnd.IntN(3)*rnd.IntN(3000))); rnd.IntN(30) {
+					case 0:
+						b.DeleteVersioned(CFWrite, k, at)
+					case 1:
+						if _, newest, _ := d.Newest(k); newest != 0 {
+							b.DeleteVersioned(CFWrite, k, newest)
+						}
+					case 2:
+						b.DeleteVersions(CFWrite, k, at, k, 1)
+					default:
+						b.SetVersioned(CFWrite, k, at, bytes.Repeat([]byte{byte(ts)}, 1+rnd.IntN(60)))
+					}
 				}
 				require.NoError(t, d.Commit(b, false))
 				require.NoError(t, b.Close())

@@ -50,19 +50,20 @@ func (r *Reader) open() (err error) {
 	return err
 }
 
-// atHand returns the newest record of key if the engine has it in memory.
-func (r *Reader) atHand(key []byte) (Newest, bool, error) {
+// atHand returns the newest record of key if the engine has it in memory. If not, the token
+// allows what a view opened from now on shows to be kept.
+func (r *Reader) atHand(key []byte) (n Newest, found bool, token engine.NewestToken, err error) {
 	if r.db == nil {
-		return Newest{}, false, nil
+		return Newest{}, false, token, nil
 	}
 	if r.lastKey != nil && bytes.Equal(r.lastKey, key) {
-		return r.last, true, nil
+		return r.last, true, token, nil
 	}
-	n, found, _, err := NewestAt(r.db, key, MaxTS)
+	n, found, token, err = NewestAt(r.db, key, MaxTS)
 	if found {
 		r.last, r.lastKey = n, key
 	}
-	return n, found, err
+	return n, found, token, err
 }
 
 // Close ends the view. Closing twice is allowed.
@@ -84,7 +85,7 @@ func (r *Reader) Close() error {
 // Get returns the value of key visible at readTS and the timestamp it was
 // committed at. The value is valid until the next call.
 func (r *Reader) Get(key []byte, readTS uint64) (value []byte, commitTS uint64, found bool, err error) {
-	if n, ok, err := r.atHand(key); err != nil || ok && n.CommitTS <= readTS {
+	if n, ok, _, err := r.atHand(key); err != nil || ok && n.CommitTS <= readTS {
 		return n.Write.Value, n.CommitTS, ok, err
 	}
 	commitTS, w, found, err := r.latestPut(key, readTS)
@@ -125,7 +126,7 @@ func (r *Reader) GetNewest(db *engine.DB, token engine.NewestToken, key []byte, 
 	if err != nil || !ok {
 		return nil, 0, false, err
 	}
-	if ts > readTS || w.Type != WritePut || !w.HasValue || w.HasGCFence {
+	if ts > readTS || !w.isValue() {
 		return r.Get(key, readTS)
 	}
 	rec, err := r.w.Value()
@@ -138,7 +139,7 @@ func (r *Reader) GetNewest(db *engine.DB, token engine.NewestToken, key []byte, 
 
 // Exists reports whether Get would find a value, without loading long ones.
 func (r *Reader) Exists(key []byte, readTS uint64) (commitTS, startTS uint64, found bool, err error) {
-	if n, ok, err := r.atHand(key); err != nil || ok && n.CommitTS <= readTS {
+	if n, ok, _, err := r.atHand(key); err != nil || ok && n.CommitTS <= readTS {
 		return n.CommitTS, n.Write.StartTS, ok, err
 	}
 	commitTS, w, found, err := r.latestPut(key, readTS)
@@ -171,9 +172,11 @@ func (r *Reader) latestPut(key []byte, readTS uint64) (commitTS uint64, w Write,
 // SeekWrite returns the newest record of key at or before ts. The record is
 // valid until the next call.
 func (r *Reader) SeekWrite(key []byte, ts uint64) (commitTS uint64, w Write, found bool, err error) {
-	if n, ok, err := r.atHand(key); err != nil || ok && n.CommitTS <= ts {
+	n, ok, token, err := r.atHand(key)
+	if err != nil || ok && n.CommitTS <= ts {
 		return n.CommitTS, n.Write, ok, err
 	}
+	fresh := r.w == nil // the view will be younger than the token
 	if err := r.open(); err != nil {
 		return 0, Write{}, false, err
 	}
@@ -181,6 +184,13 @@ func (r *Reader) SeekWrite(key []byte, ts uint64) (commitTS uint64, w Write, fou
 		return 0, Write{}, false, r.w.Err()
 	}
 	w, err = r.record(key)
+	if err == nil && fresh && ts == MaxTS && r.db != nil && w.isValue() {
+		rec, err := r.w.Value()
+		if err != nil {
+			return 0, Write{}, false, err
+		}
+		r.db.KeepNewest(token, key, rec, r.w.TS())
+	}
 	return r.w.TS(), w, err == nil, err
 }
 

@@ -106,6 +106,16 @@ fields:
 	return w, nil
 }
 
+// isValue reports that the record is all a read needs that it is visible to.
+func (w *Write) isValue() bool { return w.Type == WritePut && w.HasValue && !w.HasGCFence }
+
+// IsValue is engine.Options.KeepNewest: the newest record of a key is kept at hand if it is a Put with
+// its value. No collection of garbage removes such a record.
+func IsValue(record []byte) bool {
+	w, err := ParseWrite(record)
+	return err == nil && w.isValue()
+}
+
 // FenceValid reports whether the record may be trusted by a read at readTS.
 func (w *Write) FenceValid(readTS uint64) bool {
 	return !w.HasGCFence || w.GCFence == 0 || w.GCFence > readTS
