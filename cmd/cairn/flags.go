@@ -41,7 +41,7 @@ var fields = map[string]field{
 	"raft-lease":        {groupRaft, func(c *config) any { return &c.RaftLease }, "how long a leader serves reads without hearing of a quorum (default eight tenths of the election time, which is also the most)"},
 	"region-split-size": {groupRaft, func(c *config) any { return &c.RegionSplitSize }, "size of the pieces that a region is split into (default: as PD says, 256MiB)"},
 	"region-max-size":   {groupRaft, func(c *config) any { return &c.RegionMaxSize }, "size at which a region is split (default: as PD says, 384MiB)"},
-	"region-split-qps":  {groupRaft, func(c *config) any { return &c.RegionSplitQPS }, "queries per second from which a region is split so that other nodes can share its load (default 2500); less than 0 = never"},
+	"region-split-qps":  {groupRaft, func(c *config) any { return &c.RegionSplitQPS }, "queries per second from which a region is split so that other nodes can share its load; 0 = when this process is short of processors; less than 0 = never"},
 	"replicas":          {groupMembers, func(c *config) any { return &c.Replicas }, "copies of the data in a new cluster, which answers when it has them; 0 = 3 as soon as there are three nodes; later 'cairn ctl config set replicas=N'"},
 
 	"listen":    {groupAddress, func(c *config) any { return &c.Listen }, "address to listen on"},

@@ -15,6 +15,7 @@ import (
 type Load struct {
 	ReadKeys, ReadBytes, WrittenKeys, WrittenBytes uint64
 	Queries                                        uint64 // reads and proposals
+	Own                                            uint64 // of them, asked in the process of the replica's store
 }
 
 // Minus returns what was added since before.
@@ -22,7 +23,7 @@ func (l Load) Minus(before Load) Load {
 	return Load{
 		ReadKeys: l.ReadKeys - before.ReadKeys, ReadBytes: l.ReadBytes - before.ReadBytes,
 		WrittenKeys: l.WrittenKeys - before.WrittenKeys, WrittenBytes: l.WrittenBytes - before.WrittenBytes,
-		Queries: l.Queries - before.Queries,
+		Queries: l.Queries - before.Queries, Own: l.Own - before.Own,
 	}
 }
 
@@ -31,7 +32,7 @@ func (l Load) Plus(more Load) Load {
 	return Load{
 		ReadKeys: l.ReadKeys + more.ReadKeys, ReadBytes: l.ReadBytes + more.ReadBytes,
 		WrittenKeys: l.WrittenKeys + more.WrittenKeys, WrittenBytes: l.WrittenBytes + more.WrittenBytes,
-		Queries: l.Queries + more.Queries,
+		Queries: l.Queries + more.Queries, Own: l.Own + more.Own,
 	}
 }
 
@@ -48,9 +49,9 @@ const (
 // loadCounters is the Load of a replica as it grows, and the keys that show where
 // in the range it goes.
 type loadCounters struct {
-	readKeys, readBytes, writtenKeys, writtenBytes, queries atomic.Uint64
-	sampled                                                 atomic.Pointer[keySamples] // nil while nobody asks for keys
-	from                                                    atomic.Pointer[fromTable]  // nil when empty
+	readKeys, readBytes, writtenKeys, writtenBytes, queries, own atomic.Uint64
+	sampled                                                      atomic.Pointer[keySamples] // nil while nobody asks for keys
+	from                                                         atomic.Pointer[fromTable]  // nil when empty
 }
 
 type keySamples struct {
@@ -81,8 +82,7 @@ func (v *View) CountRead(from uint64, key []byte, keys, size int) {
 		return
 	}
 	c := &v.r.load
-	c.queries.Add(sampleRate)
-	c.countFrom(from, sampleRate)
+	v.r.countQuery(from)
 	c.readKeys.Add(sampleRate * uint64(keys))
 	c.readBytes.Add(sampleRate * uint64(size))
 	if s := c.sampled.Load(); s != nil {
@@ -97,8 +97,7 @@ func (v *View) CountWrite(from uint64, b *engine.Batch) {
 		return
 	}
 	c := &v.r.load
-	c.queries.Add(sampleRate)
-	c.countFrom(from, sampleRate)
+	v.r.countQuery(from)
 	s := c.sampled.Load()
 	if s == nil {
 		return
@@ -114,11 +113,21 @@ func (v *View) CountWrite(from uint64, b *engine.Batch) {
 	})
 }
 
+// countQuery counts a query that stands for sampleRate of them.
+func (r *Replica) countQuery(from uint64) {
+	c := &r.load
+	c.queries.Add(sampleRate)
+	c.countFrom(from, sampleRate)
+	if from == r.Peer().GetStoreId() {
+		c.own.Add(sampleRate)
+	}
+}
+
 // Load returns what was asked of the replica since Open.
 func (r *Replica) Load() Load {
 	c := &r.load
 	return Load{
-		ReadKeys: c.readKeys.Load(), ReadBytes: c.readBytes.Load(), Queries: c.queries.Load(),
+		ReadKeys: c.readKeys.Load(), ReadBytes: c.readBytes.Load(), Queries: c.queries.Load(), Own: c.own.Load(),
 		WrittenKeys: c.writtenKeys.Load(), WrittenBytes: c.writtenBytes.Load(),
 	}
 }

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,19 +53,25 @@ func TestWhereLoadIsDivided(t *testing.T) {
 // loaded is a store whose region has, by its description, a learner elsewhere, and a
 // watch over it that is driven by the test.
 type loaded struct {
-	t   *testing.T
-	s   *Store
-	w   *loadWatch
-	now time.Time
+	t    *testing.T
+	s    *Store
+	w    *loadWatch
+	now  time.Time
+	used atomic.Int64 // of the processors
+	part float64      // of the processors is used from now on
+	from uint64       // the store in whose process queries are asked
 }
 
-func newLoaded(t *testing.T) *loaded {
+// newLoaded cuts regions from so many queries a second on, with 0 when the store is short of processors.
+func newLoaded(t *testing.T, qps int) *loaded {
+	l := &loaded{t: t, now: time.Now()}
 	s, err := Open(t.Context(), Options{
-		Dir: "data", FS: vfs.NewMem(), PD: newFakePD(7), CacheBytes: 1 << 20, MemTableBytes: 1 << 20, RegionSplitQPS: 1000,
+		Dir: "data", FS: vfs.NewMem(), PD: newFakePD(7), CacheBytes: 1 << 20, MemTableBytes: 1 << 20, RegionSplitQPS: qps,
+		ProcessorTime: func() time.Duration { return time.Duration(l.used.Load()) },
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	l := &loaded{t: t, s: s, w: newLoadWatch(s), now: time.Now()}
+	l.s, l.w = s, newLoadWatch(s)
 	learner := &kvpb.Peer{Id: 1000, StoreId: 99, Role: kvpb.PeerRole_PEER_ROLE_LEARNER}
 	l.changePeer(replpb.PeerChangeType_PEER_CHANGE_TYPE_ADD_LEARNER, learner)
 	l.pass(loadInterval, 0, nil)
@@ -83,17 +91,57 @@ func (l *loaded) pass(d time.Duration, qps int, key func(i int) string) {
 		all := l.s.replicas()
 		v := all[len(all)-1].View()
 		for i := range int(float64(qps) * loadInterval.Seconds()) {
-			v.CountRead(0, []byte(key(i)), 1, 100)
+			v.CountRead(l.from, []byte(key(i)), 1, 100)
 		}
 		l.now = l.now.Add(loadInterval)
+		l.used.Add(int64(l.part * float64(loadInterval) * float64(runtime.GOMAXPROCS(0))))
 		l.w.check(l.now)
 	}
 }
 
 func spreadKey(i int) string { return fmt.Sprintf("k%03d", i%1000) }
 
+func TestARegionIsCutWhenItsStoreIsShortOfProcessors(t *testing.T) {
+	l := newLoaded(t, 0)
+	l.part = shortAt - 0.01
+	l.pass(2*loadChecks*loadInterval, 8000, spreadKey)
+	require.Len(t, l.s.replicas(), 1, "the store has processors to spare, however much is asked")
+	l.part = shortAt + 0.01
+	l.pass((loadChecks-1)*loadInterval, 8000, spreadKey)
+	l.part = 0.5
+	l.pass(loadInterval, 8000, spreadKey)
+	l.part = 1
+	l.pass((loadChecks-1)*loadInterval, 1000, spreadKey)
+	require.Len(t, l.s.replicas(), 1, "not in a row")
+	l.pass(loadInterval, 1000, spreadKey)
+	require.Len(t, l.s.replicas(), 2)
+	l.pass(loadSettle-loadInterval, 1000, spreadKey)
+	require.Len(t, l.s.replicas(), 2, "whether that helps is not seen yet")
+	l.pass(loadChecks*loadInterval, 1000, spreadKey)
+	require.Len(t, l.s.replicas(), 3, "it did not")
+}
+
+func TestWhatACutWouldNotHelpIsNotCut(t *testing.T) {
+	const long = 2 * loadChecks * loadInterval
+	t.Run("a region that is hardly used", func(t *testing.T) {
+		l := newLoaded(t, 0)
+		l.part = 1
+		l.pass(long, leastQueries/2, spreadKey)
+		require.Len(t, l.s.replicas(), 1)
+	})
+	t.Run("one that is used from the store's own process", func(t *testing.T) {
+		l := newLoaded(t, 0)
+		l.part, l.from = 1, l.s.ID()
+		l.pass(long, 8000, spreadKey)
+		require.Len(t, l.s.replicas(), 1, "the parts would be at home here")
+		l.from++
+		l.pass(long, 8000, spreadKey)
+		require.Len(t, l.s.replicas(), 2)
+	})
+}
+
 func TestABusyRegionIsCut(t *testing.T) {
-	l := newLoaded(t)
+	l := newLoaded(t, 1000)
 	l.pass(loadInterval, 4000, spreadKey)
 	require.Len(t, l.s.replicas(), 1, "busy for a moment only")
 	l.pass(loadInterval, 10, spreadKey)
@@ -108,7 +156,7 @@ func TestABusyRegionIsCut(t *testing.T) {
 }
 
 func TestARegionIsNotCutAgainAndAgain(t *testing.T) {
-	l := newLoaded(t)
+	l := newLoaded(t, 1000)
 	l.pass(2*loadInterval, 8000, spreadKey)
 	require.Len(t, l.s.replicas(), 2)
 	right := func(i int) string { return fmt.Sprintf("k9%02d", i%100) }
@@ -120,13 +168,13 @@ func TestARegionIsNotCutAgainAndAgain(t *testing.T) {
 
 func TestRegionsThatCannotBeSharedAreNotCut(t *testing.T) {
 	t.Run("one hot key", func(t *testing.T) {
-		l := newLoaded(t)
+		l := newLoaded(t, 1000)
 		l.pass(4*loadInterval, 8000, func(int) string { return "hot" })
 		require.Len(t, l.s.replicas(), 1)
 		require.Nil(t, l.s.replicas()[0].SampledKeys(), "given up for a while")
 	})
 	t.Run("no other store has a replica", func(t *testing.T) {
-		l := newLoaded(t)
+		l := newLoaded(t, 1000)
 		l.changePeer(replpb.PeerChangeType_PEER_CHANGE_TYPE_REMOVE, l.s.replicas()[0].View().Meta().GetPeers()[1])
 		l.pass(4*loadInterval, 8000, spreadKey)
 		require.Len(t, l.s.replicas(), 1)

@@ -102,8 +102,12 @@ type Options struct {
 	// grown to RegionMaxBytes. 0 means what PD says, 256 MiB and 384 MiB until it does.
 	RegionSplitBytes, RegionMaxBytes uint64
 	// RegionSplitQPS is how many queries per second a region is asked for before it is cut
-	// so that other stores can share its load. 0 means 2500; less than 0 never.
+	// so that other stores can share its load. 0 means when the process uses seven tenths of its
+	// processors, whatever the number; less than 0 never.
 	RegionSplitQPS int
+	// ProcessorTime is what the process has used of the processors so far, by user and system.
+	// Nil means what the system says.
+	ProcessorTime func() time.Duration
 	// SplitInterval is how often the sizes of regions that grow are looked at. 0 means 2 s.
 	SplitInterval time.Duration
 	// GCInterval is how often it is looked for garbage. 0 means 10 s; less than 0 never.
@@ -172,8 +176,8 @@ func (o *Options) setDefaults() error {
 	if o.MaxLogBytes == 0 {
 		o.MaxLogBytes = 192 << 20
 	}
-	if o.RegionSplitQPS == 0 {
-		o.RegionSplitQPS = 2500
+	if o.ProcessorTime == nil {
+		o.ProcessorTime = processorTime
 	}
 	if o.RegionSplitBytes > 0 && o.RegionMaxBytes == 0 {
 		o.RegionMaxBytes = o.RegionSplitBytes * 3 / 2

@@ -415,6 +415,37 @@ func TestReadsAndWritesDoNotPlayBall(t *testing.T) {
 	require.LessOrEqual(t, s.co.nextOp, before+2, "nothing oscillates\n%s", s.dump())
 }
 
+// The parts of a region that its store has cut because it had too much to do are led by
+// different stores soon, and stay there.
+func TestPartsOfABusyRegionFindOtherLeaders(t *testing.T) {
+	for name, regions := range map[string]int{"the only region": 1, "one of three, and every store leads one": 3, "one of ten": 10} {
+		t.Run(name, func(t *testing.T) {
+			s := newSim(t, 3, regions, 30*mb, &pdpb.Placement{Replicas: 3, NoMerge: true})
+			s.placeAll(rotated(3))
+			hot := s.regions[1000]
+			hot.rates.Queries, hot.rates.WrittenKeys, hot.rates.WrittenBytes = 20000, 9000, 2*mb
+			s.run(5 * time.Minute)
+			was := hot.leader
+			s.split(hot, nil)
+			parts := []*simRegion{hot}
+			for id, r := range s.regions {
+				if id >= 1000+uint64(regions) {
+					r.rates.Queries, r.rates.WrittenKeys, r.rates.WrittenBytes = 10000, 4500, mb
+					parts = append(parts, r)
+				}
+			}
+			hot.rates.Queries, hot.rates.WrittenKeys, hot.rates.WrittenBytes, hot.report = 10000, 4500, mb, s.now
+			require.Len(t, parts, 2)
+			require.Equal(t, was, parts[1].leader)
+			apart := func() bool { return parts[0].leader != parts[1].leader }
+			t.Log("apart after", s.until(20*time.Second, "apart", apart))
+			s.run(2 * time.Minute)
+			require.True(t, apart(), s.dump())
+			s.quiet(5 * time.Minute)
+		})
+	}
+}
+
 func TestOneHotRegionStays(t *testing.T) {
 	s := hotSim(t, func(r *simRegion) {
 		if r.meta.Id == 1000 {
