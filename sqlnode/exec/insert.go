@@ -11,8 +11,13 @@ import (
 	"github.com/cairndb/cairn/sqlnode/table"
 )
 
-// insertChunk is the number of rows whose keys are read together.
-const insertChunk = 1024
+const (
+	// insertChunk is the number of rows whose keys are read together.
+	insertChunk = 1024
+	// insertChunkBytes is the size of wide rows of a SELECT that are held together. (What is given as VALUES is
+	// in memory anyway.)
+	insertChunkBytes = 4 << 20
+)
 
 // newRow is a row to insert.
 type newRow struct {
@@ -21,6 +26,18 @@ type newRow struct {
 	generated bool          // its AUTO_INCREMENT value was generated
 	source    []types.Value // columns of the SELECT it comes from, when ON DUPLICATE KEY UPDATE may ask for them
 	rowID     int64
+}
+
+// size is the bytes of its strings.
+func (r *newRow) size() (n int) {
+	for _, values := range [...][]types.Value{r.values, r.source} {
+		for _, v := range values {
+			if k := v.Kind(); k == types.KindString || k == types.KindJSON {
+				n += len(v.Bytes())
+			}
+		}
+	}
+	return n
 }
 
 // insert carries out INSERT and REPLACE: a chunk of rows is evaluated and converted, gets its AUTO_INCREMENT values and row
@@ -173,6 +190,7 @@ func (op *insert) fromTuples(ctx context.Context) error {
 func (op *insert) fromSource(ctx context.Context) error {
 	b := chunk.NewBatch(op.source.Types(), 0)
 	ts := op.source.Types()
+	held := 0 // bytes of the chunk
 	for {
 		if err := op.source.Next(ctx, b); err != nil {
 			return err
@@ -198,8 +216,17 @@ func (op *insert) fromSource(ctx context.Context) error {
 					row.source[k] = row.source[k].Clone()
 				}
 			}
+			held += row.size()
 			if err := op.queue(ctx, row); err != nil {
 				return err
+			}
+			if held >= insertChunkBytes {
+				if err := op.flush(ctx); err != nil {
+					return err
+				}
+			}
+			if len(op.chunk) == 0 {
+				held = 0
 			}
 		}
 		if err := context.Cause(ctx); err != nil {

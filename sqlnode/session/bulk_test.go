@@ -107,6 +107,33 @@ func TestBulkDoesWhatOtherwiseIsDone(t *testing.T) {
 	waitUnlocked(t, c)
 }
 
+// Statements that look at each row before they write it, and may take it back, are not bound to the limit either.
+func TestBulkIsForStatementsThatResolveDuplicates(t *testing.T) {
+	c := bulkClient(t, txn.StoreOptions{FlushBytes: 4 << 10, MaxTxnBytes: 700 << 10})
+	fillLarge(t, c, "t", 3000)
+	c.must(t, "SET cairn_dml_type = 'bulk'")
+	for _, sql := range []string{
+		"REPLACE INTO t SELECT id, u, k + 1, pad FROM t",
+		"INSERT INTO t SELECT id, u, 0, pad FROM t ON DUPLICATE KEY UPDATE t.k = t.k + 1",
+		"INSERT IGNORE INTO t SELECT id + 3000, u + 30000, k, pad FROM t",
+		"UPDATE IGNORE t SET u = u + 1",
+	} {
+		require.Regexp(t, `^ok, \d+ affected`, c.do(sql), sql)
+	}
+	require.Equal(t, "[COUNT(*)|COUNT(DISTINCT u)]\n6000|6000\n", c.do("SELECT COUNT(*), COUNT(DISTINCT u) FROM t"))
+	waitUnlocked(t, c)
+}
+
+// Of wide rows fewer are held together.
+func TestBulkOfWideRows(t *testing.T) {
+	c := bulkClient(t, txn.StoreOptions{FlushBytes: 4 << 10, MaxTxnBytes: 6 << 20})
+	fillLarge(t, c, "t", 1000)
+	c.must(t, "SET cairn_dml_type = 'bulk'", "CREATE TABLE wide (id INT PRIMARY KEY, pad MEDIUMTEXT)")
+	require.Regexp(t, `^ok, 1000 affected`, c.do("REPLACE INTO wide SELECT id, REPEAT('x', 20000) FROM t"))
+	require.Regexp(t, `^ok, 2000 affected`, c.do("INSERT INTO wide SELECT id, REPEAT('y', 20000) FROM t ON DUPLICATE KEY UPDATE pad = VALUES(pad)"))
+	waitUnlocked(t, c)
+}
+
 // Without bulk a statement that is too large fails while it runs, and leaves nothing.
 func TestATransactionThatIsTooLarge(t *testing.T) {
 	c := bulkClient(t, txn.StoreOptions{FlushBytes: 4 << 10, MaxTxnBytes: 32 << 10})

@@ -162,8 +162,14 @@ func (t *Txn) Savepoint() Savepoint { return Savepoint{t.buf.savepoint()} }
 // sp itself stays alive.
 func (t *Txn) RollbackTo(sp Savepoint) { t.buf.rollbackTo(sp.pos) }
 
-// Release ends sp and keeps the writes.
-func (t *Txn) Release(Savepoint) { t.buf.release() }
+// Release ends sp and keeps the writes. Of a pipelined transaction they may leave now; if that fails, so does
+// what is done next.
+func (t *Txn) Release(Savepoint) {
+	t.buf.release()
+	if err := t.flushIfFull(); err != nil && t.pipe.err == nil {
+		t.pipe.err = err
+	}
+}
 
 // Dirty reports whether there is anything to commit.
 func (t *Txn) Dirty() bool { return t.buf.len() > 0 || t.pipe.flushed() }
