@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/cairndb/cairn/cmd/cairn/memory"
 	"github.com/cairndb/cairn/cmd/cairn/quantity"
 )
 
@@ -55,6 +56,11 @@ type config struct {
 	UnsafeNoSync bool     `toml:"unsafe-no-sync"`
 
 	StopTimeout quantity.Duration `toml:"stop-timeout"`
+	MemoryLimit quantity.Size     `toml:"memory-limit"`
+
+	// What planMemory made of it, and who decided.
+	budget   memory.Budget
+	budgetBy string
 }
 
 // command ties a config to the flags of one verb.

@@ -31,7 +31,7 @@ var groups = []string{groupData, groupAddress, groupMembers, groupRaft, groupTLS
 
 var fields = map[string]field{
 	"data-dir":   {groupData, func(c *config) any { return &c.DataDir }, "directory of all durable data"},
-	"cache-size": {groupData, func(c *config) any { return &c.CacheSize }, "block cache of the storage engine, to which it adds an eighth for rows read lately; 0 = a quarter of memory, at most 1GiB"},
+	"cache-size": {groupData, func(c *config) any { return &c.CacheSize }, "block cache of the storage engine, to which it adds an eighth for rows read lately; 0 = a quarter of Go's memory, at most 1GiB"},
 
 	"unsafe-no-sync": {groupData, func(c *config) any { return &c.UnsafeNoSync }, "FOR TESTS: do not make anything durable; what was acknowledged is lost in a crash"},
 
@@ -63,6 +63,7 @@ var fields = map[string]field{
 	"tls-ca":           {groupTLS, func(c *config) any { return &c.CAFile }, "PEM authority that certificates of MySQL clients must be signed by"},
 	"cluster-cert-dir": {groupTLS, func(c *config) any { return &c.CertDir }, "directory with ca.pem, node.pem, node-key.pem: turns on mutual TLS between components"},
 
+	"memory-limit": {groupProcess, func(c *config) any { return &c.MemoryLimit }, "memory of the process as a whole; caches, memtables and the quota of a statement follow from it (default: GOMEMLIMIT, or what the control group allows, or three quarters of the machine)"},
 	"stop-timeout": {groupProcess, func(c *config) any { return &c.StopTimeout }, "on SIGTERM, the time to hand leaders and clients over; Ctrl-C does not wait"},
 
 	"pid-file":  {groupProcess, func(c *config) any { return &c.PIDFile }, "file to write the process id to"},

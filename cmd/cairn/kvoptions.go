@@ -34,7 +34,7 @@ func (c *config) checkKV() error {
 func (c *config) kvOptions(p *process, pdc pdclient.Client) (kvnode.Options, error) {
 	o := kvnode.Options{
 		DataDir: c.sub("kv"), Advertise: c.Advertise, PD: pdc, Version: version,
-		CacheBytes: c.cacheBytes(), Logger: p.log, Registerer: p.registry,
+		CacheBytes: c.budget.Cache, MemTableBytes: c.budget.MemTable, Logger: p.log, Registerer: p.registry,
 	}
 	var err error
 	if o.Labels, err = parseLabels(c.Labels); err != nil {

@@ -68,11 +68,10 @@ func runProcess(ctx context.Context, c *config, verb string, start func(context.
 	p.ctx, p.fail = context.WithCancelCause(context.WithoutCancel(ctx)) // parts serve while they drain
 	defer p.fail(nil)
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	setMemoryLimit()
-	p.work.Go(p.returnMemory)
 	if err := p.openLog(c); err != nil {
 		return err
 	}
+	p.limitMemory(c)
 	defer func() {
 		p.fail(nil)
 		if cerr := p.closeAll(); err == nil {

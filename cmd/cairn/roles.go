@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cairndb/cairn/cmd/cairn/memory"
 	"github.com/cairndb/cairn/kvnode"
 	"github.com/cairndb/cairn/kvnode/kvclient"
 	"github.com/cairndb/cairn/pd"
@@ -19,7 +20,7 @@ import (
 )
 
 // processKeys are the flags all roles have.
-var processKeys = []string{"status", "pid-file", "log-file", "log-level", "insecure", "cluster-cert-dir", "stop-timeout"}
+var processKeys = []string{"status", "pid-file", "log-file", "log-level", "insecure", "cluster-cert-dir", "stop-timeout", "memory-limit"}
 
 func pdCommand() *cobra.Command {
 	defaults := config{DataDir: "./cairn-pd", Listen: "127.0.0.1:2379", Status: "127.0.0.1:10079", Name: "pd", LogLevel: "info", StopTimeout: defaultStopTimeout}
@@ -33,7 +34,7 @@ func runPD(cmd *cobra.Command, c *config) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(c.checkListen("listen", c.Listen, material != nil), c.checkReplicas()); err != nil {
+	if err := errors.Join(c.checkListen("listen", c.Listen, material != nil), c.checkReplicas(), c.planMemory(memory.Least)); err != nil {
 		return err
 	}
 	return runProcess(cmd.Context(), c, "pd", func(ctx context.Context, p *process) error {
@@ -108,7 +109,7 @@ func runKV(cmd *cobra.Command, c *config) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(c.checkListen("listen", c.Listen, material != nil), c.checkKV()); err != nil {
+	if err := errors.Join(c.checkListen("listen", c.Listen, material != nil), c.checkKV(), c.planMemory(memory.LeastKV)); err != nil {
 		return err
 	}
 	return runProcess(cmd.Context(), c, "kv", func(ctx context.Context, p *process) error {
@@ -150,7 +151,7 @@ func sqlCommand() *cobra.Command {
 
 func runSQL(cmd *cobra.Command, c *config) error {
 	labels, err := parseLabels(c.Labels)
-	if err := errors.Join(err, c.checkListen("listen", c.Listen, c.CertFile != "")); err != nil {
+	if err := errors.Join(err, c.checkListen("listen", c.Listen, c.CertFile != ""), c.planMemory(memory.Least)); err != nil {
 		return err
 	}
 	material, err := c.peerTLS()

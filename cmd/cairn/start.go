@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cairndb/cairn/cmd/cairn/memory"
 	"github.com/cairndb/cairn/internal/certs"
 	"github.com/cairndb/cairn/kvnode"
 	"github.com/cairndb/cairn/kvnode/kvclient"
@@ -40,7 +41,7 @@ address of one that runs. From the third on, data has three copies.`,
 }
 
 func runStart(cmd *cobra.Command, c *config) error {
-	if err := errors.Join(c.checkListen("listen", c.Listen, c.CertFile != ""), c.checkKV(), c.checkReplicas()); err != nil {
+	if err := errors.Join(c.checkListen("listen", c.Listen, c.CertFile != ""), c.checkKV(), c.checkReplicas(), c.planMemory(memory.LeastKV)); err != nil {
 		return err
 	}
 	material, err := c.peerTLS()
@@ -173,7 +174,8 @@ func startSQL(ctx context.Context, p *process, c *config, kv *kvclient.Client, p
 	}
 	srv, err := sqlnode.New(ctx, sqlnode.Options{
 		Listen: c.Listen, KV: kv, PD: pdc, TLS: tlsConfig, Version: serverVersion(), DataDir: c.DataDir,
-		Logger: p.log, Registerer: p.registry,
+		MemoryQuota: c.budget.Quota,
+		Logger:      p.log, Registerer: p.registry,
 	})
 	if err != nil {
 		return err

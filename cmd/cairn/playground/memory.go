@@ -3,26 +3,23 @@ package playground
 import (
 	"fmt"
 	"os"
-	"syscall"
+	"runtime/debug"
+
+	"github.com/cairndb/cairn/cmd/cairn/memory"
 )
 
-// machineMemory is the memory of the machine in bytes.
-func machineMemory() int64 {
-	var info syscall.Sysinfo_t
-	if syscall.Sysinfo(&info) != nil {
-		return 8 << 30
+// memoryFlags divide the memory there is between the nodes, of which kvs are kv nodes. Each gets twice its share: they
+// are not all busy at once. Block caches are filled and stay, so there each gets its share alone.
+func memoryFlags(role string, nodes, kvs int) []string {
+	available, source := memory.Available(os.DirFS("/"))
+	limit := max(memory.LeastKV, min(available/4*3, available*3/2/int64(nodes)))
+	b, flags := memory.Divide(limit), []string{"--memory-limit", fmt.Sprint(limit)}
+	if os.Getenv("GOMEMLIMIT") != "" { // the user decided, for each of them
+		b, _ = memory.Plan(0, debug.SetMemoryLimit(-1), available, source)
+		flags = nil
 	}
-	return int64(info.Totalram) * int64(info.Unit)
-}
-
-// cachePerNode divides what one kv node would take for its block cache.
-func cachePerNode(nodes int) int64 { return min(machineMemory()/4, 1<<30) / int64(nodes) }
-
-// memoryLimit is the environment that divides the machine between the nodes,
-// unless the user decided. Each gets twice its share: they are not all busy at once.
-func memoryLimit(nodes int) []string {
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return nil
+	if role == RoleKV {
+		flags = append(flags, "--cache-size", fmt.Sprint(min(min(available/4, 1<<30)/int64(kvs), b.Cache)))
 	}
-	return []string{fmt.Sprintf("GOMEMLIMIT=%d", max(256<<20, min(machineMemory()*6/10, machineMemory()*12/10/int64(nodes))))}
+	return flags
 }

@@ -40,11 +40,10 @@ func (c *cluster) arguments(n *node) []string {
 		case len(names) > 1:
 			args = append(args, "--initial-cluster", strings.Join(names, ","))
 		}
-	case RoleKV:
-		args = append(args, "--pd", c.addrs(RolePD), "--cache-size", fmt.Sprint(cachePerNode(len(c.role(RoleKV)))))
-	case RoleSQL:
+	case RoleKV, RoleSQL:
 		args = append(args, "--pd", c.addrs(RolePD))
 	}
+	args = append(args, memoryFlags(n.Role, len(c.nodes), len(c.role(RoleKV)))...)
 	return append(args, c.opts.Args[n.Role]...)
 }
 
@@ -79,7 +78,6 @@ func (c *cluster) spawn(n *node) error {
 	defer log.Close() // the child has its own
 	cmd := exec.Command(c.opts.Binary, n.args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), memoryLimit(len(c.nodes))...)
 	// A process group of its own: Ctrl-C in the terminal reaches the playground
 	// only, which stops its nodes in order. If the playground is killed, they die.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
