@@ -157,6 +157,10 @@ func (c *cluster) fail(format string, args ...any) {
 	panic(fmt.Sprintf("seed %d, at %s: %s", c.seed, c.now(), fmt.Sprintf(format, args...)))
 }
 
+// idle is a process that uses no processor: the real one's time and that of a bubble are not
+// to be compared, and regions are cut by the tests alone.
+func idle() time.Duration { return 0 }
+
 func (n *node) open() {
 	c := n.c
 	p := &process{c: c, endpoint: c.net.Endpoint(), pd: &pdConn{fakePD: c.pd}, disk: newDisk(n.fs)}
@@ -167,6 +171,7 @@ func (n *node) open() {
 		GCInterval: 200 * time.Millisecond, GCPatience: time.Millisecond, StoreHeartbeat: 300 * time.Millisecond,
 		TrimInterval: 500 * time.Millisecond, RegionHeartbeat: time.Second,
 		CacheBytes: 1 << 20, MemTableBytes: 256 << 10, Logger: c.log,
+		ProcessorTime: idle,
 		OnFatal: func(msg string) {
 			if p.crashed.Load() {
 				return

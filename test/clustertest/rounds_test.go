@@ -198,7 +198,7 @@ func newRoundsBed(t *testing.T) *roundsBed {
 	var err error
 	b.store, err = store.Open(t.Context(), store.Options{
 		Dir: "data", FS: b.disk, PD: b.pd, Address: "127.0.0.1:1", Now: func() time.Duration { return time.Since(began) + time.Second },
-		QuietTicks: 10, RegionHeartbeat: 100 * time.Millisecond, Registerer: b.metrics,
+		QuietTicks: 10, RegionHeartbeat: 100 * time.Millisecond, Registerer: b.metrics, ProcessorTime: idle,
 	})
 	if err != nil {
 		t.Fatal(err)
