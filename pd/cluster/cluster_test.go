@@ -234,6 +234,24 @@ func TestPlacement(t *testing.T) {
 	require.True(t, load(t, d).Replicated(), "a cluster that grows goes on")
 }
 
+// What nobody set is not kept, so that clusters follow when defaults change.
+func TestDefaultsAreNotKept(t *testing.T) {
+	d := newDisk()
+	c := load(t, d)
+	set, err := c.SetPlacement(ctx, &pdpb.Placement{Replicas: 3, RegionMaxBytes: 512 << 20})
+	require.NoError(t, err)
+	require.EqualValues(t, 256<<20, set.RegionSplitBytes)
+	again := proto.CloneOf(set.Placement) // as it is read, changed and set by cairn ctl
+	again.LeaderLimit = 7
+	set, err = c.SetPlacement(ctx, again)
+	require.NoError(t, err)
+	kept := new(pdpb.Placement)
+	require.NoError(t, kept.UnmarshalVT(d.kv[placementKey]))
+	want := &pdpb.Placement{Version: 2, Replicas: 3, RegionMaxBytes: 512 << 20, LeaderLimit: 7}
+	require.True(t, proto.Equal(want, kept), kept)
+	require.True(t, proto.Equal(set.Placement, load(t, d).Placement().Placement))
+}
+
 // A snapshot does not change with the model.
 func TestSnapshotsAreImmutable(t *testing.T) {
 	_, c := bootstrapped(t)

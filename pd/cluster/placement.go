@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -28,28 +29,48 @@ var placementDefaults = pdpb.Placement{
 	SnapshotLimit: 4,
 }
 
+// sizes and limits are the fields of a placement that have defaults.
+func sizes(p *pdpb.Placement) []*uint64 {
+	return []*uint64{&p.RegionSplitBytes, &p.RegionMaxBytes, &p.RegionMaxKeys, &p.RegionMergeBytes, &p.RegionMergeKeys}
+}
+
+func limits(p *pdpb.Placement) []*uint32 {
+	return []*uint32{
+		&p.MergeAfterSeconds, &p.DownAfterSeconds, &p.LeaderLimit, &p.RegionLimit, &p.ReplicaLimit, &p.MergeLimit, &p.HotLimit,
+		&p.SnapshotLimit,
+	}
+}
+
 // PlacementOf fills in the defaults. Replicas 0 becomes automatic.
 func PlacementOf(p *pdpb.Placement) Placement {
-	p, d := proto.CloneOf(p), &placementDefaults
+	p = proto.CloneOf(p)
 	p.AutoReplicas = p.Replicas == 0
-	for _, f := range []struct{ v, def *uint64 }{
-		{&p.RegionSplitBytes, &d.RegionSplitBytes}, {&p.RegionMaxBytes, &d.RegionMaxBytes}, {&p.RegionMaxKeys, &d.RegionMaxKeys},
-		{&p.RegionMergeBytes, &d.RegionMergeBytes}, {&p.RegionMergeKeys, &d.RegionMergeKeys},
-	} {
-		if *f.v == 0 {
-			*f.v = *f.def
-		}
-	}
-	for _, f := range []struct{ v, def *uint32 }{
-		{&p.MergeAfterSeconds, &d.MergeAfterSeconds}, {&p.DownAfterSeconds, &d.DownAfterSeconds}, {&p.LeaderLimit, &d.LeaderLimit},
-		{&p.RegionLimit, &d.RegionLimit}, {&p.ReplicaLimit, &d.ReplicaLimit}, {&p.MergeLimit, &d.MergeLimit}, {&p.HotLimit, &d.HotLimit},
-		{&p.SnapshotLimit, &d.SnapshotLimit},
-	} {
-		if *f.v == 0 {
-			*f.v = *f.def
-		}
-	}
+	addDefaults(sizes(p), sizes(&placementDefaults))
+	addDefaults(limits(p), limits(&placementDefaults))
 	return Placement{p}
+}
+
+// stored is what is kept: the defaults are left out, so that a cluster in which nobody set
+// anything else follows when they change.
+func (p Placement) stored() *pdpb.Placement {
+	kept := proto.CloneOf(p.Placement)
+	dropDefaults(sizes(kept), sizes(&placementDefaults))
+	dropDefaults(limits(kept), limits(&placementDefaults))
+	return kept
+}
+
+func addDefaults[T uint32 | uint64](fields, defaults []*T) {
+	for i, f := range fields {
+		*f = cmp.Or(*f, *defaults[i])
+	}
+}
+
+func dropDefaults[T uint32 | uint64](fields, defaults []*T) {
+	for i, f := range fields {
+		if *f == *defaults[i] {
+			*f = 0
+		}
+	}
 }
 
 // DownAfter is the silence after which a store's replicas are replaced.
@@ -154,7 +175,7 @@ func (c *Cluster) SetPlacement(ctx context.Context, p *pdpb.Placement) (Placemen
 		return Placement{}, fmt.Errorf("%w: the placement was changed meanwhile: version %d, not %d", ErrRefused, now, p.Version)
 	}
 	next.Version = now + 1
-	value, err := next.MarshalVT()
+	value, err := next.stored().MarshalVT()
 	if err != nil {
 		return Placement{}, err
 	}
