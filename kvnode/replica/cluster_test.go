@@ -66,6 +66,9 @@ type testStore struct {
 
 	snapshots map[uint64][]string // files that arrived, by region
 	removed   map[uint64]uint64   // region -> peer
+
+	refuse   *kvpb.RegionError // what flow control says
+	admitted int               // writes that it let pass and that are not over
 }
 
 func newCluster(t *testing.T, n int) *cluster {
@@ -155,8 +158,12 @@ func (c *cluster) pass(d time.Duration) { c.clock.Add(int64(d)) }
 
 // Host.
 
-func (s *testStore) Admit(context.Context, *engine.Batch) *kvpb.RegionError { return nil }
-func (s *testStore) Done(int)                                               {}
+func (s *testStore) Admit(context.Context, *engine.Batch) *kvpb.RegionError {
+	s.admitted++
+	return s.refuse
+}
+
+func (s *testStore) Done(int) { s.admitted-- }
 
 func (s *testStore) Schedule(r *Replica) {
 	s.c.mu.Lock()

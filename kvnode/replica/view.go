@@ -168,10 +168,29 @@ func (v *View) ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.Regi
 	return v.write(ctx, b, commandWrite|patientMark)
 }
 
+// ProposeUrgently is Propose for a few bytes that must not be late, however much
+// is under way: flow control lets them pass.
+func (v *View) ProposeUrgently(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
+	return v.enter(ctx, b, commandWrite)
+}
+
 // Hurry is for somebody who waits for effects that were proposed patiently.
 func (v *View) Hurry() { v.r.storage.Hurry() }
 
 func (v *View) write(ctx context.Context, b *engine.Batch, kind byte) *kvpb.RegionError {
+	n := b.Len()
+	if !b.Empty() && n <= maxWriteBytes {
+		if refused := v.r.host.Admit(ctx, b); refused != nil {
+			_ = b.Close()
+			return refused
+		}
+		defer v.r.host.Done(n)
+	}
+	return v.enter(ctx, b, kind)
+}
+
+// enter proposes what flow control has let pass.
+func (v *View) enter(ctx context.Context, b *engine.Batch, kind byte) *kvpb.RegionError {
 	if b.Empty() {
 		_ = b.Close()
 		return nil
@@ -181,12 +200,6 @@ func (v *View) write(ctx context.Context, b *engine.Batch, kind byte) *kvpb.Regi
 		_ = b.Close()
 		return entryTooLarge(v.r.id, n)
 	}
-	n := b.Len()
-	if refused := v.r.host.Admit(ctx, b); refused != nil {
-		_ = b.Close()
-		return refused
-	}
-	defer v.r.host.Done(n)
 	p := v.newProposal(kind)
 	p.payload = append(p.payload, b.Repr()...)
 	_ = b.Close()

@@ -63,6 +63,9 @@ type Region interface {
 	// all of the store.
 	ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.RegionError
 	Hurry()
+	// ProposeUrgently is Propose for a few bytes that must not be late, however much the
+	// store has to do: they are neither delayed nor refused for that.
+	ProposeUrgently(ctx context.Context, b *engine.Batch) *kvpb.RegionError
 	// DestroyRange removes everything in [start, end), which lies in the region, from
 	// all replicas and waits until that is done here; see Executor.DestroyRange.
 	// Undetermined says that it may happen still.

@@ -14,11 +14,16 @@ const maxTTL = 24 * 3600 * 1000
 
 // TxnHeartBeat prolongs the life of a transaction through its primary lock. The
 // TTL never shrinks.
+//
+// Flow control does not hold it up: a transaction must not die of being busy. And from
+// its arrival on it has the latch of the primary, so that CheckTxnStatus, when it comes
+// later, judges by the longer life.
 func (e *Executor) TxnHeartBeat(ctx context.Context, req *kvpb.TxnHeartBeatRequest) *kvpb.TxnHeartBeatResponse {
 	e.metrics.commands.WithLabelValues("txn_heart_beat").Inc()
 	resp := &kvpb.TxnHeartBeatResponse{}
 	key := req.Primary
 	ke, rerr := e.write(ctx, req.Context, oneKey(key), func(v *view) (*kvpb.KeyError, error) {
+		v.urgent = true
 		l := v.own(key, req.StartTs)
 		if l == nil {
 			return &kvpb.KeyError{Kind: &kvpb.KeyError_TxnNotFound{TxnNotFound: &kvpb.TxnNotFound{

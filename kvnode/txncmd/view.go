@@ -37,6 +37,8 @@ type view struct {
 	memChanges map[string]mvcc.MemChange
 	// patient: nobody waits for the effects.
 	patient bool
+	// urgent: the effects, a few bytes, must not be held up.
+	urgent bool
 	// early: the answer need not wait until the effects are applied.
 	early bool
 	// changed holds shared locks as the effects have left them so far, nil if gone: one
@@ -139,8 +141,11 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 		}
 	}
 	propose := rg.Propose
-	if v.patient {
+	switch {
+	case v.patient:
 		propose = rg.ProposePatiently
+	case v.urgent:
+		propose = rg.ProposeUrgently
 	}
 	if rerr = propose(ctx, v.w.Batch); rerr != nil && rerr.GetUndetermined() == nil {
 		v.restoreMem()

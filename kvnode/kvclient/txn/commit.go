@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -26,10 +25,9 @@ const (
 	// others, so that a conflict there is found before much is written.
 	primaryFirst = 4
 
-	// lockTTL is how long a lock protects a transaction that went silent. Big
-	// transactions get more, up to maxLockTTL, and a heart beat keeps them alive.
-	lockTTL    = 3 * time.Second
-	maxLockTTL = 20 * time.Second
+	// lockTTL is how long a lock protects a transaction that went silent. Heart beats
+	// keep those alive that take longer.
+	lockTTL = 3 * time.Second
 
 	// barTimeout bounds the wait for certainty that a commit has failed.
 	barTimeout = 5 * time.Second
@@ -121,9 +119,8 @@ type committer struct {
 	muts       []kvpb.Mutation // in key order; read-only
 	keys       [][]byte        // of muts
 	size       int
-	primary    int           // index of the primary in muts; -1 = only checks, nothing is written
-	ttl        time.Duration // that a lock has when it is written
-	age        time.Duration // of the transaction, to which ttl is added: locks are timed from its start
+	primary    int       // index of the primary in muts; -1 = only checks, nothing is written
+	began      time.Time // the transaction: its locks are timed from then on
 
 	// commitTS is 0 until the commit was decided.
 	commitTS uint64
@@ -185,7 +182,7 @@ func newCommitter(t *Txn, startTS uint64) *committer {
 			}
 		}
 	}
-	c.ttl, c.age = max(c.s.lockTTL, ttlFor(c.size)), time.Since(t.began)
+	c.began = t.began
 	c.takeReads(t.relied())
 	return c
 }
@@ -276,14 +273,9 @@ func (e *entry) op() (op kvpb.MutationOp, ok bool) {
 	return 0, false
 }
 
-// ttlFor is what the size alone asks for. It grows with the square root, 6 s for
-// a mebibyte; small transactions ask for nothing.
-func ttlFor(size int) time.Duration {
-	if size < 16<<10 {
-		return 0
-	}
-	ttl := time.Duration(6000*math.Sqrt(float64(size)/(1<<20))) * time.Millisecond
-	return min(ttl, maxLockTTL)
+// lockTTL is what a lock has to live that is written now, in milliseconds since the transaction began.
+func (c *committer) lockTTL() uint64 {
+	return uint64((time.Since(c.began) + c.s.lockTTL) / time.Millisecond)
 }
 
 func (c *committer) run(ctx context.Context) (uint64, error) {
@@ -431,7 +423,7 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 	p.Context = &call.ctx
 	p.Mutations = call.muts[:0]
 	p.StartTs = c.startTS
-	p.LockTtlMs = uint64((c.age + c.ttl) / time.Millisecond)
+	p.LockTtlMs = c.lockTTL()
 	p.TxnSize = uint64(len(c.keys))
 	if p.MinCommitTs = max(c.startTS, c.forUpdateTS) + 1; len(c.reads) > 0 {
 		p.MinCommitTs = 0 // readers wait; see validate
@@ -621,6 +613,7 @@ func (c *committer) prewrite(ctx context.Context, b batch, maybe bool) error {
 		if err := c.prewriteErrors(ctx, &w, c.holding(), got.GetErrors()); err != nil {
 			return c.gaveUp(b, p.IsRetry, err)
 		}
+		p.LockTtlMs = c.lockTTL() // it may have waited for long
 	}
 }
 

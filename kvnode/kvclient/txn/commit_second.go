@@ -152,12 +152,12 @@ func (c *committer) rollback(ctx context.Context, index []int) error {
 	})
 }
 
-// keepAlive refreshes the primary lock of a commit that takes longer than half
+// keepAlive refreshes the primary lock of a commit that takes longer than a third of
 // its time to live. The returned function ends that and waits for it. A short
 // commit costs one timer and no goroutine.
 func (c *committer) keepAlive() (stop func()) {
 	if c.primary < 0 {
 		return func() {}
 	}
-	return c.s.startHeartbeat(c.keys[c.primary], c.startTS, c.ttl, c.ttl/2).stop
+	return c.s.startHeartbeat(c.keys[c.primary], c.startTS).stop
 }

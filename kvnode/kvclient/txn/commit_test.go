@@ -360,6 +360,27 @@ func TestHeartbeatDuringASlowCommit(t *testing.T) {
 	commitPairs(t, s, "a=1", "z=1")
 }
 
+// Beats are sent however long the answers take: those that have arrived count.
+func TestBeatsDoNotWaitForEachOther(t *testing.T) {
+	s, kv, _ := newTestStore(t)
+	s.lockTTL = 10 * time.Millisecond
+	kv.st.Split([]byte("m"))
+	let, arrived := make(chan struct{}), make(chan struct{}, maxBeats)
+	kv.before = func(req *kvpb.Request) {
+		if req.GetTxnHeartBeat() != nil {
+			arrived <- struct{}{}
+			<-let
+		}
+		if p := req.GetPrewrite(); p != nil && string(p.Mutations[0].Key) == "z" {
+			for range maxBeats {
+				<-arrived
+			}
+			close(let)
+		}
+	}
+	commitPairs(t, s, "a=1", "z=1")
+}
+
 func TestWriterWaitsForALivingLock(t *testing.T) {
 	s, kv, _ := newTestStore(t)
 	kv.st.Split([]byte("m"))

@@ -8,14 +8,21 @@ import (
 	"github.com/cairndb/cairn/proto/kvpb"
 )
 
-// heartbeat is a timer that refreshes the primary lock of a transaction and arms itself
-// again.
+// maxBeats is how many beats may be out at once.
+const maxBeats = 16
+
+// heartbeat is a timer that refreshes the primary lock of a transaction, three times in the life of a
+// lock, and arms itself again.
+//
+// It does not wait for the answers. A beat that has arrived holds the latch of the primary
+// until it is applied, so who asks for the fate of the transaction afterwards asks after it. What
+// counts is that beats arrive in time, however long the node, which may be busy with
+// what the transaction writes, takes to carry them out.
 type heartbeat struct {
 	s       *Store
 	primary []byte
 	startTS uint64
 	ttl     time.Duration // that the lock has left after a beat
-	every   time.Duration
 
 	ctx    context.Context // ends with the heartbeat
 	cancel context.CancelFunc
@@ -23,30 +30,50 @@ type heartbeat struct {
 	mu      sync.Mutex
 	stopped bool        // protected by mu
 	timer   *time.Timer // protected by mu
-	beat    sync.WaitGroup
+	out     int         // beats without an answer; protected by mu
+	beats   sync.WaitGroup
 }
 
-// startHeartbeat refreshes the lock of primary until stop is called.
-func (s *Store) startHeartbeat(primary []byte, startTS uint64, ttl, every time.Duration) *heartbeat {
-	h := &heartbeat{s: s, primary: primary, startTS: startTS, ttl: ttl, every: every}
+// startHeartbeat refreshes the lock of primary until stop is called. It may begin before
+// the lock is written.
+func (s *Store) startHeartbeat(primary []byte, startTS uint64) *heartbeat {
+	h := &heartbeat{s: s, primary: primary, startTS: startTS, ttl: s.lockTTL}
 	h.ctx, h.cancel = context.WithCancel(s.life)
-	h.arm()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.armLocked()
 	return h
 }
 
-func (h *heartbeat) arm() {
+func (h *heartbeat) armLocked() {
+	h.beats.Add(1)
+	h.timer = time.AfterFunc(h.ttl/3, func() {
+		defer h.beats.Done()
+		if !h.next() {
+			return
+		}
+		again := h.send()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.out--; !again {
+			h.ceaseLocked()
+		}
+	})
+}
+
+// next arms the timer for the next beat and reports whether this one is to be sent.
+func (h *heartbeat) next() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stopped {
-		return
+		return false
 	}
-	h.beat.Add(1)
-	h.timer = time.AfterFunc(h.every, func() {
-		defer h.beat.Done()
-		if h.send() {
-			h.arm()
-		}
-	})
+	h.armLocked()
+	if h.out >= maxBeats {
+		return false
+	}
+	h.out++
+	return true
 }
 
 // send reports whether the next beat makes sense.
@@ -80,14 +107,19 @@ func (s *Store) refresh(ctx context.Context, primary []byte, startTS uint64, ttl
 	return ke == nil || ke.GetTxnNotFound() != nil, nil
 }
 
-// stop ends the beats and waits for one that is out.
+// ceaseLocked begins no further beats.
+func (h *heartbeat) ceaseLocked() {
+	h.stopped = true
+	if h.timer.Stop() {
+		h.beats.Done()
+	}
+}
+
+// stop ends the beats and waits for those that are out.
 func (h *heartbeat) stop() {
 	h.cancel()
 	h.mu.Lock()
-	h.stopped = true
-	if h.timer.Stop() {
-		h.beat.Done()
-	}
+	h.ceaseLocked()
 	h.mu.Unlock()
-	h.beat.Wait()
+	h.beats.Wait()
 }

@@ -30,9 +30,6 @@ const (
 	// lockSlice is how long one request waits at the KV node. In between, the client asks
 	// whether the owner is alive.
 	lockSlice = time.Second
-	// lockBeat is how often the primary of a transaction that holds locks is refreshed. It
-	// has to reach the primary well before lockTTL is over.
-	lockBeat = time.Second
 	// idleSlice: a request to wait that came back sooner did not wait.
 	idleSlice = 5 * time.Millisecond
 )
@@ -725,7 +722,7 @@ func (r *locking) hold(pos int, primary []byte, res *kvpb.KeyLockResult) {
 	}
 	if l.primary == nil {
 		l.primary = bytes.Clone(primary)
-		l.beat = l.s.startHeartbeat(l.primary, r.startTS, l.s.lockTTL, lockBeat)
+		l.beat = l.s.startHeartbeat(l.primary, r.startTS)
 	}
 	if old := l.held[string(key)]; old != nil {
 		l.held[string(key)] = h // a shared lock became an exclusive one

@@ -18,10 +18,6 @@ const (
 	defaultFlushBytes = 8 << 20
 	// flushBatchBytes is the size of the prewrites of a flush, and of their log entries.
 	flushBatchBytes = 128 << 10
-	// pipelinedTTL is how long the locks of a pipelined transaction outlive its client. Its
-	// heart beats compete with its own writes; readers do not wait for the locks.
-	pipelinedTTL  = 10 * time.Second
-	pipelinedBeat = 2 * time.Second
 	// pipelinedKeys is what the locks of a pipelined transaction say of its size.
 	pipelinedKeys = 1 << 32
 	// resolvers is how many regions are settled at once after a pipelined transaction.
@@ -128,7 +124,7 @@ func (p *pipeline) newFlush(full *buffer) *committer {
 	c := &committer{
 		s: p.s, startTS: p.startTS, primary: -1, generation: p.generation, primaryKey: p.primary,
 		muts: make([]kvpb.Mutation, 0, full.len()), keys: make([][]byte, 0, full.len()), size: full.size,
-		ttl: pipelinedTTL, age: time.Since(p.began),
+		began: p.began,
 	}
 	for e := range full.all() {
 		if op, ok := e.op(); ok {
@@ -168,10 +164,10 @@ func (p *pipeline) prewrite(ctx context.Context, cancel context.CancelCauseFunc,
 		p.touched.add(b.region.Meta.GetStartKey(), b.region.EndKey())
 	}
 	if c.generation == 1 {
+		p.beat = p.s.startHeartbeat(p.primary, p.startTS)
 		if err := c.prewrite(ctx, batches[0], false); err != nil {
 			return err
 		}
-		p.beat = p.s.startHeartbeat(p.primary, p.startTS, pipelinedTTL, pipelinedBeat)
 		batches = batches[1:]
 	}
 	return p.s.forEach(len(batches), func(i int) error {

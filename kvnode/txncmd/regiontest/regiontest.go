@@ -26,6 +26,8 @@ type Store struct {
 	// OnPropose, if set before use, runs before a batch is applied. A non-nil error
 	// is answered; the batch is applied all the same if apply is true.
 	OnPropose func(meta *kvpb.Region) (rerr *kvpb.RegionError, apply bool)
+	// Admit, if set before use, is flow control: it runs before writes that are not urgent, and may refuse them.
+	Admit func() *kvpb.RegionError
 
 	lockMemory *mvcc.MemBudget
 
@@ -275,15 +277,27 @@ func (h *handle) checkLocked() *kvpb.RegionError {
 	return nil
 }
 
-// Propose applies the batch as a replica does: locks enter the index before the
-// batch is visible and leave it after.
+// ProposePatiently implements txncmd.Region.
 func (h *handle) ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
 	return h.Propose(ctx, b)
 }
 
 func (h *handle) Hurry() {}
 
-func (h *handle) Propose(_ context.Context, b *engine.Batch) *kvpb.RegionError {
+// Propose implements txncmd.Region.
+func (h *handle) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
+	if h.s.Admit != nil {
+		if rerr := h.s.Admit(); rerr != nil {
+			_ = b.Close()
+			return rerr
+		}
+	}
+	return h.ProposeUrgently(ctx, b)
+}
+
+// ProposeUrgently applies the batch as a replica does: locks enter the index before the
+// batch is visible and leave it after.
+func (h *handle) ProposeUrgently(_ context.Context, b *engine.Batch) *kvpb.RegionError {
 	defer b.Close()
 	h.s.mu.RLock()
 	defer h.s.mu.RUnlock()
