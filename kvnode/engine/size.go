@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -19,14 +20,68 @@ const maxStepKeys = 4096
 // ApproximateBytes estimates the bytes of the user keys [start, end) in the key
 // spaces of data: what they take on disk, versions and garbage included, and what they will
 // take of what is in memtables only (see unflushed: good to about 64 KiB). An empty end is the
-// end of the key space. It costs some ten microseconds.
+// end of the key space. It costs some ten microseconds, or up to a millisecond when there are few keys
+// with long values.
 func (d *DB) ApproximateBytes(start, end []byte) (uint64, error) {
 	r := Range{start, end}
 	n, err := d.tableBytes(r)
 	if err != nil {
 		return 0, err
 	}
+	if n >= exactBytes {
+		lead, trail, err := d.edges(r)
+		if err != nil {
+			return 0, err
+		}
+		if coarse(n, lead, trail) {
+			if exact, all, err := d.count(r); err != nil || all {
+				return exact, err
+			}
+		}
+		n -= min(n, (lead+trail)/2)
+	}
 	return n + d.unflushed.bytes(r), nil
+}
+
+// edges returns the bytes of the blocks that begin before r and end within it, and of
+// those that begin within it and end after it. tableBytes counts them wholly, with all values their
+// keys have elsewhere: of long values, a single block can stand for hundreds of megabytes.
+func (d *DB) edges(r Range) (lead, trail uint64, err error) {
+	if len(r.Start) > 0 {
+		lead, err = d.tableBytes(Range{r.Start, r.Start})
+	}
+	if len(r.End) > 0 && err == nil {
+		trail, err = d.tableBytes(Range{r.End, r.End})
+	}
+	return lead, trail, err
+}
+
+// coarse says whether an estimate of n bytes is mostly of blocks at the edges.
+func coarse(n, lead, trail uint64) bool { return lead+trail > n/2 }
+
+// count adds up keys and values of r, if there are no more than maxStepKeys of them. Long values are not read.
+func (d *DB) count(r Range) (bytes uint64, all bool, err error) {
+	left := maxStepKeys
+	for _, cf := range dataCFs {
+		it, err := d.NewIter(IterOptions{CF: cf, Lower: r.Start, Upper: r.End})
+		if err != nil {
+			return 0, false, err
+		}
+		for ok := it.First(); ok && left >= 0; ok = it.Next() {
+			bytes += uint64(it.size())
+			left--
+		}
+		if err := errors.Join(it.Err(), it.Close()); err != nil {
+			return 0, false, err
+		}
+	}
+	return bytes, left >= 0, nil
+}
+
+// size is how long the entry is that the iterator stands on. A value kept apart is not read for it.
+func (i *Iter) size() int {
+	v := i.it.LazyValue()
+	return len(i.it.Key()) + v.Len()
 }
 
 // tableBytes estimates the bytes of r in tables and their value files. It reads
@@ -75,7 +130,9 @@ type sizer struct {
 	d      *DB
 	r      Range    // from the first to just after the last key
 	memory [][]byte // samples of what is in memtables only
-	tables uint64   // bytes in tables
+	tables uint64   // bytes in tables, blocks at the edges counted wholly
+	lead   uint64   // half of those at the first edge: what is not of the range
+	exact  bool     // there are few keys, and estimates are too coarse for them
 	total  uint64
 	iters  [2]*Iter // over the key spaces that tell which user keys there are
 }
@@ -112,6 +169,25 @@ func (d *DB) newSizer(r Range) (_ *sizer, err error) {
 		return nil, err
 	}
 	s.total = s.tables + uint64(len(s.memory))*sampleBytes
+	if s.exact = s.total < exactBytes; s.exact {
+		return s, nil
+	}
+	lead, trail, err := d.edges(r)
+	if err != nil {
+		return nil, err
+	}
+	if coarse(s.tables, lead, trail) {
+		n, all, err := d.count(r)
+		if err != nil {
+			return nil, err
+		}
+		if all {
+			s.exact, s.total = true, n
+			return s, nil
+		}
+	}
+	s.lead = lead / 2
+	s.total -= min(s.tables, (lead+trail)/2)
 	return s, nil
 }
 
@@ -149,7 +225,8 @@ func (s *sizer) before(key []byte) (uint64, error) {
 		return 0, err
 	}
 	inMemory, _ := slices.BinarySearchFunc(s.memory, key, bytes.Compare)
-	return (left+s.tables-min(s.tables, right))/2 + uint64(inMemory)*sampleBytes, nil
+	n := (left + s.tables - min(s.tables, right)) / 2
+	return n - min(n, s.lead) + uint64(inMemory)*sampleBytes, nil
 }
 
 // cut returns keys that cut the range into n pieces, and closes the sizer.
@@ -158,7 +235,7 @@ func (s *sizer) cut(ctx context.Context, n int) ([][]byte, error) {
 	if n < 2 {
 		return nil, nil
 	}
-	if s.total < exactBytes {
+	if s.exact {
 		return s.cutExactly(ctx, n)
 	}
 	var keys [][]byte
@@ -317,11 +394,7 @@ func (s *sizer) cutExactly(ctx context.Context, n int) ([][]byte, error) {
 			if len(pieces)%1024 == 0 && ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			v, err := it.Value()
-			if err != nil {
-				return nil, err
-			}
-			size := len(it.Key()) + len(v) + suffixLen
+			size := it.size()
 			total += size
 			if last := len(pieces) - 1; last >= 0 && bytes.Equal(pieces[last].key, it.Key()) {
 				pieces[last].bytes += size

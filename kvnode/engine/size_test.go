@@ -158,6 +158,31 @@ func TestBytesInMemtablesCount(t *testing.T) {
 	require.Less(t, size(Range{Start: []byte("u")}), uint64(64<<10), "no more than a block of its neighbour")
 }
 
+// The keys of long values, which are stored apart, fill few blocks: parts of a block are counted.
+func TestRangesOfFewLongValuesAreCounted(t *testing.T) {
+	const count, valueSize = 256, 64 << 10
+	for _, where := range []string{"memory", "tables", "both"} {
+		t.Run(where, func(t *testing.T) {
+			db := sized(t, "numbers", where, count*valueSize, valueSize)
+			defer func() { require.NoError(t, db.Close()) }()
+			key := func(i int) []byte {
+				return binary.BigEndian.AppendUint64([]byte("t_long_common_prefix_of_a_table"), uint64(i))
+			}
+			for i := 0; i < count; i += 32 {
+				n, err := db.ApproximateBytes(key(i), key(i+32))
+				require.NoError(t, err)
+				require.InEpsilon(t, 32*valueSize, n, 0.5, "from %d", i) // in memory, a sample of 64 KiB for each
+			}
+			keys, err := db.SplitKeys(t.Context(), key(64), key(192), 32*valueSize)
+			require.NoError(t, err)
+			require.Len(t, keys, 3)
+			for i, k := range keys {
+				require.InDelta(t, 64+32*(i+1), binary.BigEndian.Uint64(k[len(k)-8:]), 10)
+			}
+		})
+	}
+}
+
 // BenchmarkApproximateBytes: it is called for every region every few seconds.
 func BenchmarkApproximateBytes(b *testing.B) {
 	db := sized(b, "numbers", "both", 64<<20, 500)
