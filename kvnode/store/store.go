@@ -59,7 +59,7 @@ type PD interface {
 }
 
 // regionLockBytes is what the pessimistic locks of one region may take in memory.
-const regionLockBytes = 512 << 10
+const regionLockBytes = 2 << 20
 
 // Options of Open. The zero value of a field means its default.
 type Options struct {
@@ -96,7 +96,7 @@ type Options struct {
 	// replica lags; that one gets a snapshot. 0 means 192 MiB.
 	MaxLogBytes int64
 	// LockMemoryBytes bounds the pessimistic locks that are kept in memory only; a
-	// region has at most 512 KiB of it. 0 = 100 MiB, negative = none.
+	// region has at most 2 MiB of it. 0 = 100 MiB, negative = none.
 	LockMemoryBytes int64
 	// RegionSplitBytes is the size of the pieces a region is cut into when it has
 	// grown to RegionMaxBytes. 0 means what PD says, 256 MiB and 384 MiB until it does.
