@@ -12,7 +12,7 @@ func BenchmarkWait(b *testing.B) {
 	defer func() { _ = d.Close() }()
 	d.finder = newFinder(1)
 	for txn := uint64(2); txn < 1002; txn++ {
-		_, stop := d.Wait(txn, txn-1, nil, nil)
+		_, stop := d.Wait(txn, txn-1, nil, nil, false)
 		defer stop()
 	}
 	// The middle closes a cycle of half of them.
@@ -20,7 +20,7 @@ func BenchmarkWait(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_, stop := d.Wait(waiter, 1001, nil, nil)
+				_, stop := d.Wait(waiter, 1001, nil, nil, false)
 				stop()
 			}
 		})

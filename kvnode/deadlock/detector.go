@@ -138,11 +138,11 @@ func (d *Detector) goFunc(f func()) bool {
 }
 
 // Wait implements txncmd.Detector: waiter waits for holder on key until stop is called. found
-// receives a deadlock if that closes a cycle, once at most. The slices are kept and must
-// not be changed.
-func (d *Detector) Wait(waiter, holder uint64, key, info []byte) (found <-chan *kvpb.Deadlock, stop func()) {
+// receives a deadlock if that closes a cycle, once at most; with spare another wait of the cycle is told, if there is one
+// that is not to be spared. The slices are kept and must not be changed.
+func (d *Detector) Wait(waiter, holder uint64, key, info []byte, spare bool) (found <-chan *kvpb.Deadlock, stop func()) {
 	w := &wait{since: time.Now(), found: make(chan *kvpb.Deadlock, 1)}
-	w.edge = edge{waiter: waiter, holder: holder, key: key, info: info}
+	w.edge = edge{waiter: waiter, holder: holder, key: key, info: info, spare: spare}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lastID++

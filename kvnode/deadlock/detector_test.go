@@ -224,10 +224,10 @@ const soon = 100 * time.Millisecond
 
 func TestADeadlockOverStoresIsFoundAtOnce(t *testing.T) {
 	inBubble(t, 3, func(t *testing.T, c *cluster) {
-		a, stopA := c.nodes[2].Wait(10, 20, []byte("a"), []byte("update a"))
-		b, stopB := c.nodes[3].Wait(20, 30, []byte("b"), nil)
+		a, stopA := c.nodes[2].Wait(10, 20, []byte("a"), []byte("update a"), false)
+		b, stopB := c.nodes[3].Wait(20, 30, []byte("b"), nil, false)
 		none(t, a, b)
-		d, stopD := c.nodes[1].Wait(30, 10, []byte("d"), nil)
+		d, stopD := c.nodes[1].Wait(30, 10, []byte("d"), nil, false)
 		dl := within(t, soon, d)
 		require.EqualValues(t, 10, dl.LockTs)
 		require.Equal(t, "d", string(dl.LockKey))
@@ -257,7 +257,7 @@ func TestTheLastWaitMayBeOnAnyStore(t *testing.T) {
 			var found <-chan *kvpb.Deadlock
 			for i := uint64(1); i <= 3; i++ {
 				store := (last+i-1)%3 + 1
-				f, stop := c.nodes[store].Wait(i, i%3+1, []byte{byte(store)}, nil)
+				f, stop := c.nodes[store].Wait(i, i%3+1, []byte{byte(store)}, nil, false)
 				if synctest.Wait(); i < 3 {
 					none(t, f)
 				}
@@ -273,16 +273,16 @@ func TestTheLastWaitMayBeOnAnyStore(t *testing.T) {
 
 func TestAWaitThatHasEndedIsNotInTheWay(t *testing.T) {
 	inBubble(t, 2, func(t *testing.T, c *cluster) {
-		_, stop := c.nodes[2].Wait(10, 20, nil, nil)
+		_, stop := c.nodes[2].Wait(10, 20, nil, nil, false)
 		synctest.Wait()
 		stop() // the news are on their way
-		b, _ := c.nodes[1].Wait(20, 10, nil, nil)
+		b, _ := c.nodes[1].Wait(20, 10, nil, nil, false)
 		none(t, b)
 		// And one that ended before anybody was told of it.
-		_, stop = c.nodes[2].Wait(10, 20, nil, nil)
+		_, stop = c.nodes[2].Wait(10, 20, nil, nil, false)
 		stop()
 		none(t, b)
-		a, _ := c.nodes[2].Wait(10, 20, nil, nil)
+		a, _ := c.nodes[2].Wait(10, 20, nil, nil, false)
 		within(t, soon, a)
 	})
 }
@@ -291,12 +291,12 @@ func TestWaitsFollowTheDetector(t *testing.T) {
 	inBubble(t, 4, func(t *testing.T, c *cluster) {
 		c.nodes[4].believe(0) // it has no replica of the region
 		synctest.Wait()
-		_, _ = c.nodes[4].Wait(1, 2, nil, nil)
-		_, _ = c.nodes[1].Wait(2, 3, nil, nil)
+		_, _ = c.nodes[4].Wait(1, 2, nil, nil, false)
+		_, _ = c.nodes[1].Wait(2, 3, nil, nil, false)
 		c.move(2)
 		c.nodes[4].believe(0)
 		time.Sleep(time.Second)
-		d, _ := c.nodes[3].Wait(3, 1, nil, nil)
+		d, _ := c.nodes[3].Wait(3, 1, nil, nil, false)
 		within(t, soon, d)
 	})
 }
@@ -306,8 +306,8 @@ func TestADeadlockWithoutADetectorIsFoundByTheNext(t *testing.T) {
 	inBubble(t, 3, func(t *testing.T, c *cluster) {
 		c.move(0)
 		synctest.Wait()
-		a, _ := c.nodes[2].Wait(1, 2, nil, nil)
-		b, _ := c.nodes[3].Wait(2, 1, nil, nil)
+		a, _ := c.nodes[2].Wait(1, 2, nil, nil, false)
+		b, _ := c.nodes[3].Wait(2, 1, nil, nil, false)
 		none(t, a, b)
 		c.move(3)
 		select {
@@ -322,9 +322,9 @@ func TestADeadlockWithoutADetectorIsFoundByTheNext(t *testing.T) {
 
 func TestAFoundDeadlockIsNotFoundAgainElsewhere(t *testing.T) {
 	inBubble(t, 3, func(t *testing.T, c *cluster) {
-		a, _ := c.nodes[2].Wait(1, 2, nil, nil)
+		a, _ := c.nodes[2].Wait(1, 2, nil, nil, false)
 		synctest.Wait()
-		b, _ := c.nodes[3].Wait(2, 1, nil, nil)
+		b, _ := c.nodes[3].Wait(2, 1, nil, nil, false)
 		within(t, soon, b)
 		c.move(2)
 		time.Sleep(time.Second)
@@ -335,13 +335,13 @@ func TestAFoundDeadlockIsNotFoundAgainElsewhere(t *testing.T) {
 
 func TestADetectorThatDiesIsReplaced(t *testing.T) {
 	inBubble(t, 3, func(t *testing.T, c *cluster) {
-		_, _ = c.nodes[2].Wait(1, 2, nil, nil)
+		_, _ = c.nodes[2].Wait(1, 2, nil, nil, false)
 		synctest.Wait()
 		c.nodes[1].stop()
 		time.Sleep(1500 * time.Millisecond) // an election
 		c.move(2)
 		time.Sleep(maxBackoff)
-		b, _ := c.nodes[3].Wait(2, 1, nil, nil)
+		b, _ := c.nodes[3].Wait(2, 1, nil, nil, false)
 		within(t, soon, b)
 	})
 }
@@ -360,23 +360,23 @@ func TestASilentDetectorIsGivenUp(t *testing.T) {
 		c.swallow = false
 		c.mu.Unlock()
 		time.Sleep(5 * time.Second) // the attempt under way does not arrive any more
-		_, _ = c.nodes[1].Wait(1, 2, nil, nil)
-		b, _ := c.nodes[2].Wait(2, 1, nil, nil)
+		_, _ = c.nodes[1].Wait(1, 2, nil, nil, false)
+		b, _ := c.nodes[2].Wait(2, 1, nil, nil, false)
 		within(t, soon, b)
 	})
 }
 
 func TestABrokenStreamLosesNoWait(t *testing.T) {
 	inBubble(t, 3, func(t *testing.T, c *cluster) {
-		_, stop := c.nodes[2].Wait(1, 2, nil, nil)
-		_, _ = c.nodes[2].Wait(3, 1, nil, nil)
+		_, stop := c.nodes[2].Wait(1, 2, nil, nil, false)
+		_, _ = c.nodes[2].Wait(3, 1, nil, nil, false)
 		synctest.Wait()
 		c.hangUp(2)
 		stop()
 		time.Sleep(soon)
-		b, _ := c.nodes[3].Wait(2, 1, nil, nil)
+		b, _ := c.nodes[3].Wait(2, 1, nil, nil, false)
 		none(t, b)
-		d, _ := c.nodes[3].Wait(1, 3, nil, nil)
+		d, _ := c.nodes[3].Wait(1, 3, nil, nil, false)
 		within(t, soon, d)
 	})
 }
@@ -385,10 +385,10 @@ func TestWithoutOtherStores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, err := New(Options{Cluster: 1, Store: 1, First: func() (uint64, <-chan struct{}) { return 1, nil }})
 		require.NoError(t, err)
-		_, _ = d.Wait(1, 2, nil, nil) // before it starts
+		_, _ = d.Wait(1, 2, nil, nil, false) // before it starts
 		d.Start()
 		synctest.Wait()
-		b, stop := d.Wait(2, 1, nil, nil)
+		b, stop := d.Wait(2, 1, nil, nil, false)
 		within(t, soon, b)
 		require.NoError(t, d.Close())
 		stop() // after its end
@@ -400,8 +400,8 @@ func TestWithoutOtherStores(t *testing.T) {
 func TestTheHistoryKeepsTheLast(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, c *cluster) {
 		for i := uint64(1); i <= 5; i++ {
-			_, stop := c.nodes[1].Wait(i, 100, nil, nil)
-			f, stop2 := c.nodes[1].Wait(100, i, nil, nil)
+			_, stop := c.nodes[1].Wait(i, 100, nil, nil, false)
+			f, stop2 := c.nodes[1].Wait(100, i, nil, nil, false)
 			within(t, soon, f)
 			stop()
 			stop2()
@@ -456,7 +456,7 @@ func TestNoDeadlockStays(t *testing.T) {
 		var wg sync.WaitGroup
 		giveUp := make(chan struct{})
 		begin := func(store uint64, w *waiting, lasts time.Duration) {
-			found, stop := c.node(store).Wait(w.waiter, w.holder, nil, nil)
+			found, stop := c.node(store).Wait(w.waiter, w.holder, nil, nil, false)
 			mu.Lock()
 			left[w] = struct{}{}
 			mu.Unlock()

@@ -22,7 +22,8 @@ type finder struct {
 // suspect is a cycle that may be a deadlock.
 type suspect struct {
 	closing  *edge
-	cycle    []*edge
+	cycle    []*edge // from closing on
+	victim   int     // in cycle: the wait that is told
 	question uint64
 	asked    []uint64 // stores that have not answered
 }
@@ -85,9 +86,9 @@ func (f *finder) search(e *edge, out []order) []order {
 		return out
 	}
 	f.question++
-	s := &suspect{closing: e, cycle: cycle, question: f.question}
-	for _, other := range cycle {
-		if id := other.id.store; other != e && id != f.self && !slices.Contains(s.asked, id) {
+	s := &suspect{closing: e, cycle: cycle, victim: choose(cycle), question: f.question}
+	for i, other := range cycle {
+		if id := other.id.store; i != s.victim && id != f.self && !slices.Contains(s.asked, id) {
 			s.asked = append(s.asked, id)
 		}
 	}
@@ -101,11 +102,31 @@ func (f *finder) search(e *edge, out []order) []order {
 	return out
 }
 
-// convict has the wait that closed a cycle told. Without it there is no cycle.
+// choose returns the place of the wait that is told of a cycle: the first, which closes it. If that is to be spared it is
+// one that is not, of the youngest transaction.
+func choose(cycle []*edge) (victim int) {
+	if !cycle[0].spare {
+		return 0
+	}
+	for i, e := range cycle {
+		if !e.spare && (victim == 0 || e.waiter > cycle[victim].waiter) {
+			victim = i
+		}
+	}
+	return victim
+}
+
+// convict has the victim of a cycle told. Without its wait there is no cycle.
 func (f *finder) convict(s *suspect, out []order) []order {
-	id := s.closing.id
-	out = append(out, order{store: id.store, wait: id.id, deadlock: describe(s.cycle)})
-	return f.drop(out, id)
+	victim := s.cycle[s.victim]
+	cycle := slices.Concat(s.cycle[s.victim:], s.cycle[:s.victim])
+	out = append(out, order{store: victim.id.store, wait: victim.id.id, deadlock: describe(cycle)})
+	delete(f.suspects, s.closing.id)
+	out = f.drop(out, victim.id)
+	if victim != s.closing && f.graph.edges[s.closing.id] == s.closing && f.suspects[s.closing.id] == nil {
+		return f.search(s.closing, out) // it may have closed more than one
+	}
+	return out
 }
 
 // drop removes waits, and searches again where they were part of a suspected cycle.

@@ -11,7 +11,7 @@ import (
 
 // TestFinder runs the cases of testdata/finder.txt on the detector of store 1:
 //
-//	begin STORE ID WAITER->HOLDER [KEY]
+//	begin STORE ID WAITER->HOLDER [KEY [spare]]
 //	end STORE ID
 //	answer STORE QUESTION
 //	forget STORE
@@ -64,7 +64,7 @@ func step(t *testing.T, f *finder, line string) (out []string) {
 		if len(words) > 4 {
 			key = []byte(words[4])
 		}
-		orders = f.begin(&edge{id: waitID{store, n}, waiter: waiter, holder: holder, key: key})
+		orders = f.begin(&edge{id: waitID{store, n}, waiter: waiter, holder: holder, key: key, spare: len(words) > 5})
 	case "end":
 		orders = f.end(waitID{store, n})
 	case "answer":

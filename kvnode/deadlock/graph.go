@@ -8,6 +8,7 @@ type edge struct {
 	id             waitID
 	waiter, holder uint64
 	key, info      []byte
+	spare          bool // somebody else in a cycle is to be told of it
 }
 
 // graph is who waits for whom. A transaction may wait several times, for one holder or

@@ -66,7 +66,7 @@ func (d *Detector) take(l *link) *replpb.DetectRequest {
 			continue
 		}
 		w.told = true
-		req.Begun = append(req.Begun, &replpb.Wait{Id: w.id.id, Waiter: w.waiter, Holder: w.holder, Key: w.key, Info: w.info})
+		req.Begun = append(req.Begun, &replpb.Wait{Id: w.id.id, Waiter: w.waiter, Holder: w.holder, Key: w.key, Info: w.info, Spare: w.spare})
 	}
 	if l.begun = l.begun[n:]; len(l.begun) == 0 {
 		l.begun = nil

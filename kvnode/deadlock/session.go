@@ -174,7 +174,7 @@ func (d *Detector) hear(s *session, req *replpb.DetectRequest) error {
 		if d.finder.graph.of[s.store] == maxEdges {
 			break
 		}
-		d.carryOutLocked(d.finder.begin(&edge{id: id, waiter: w.GetWaiter(), holder: w.GetHolder(), key: w.GetKey(), info: w.GetInfo()}))
+		d.carryOutLocked(d.finder.begin(&edge{id: id, waiter: w.GetWaiter(), holder: w.GetHolder(), key: w.GetKey(), info: w.GetInfo(), spare: w.GetSpare()}))
 	}
 	for _, id := range req.GetEnded() {
 		d.carryOutLocked(d.finder.end(waitID{s.store, id}))

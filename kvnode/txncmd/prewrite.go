@@ -315,6 +315,9 @@ func (p *prewriter) checkVersion(m *kvpb.Mutation, locked bool) (*kvpb.KeyError,
 		var commitTS uint64
 		var err error
 		commitTS, latest, found, err = p.v.rd.SeekWrite(m.GetKey(), mvcc.MaxTS)
+		for err == nil && found && p.passes(commitTS, &latest) {
+			commitTS, latest, found, err = p.v.rd.SeekWrite(m.GetKey(), commitTS-1)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -329,6 +332,12 @@ func (p *prewriter) checkVersion(m *kvpb.Mutation, locked bool) (*kvpb.KeyError,
 		}
 	}
 	return p.checkValue(m, latest, found)
+}
+
+// passes reports that a transaction that locks its keys while it runs does not conflict with a record: of a younger one
+// that was rolled back. It has done too much to be ended by one that has done nothing.
+func (p *prewriter) passes(commitTS uint64, w *mvcc.Write) bool {
+	return p.req.Generation > 0 && commitTS > p.req.StartTs && w.Type == mvcc.WriteRollback
 }
 
 // covered reports that nothing newer can be on m's key than what the transaction has

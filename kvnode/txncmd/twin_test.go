@@ -68,16 +68,24 @@ func (m *model) get(key string, ts uint64) (string, bool) {
 
 // newest is the timestamp of the newest record of key, of whatever kind that
 // still stands: unprotected rollbacks may be collapsed by later ones, but the
-// newest record never is.
-func (m *model) newest(key string) uint64 {
+// newest record never is. Without rollbacks they do not count.
+func (m *model) newest(key string, rollbacks bool) uint64 {
 	n := uint64(0)
 	for _, c := range m.commits[key] {
 		n = max(n, c.commit)
 	}
 	for ts := range m.rollbacks[key] {
-		n = max(n, ts)
+		if rollbacks {
+			n = max(n, ts)
+		}
 	}
 	return n
+}
+
+// forgotten says that key may have lost the record that start was rolled back, which a prewrite in a generation
+// looks for behind those of younger transactions. (The primary's is protected, and decides.)
+func (m *model) forgotten(key string, start uint64) bool {
+	return m.rollbacks[key][start] && m.newest(key, true) > start && m.newest(key, false) < start
 }
 
 // prewrite returns the kind of outcome of each step: "ok", "locked", "conflict",
@@ -101,7 +109,7 @@ func (m *model) prewrite(primary string, start, gen uint64, muts []*kvpb.Mutatio
 			locked = true
 			continue
 		}
-		if n := m.newest(k); n > start || m.rollbacks[k][start] && n == start {
+		if n := m.newest(k, gen == 0); n > start || m.rollbacks[k][start] && (gen > 0 || n == start) {
 			if m.committed(k, start) != 0 {
 				return "committed"
 			}
@@ -267,6 +275,9 @@ func (w *twin) prewrite(rnd *rand.Rand, start uint64) string {
 		}
 	}
 	gen := uint64(rnd.IntN(4))
+	if gen > 0 && slices.ContainsFunc(muts, func(mu *kvpb.Mutation) bool { return w.m.forgotten(string(mu.Key), start) }) {
+		return ""
+	}
 	resp := w.ex.Prewrite(context.Background(), &kvpb.PrewriteRequest{
 		Context: w.context(), Mutations: muts, Primary: muts[0].Key, StartTs: start, LockTtlMs: 1000, Generation: gen,
 	})

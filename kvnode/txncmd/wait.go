@@ -52,6 +52,7 @@ type waitShard struct {
 type waiter struct {
 	startTS uint64
 	info    []byte
+	spare   bool // see the request
 	since   time.Time
 	// wake, of capacity 1, says that turn is set or that the one before has gone.
 	wake chan struct{}
@@ -84,7 +85,7 @@ func (t *waitTable) newWaiter(req *kvpb.PessimisticLockRequest) *waiter {
 	info := req.GetInfo()
 	return &waiter{
 		startTS: req.GetStartTs(), info: slices.Clone(info[:min(len(info), maxInfo)]),
-		since: time.Now(), wake: make(chan struct{}, 1),
+		spare: req.GetSpare(), since: time.Now(), wake: make(chan struct{}, 1),
 	}
 }
 
@@ -367,7 +368,7 @@ func (a *announcer) announce(blocked *mvcc.Lock) {
 		return
 	}
 	for _, holder := range list {
-		found, stop := a.e.detector.Wait(a.w.startTS, holder, a.w.key, a.w.info)
+		found, stop := a.e.detector.Wait(a.w.startTS, holder, a.w.key, a.w.info, a.w.spare)
 		a.found, a.stops = append(a.found, found), append(a.stops, stop)
 	}
 }

@@ -291,7 +291,7 @@ type detector struct {
 	n     int // announcements
 }
 
-func (d *detector) Wait(waiter, holder uint64, key, info []byte) (<-chan *kvpb.Deadlock, func()) {
+func (d *detector) Wait(waiter, holder uint64, key, info []byte, _ bool) (<-chan *kvpb.Deadlock, func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	edge := fmt.Sprintf("%d→%d %s %s", waiter, holder, key, info)

@@ -1822,7 +1822,10 @@ type PessimisticLockRequest struct {
 	MaxLocks uint32 `protobuf:"varint,18,opt,name=max_locks,json=maxLocks,proto3" json:"max_locks,omitempty"`
 	// With SKIP_LOCKED: a key with a version newer than for_update_ts is SKIPPED, with the conflict
 	// as its error.
-	SkipChanged   bool `protobuf:"varint,19,opt,name=skip_changed,json=skipChanged,proto3" json:"skip_changed,omitempty"`
+	SkipChanged bool `protobuf:"varint,19,opt,name=skip_changed,json=skipChanged,proto3" json:"skip_changed,omitempty"`
+	// The transaction has done a lot already: where a wait of another one closes or is part of the
+	// same deadlock, that one is told of it.
+	Spare         bool `protobuf:"varint,20,opt,name=spare,proto3" json:"spare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1986,6 +1989,13 @@ func (x *PessimisticLockRequest) GetMaxLocks() uint32 {
 func (x *PessimisticLockRequest) GetSkipChanged() bool {
 	if x != nil {
 		return x.SkipChanged
+	}
+	return false
+}
+
+func (x *PessimisticLockRequest) GetSpare() bool {
+	if x != nil {
+		return x.Spare
 	}
 	return false
 }
@@ -5153,7 +5163,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x04keys\x18\x03 \x03(\fR\x04keys\"\x81\x01\n" +
 	"\x15BatchRollbackResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12+\n" +
-	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\xc9\x05\n" +
+	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\xdf\x05\n" +
 	"\x16PessimisticLockRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\x12\x18\n" +
@@ -5174,7 +5184,8 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\ris_first_lock\x18\x10 \x01(\bR\visFirstLock\x12\x12\n" +
 	"\x04info\x18\x11 \x01(\fR\x04info\x12\x1b\n" +
 	"\tmax_locks\x18\x12 \x01(\rR\bmaxLocks\x12!\n" +
-	"\fskip_changed\x18\x13 \x01(\bR\vskipChanged\"\xd5\x01\n" +
+	"\fskip_changed\x18\x13 \x01(\bR\vskipChanged\x12\x14\n" +
+	"\x05spare\x18\x14 \x01(\bR\x05spare\"\xd5\x01\n" +
 	"\rKeyLockResult\x122\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x1a.cairn.kv.v1.KeyLockStatusR\x06status\x12\x16\n" +
 	"\x06exists\x18\x02 \x01(\bR\x06exists\x12\x14\n" +

@@ -1320,6 +1320,18 @@ func (m *PessimisticLockRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Spare {
+		i--
+		if m.Spare {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0xa0
+	}
 	if m.SkipChanged {
 		i--
 		if m.SkipChanged {
@@ -5279,6 +5291,9 @@ func (m *PessimisticLockRequest) SizeVT() (n int) {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.MaxLocks))
 	}
 	if m.SkipChanged {
+		n += 3
+	}
+	if m.Spare {
 		n += 3
 	}
 	n += len(m.unknownFields)
@@ -10565,6 +10580,26 @@ func (m *PessimisticLockRequest) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.SkipChanged = bool(v != 0)
+		case 20:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Spare", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Spare = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -21680,6 +21715,26 @@ func (m *PessimisticLockRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 			}
 			m.SkipChanged = bool(v != 0)
+		case 20:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Spare", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Spare = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

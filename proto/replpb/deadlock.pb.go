@@ -162,7 +162,8 @@ type Wait struct {
 	Waiter        uint64                 `protobuf:"varint,2,opt,name=waiter,proto3" json:"waiter,omitempty"` // start timestamps
 	Holder        uint64                 `protobuf:"varint,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	Key           []byte                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
-	Info          []byte                 `protobuf:"bytes,5,opt,name=info,proto3" json:"info,omitempty"` // from the request that waits, for people
+	Info          []byte                 `protobuf:"bytes,5,opt,name=info,proto3" json:"info,omitempty"`    // from the request that waits, for people
+	Spare         bool                   `protobuf:"varint,6,opt,name=spare,proto3" json:"spare,omitempty"` // likewise; see kvpb.PessimisticLockRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -232,6 +233,13 @@ func (x *Wait) GetInfo() []byte {
 	return nil
 }
 
+func (x *Wait) GetSpare() bool {
+	if x != nil {
+		return x.Spare
+	}
+	return false
+}
+
 type DetectResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Questions     []uint64               `protobuf:"varint,1,rep,packed,name=questions,proto3" json:"questions,omitempty"` // to be answered in DetectRequest.answers
@@ -284,7 +292,7 @@ func (x *DetectResponse) GetFound() []*FoundDeadlock {
 	return nil
 }
 
-// FoundDeadlock says that a wait of the store closes a cycle. The wait is out of the
+// FoundDeadlock says that a wait of the store, the one that closed it as a rule, is part of a cycle. The wait is out of the
 // detector's sight from then on.
 type FoundDeadlock struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -352,13 +360,14 @@ const file_replpb_deadlock_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.cairn.repl.v1.DetectHelloR\x05hello\x12)\n" +
 	"\x05begun\x18\x02 \x03(\v2\x13.cairn.repl.v1.WaitR\x05begun\x12\x14\n" +
 	"\x05ended\x18\x03 \x03(\x04R\x05ended\x12\x18\n" +
-	"\aanswers\x18\x04 \x03(\x04R\aanswers\"l\n" +
+	"\aanswers\x18\x04 \x03(\x04R\aanswers\"\x82\x01\n" +
 	"\x04Wait\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06waiter\x18\x02 \x01(\x04R\x06waiter\x12\x16\n" +
 	"\x06holder\x18\x03 \x01(\x04R\x06holder\x12\x10\n" +
 	"\x03key\x18\x04 \x01(\fR\x03key\x12\x12\n" +
-	"\x04info\x18\x05 \x01(\fR\x04info\"b\n" +
+	"\x04info\x18\x05 \x01(\fR\x04info\x12\x14\n" +
+	"\x05spare\x18\x06 \x01(\bR\x05spare\"b\n" +
 	"\x0eDetectResponse\x12\x1c\n" +
 	"\tquestions\x18\x01 \x03(\x04R\tquestions\x122\n" +
 	"\x05found\x18\x02 \x03(\v2\x1c.cairn.repl.v1.FoundDeadlockR\x05found\"[\n" +

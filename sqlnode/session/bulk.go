@@ -18,7 +18,9 @@ var errBulkStarted = errors.New("session: in bulk")
 // tryAutocommit executes a change as an optimistic transaction of its own.
 func (s *Session) tryAutocommit(ctx context.Context, c *exec.Context, st *plan.Statement, tr traits) error {
 	o := txn.TxnOptions{Autocommit: true, Serializable: tr.isolation == serializable}
-	o.Pipelined = s.hot.bulk && s.bulkPossible(tr.isolation)
+	if o.Pipelined = s.hot.bulk && s.bulkPossible(tr.isolation); o.Pipelined {
+		o.Info = s.lockInfo()
+	}
 	t, err := s.engine.Store.Begin(ctx, o)
 	if err != nil {
 		return err

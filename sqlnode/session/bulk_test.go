@@ -246,3 +246,60 @@ func TestKillOfAStatementInBulk(t *testing.T) {
 	waitUnlocked(t, c)
 	require.Equal(t, "[COUNT(*)]\n400\n", c.do("SELECT COUNT(*) FROM t"))
 }
+
+// waitWaiting waits until n requests wait for locks.
+func waitWaiting(t *testing.T, looker *client, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return looker.do("SELECT COUNT(*) FROM information_schema.cairn_data_lock_waits") == fmt.Sprintf("[COUNT(*)]\n%d\n", n)
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
+// A statement in bulk and a transaction that wait for each other are a deadlock, whoever was first to wait: the
+// transaction loses, it has done less.
+func TestADeadlockWithAStatementInBulk(t *testing.T) {
+	c := bulkClient(t, txn.StoreOptions{FlushBytes: 4 << 10})
+	fillLarge(t, c, "t", 400)
+	other, third, looker := connect(t, c.engine, 2), connect(t, c.engine, 3), connect(t, c.engine, 4)
+	for _, s := range []*client{other, third, looker} {
+		s.must(t, "USE d")
+	}
+	c.must(t, "SET cairn_dml_type = 'bulk'")
+	for i, last := range []string{"the transaction", "the statement"} {
+		other.must(t, "BEGIN", "SELECT * FROM t WHERE id = 399 FOR UPDATE")
+		if last == "the statement" {
+			third.must(t, "BEGIN", "SELECT * FROM t WHERE id = 200 FOR UPDATE")
+		}
+		began := time.Now()
+		bulk := c.async("UPDATE t SET k = k + 100")
+		waitWaiting(t, looker, 1) // the statement
+		blocked := other.async("UPDATE t SET k = 0 WHERE id = 1")
+		if last == "the statement" {
+			waitWaiting(t, looker, 2)
+			third.must(t, "ROLLBACK")
+		}
+		require.Contains(t, <-blocked, "error 1213", last)
+		require.Contains(t, <-bulk, "400 affected", last)
+		require.Less(t, time.Since(began), 20*time.Second)
+		require.Equal(t, "[COUNT(*)]\n400\n", looker.do(fmt.Sprintf("SELECT COUNT(*) FROM t WHERE k >= %d", 100*(i+1))))
+		waitUnlocked(t, c)
+	}
+	require.Contains(t, looker.do("SELECT * FROM information_schema.cairn_deadlocks"), "UPDATE t SET k = k + ")
+}
+
+// Of two statements in bulk one loses.
+func TestADeadlockOfTwoStatementsInBulk(t *testing.T) {
+	c := bulkClient(t, txn.StoreOptions{FlushBytes: 4 << 10})
+	fillLarge(t, c, "t", 400)
+	other, third := connect(t, c.engine, 2), connect(t, c.engine, 3)
+	third.must(t, "USE d", "BEGIN", "SELECT * FROM t WHERE id = 200 FOR UPDATE")
+	other.must(t, "USE d", "SET cairn_dml_type = 'bulk'")
+	c.must(t, "SET cairn_dml_type = 'bulk'")
+	up, down := c.async("UPDATE t SET k = k + 100"), other.async("UPDATE t SET k = k + 1000 ORDER BY id DESC")
+	waitWaiting(t, connect(t, c.engine, 4), 2) // each has locked one half
+	third.must(t, "ROLLBACK")
+	results := []string{<-up, <-down}
+	require.Contains(t, strings.Join(results, ""), "400 affected")
+	require.Contains(t, strings.Join(results, ""), "error 1213")
+	waitUnlocked(t, c)
+}

@@ -170,7 +170,7 @@ type waitGraph struct {
 type waitEdge struct{ waiter, holder uint64 }
 
 // Wait implements txncmd.Detector.
-func (g *waitGraph) Wait(waiter, holder uint64, key, _ []byte) (<-chan *kvpb.Deadlock, func()) {
+func (g *waitGraph) Wait(waiter, holder uint64, key, _ []byte, _ bool) (<-chan *kvpb.Deadlock, func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	found := make(chan *kvpb.Deadlock, 1)

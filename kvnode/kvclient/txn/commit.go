@@ -159,6 +159,7 @@ type committer struct {
 	// whose primary is primaryKey; see pipeline.
 	generation uint64
 	primaryKey []byte
+	info       []byte // see TxnOptions.Info
 }
 
 // batch is a part of the mutations that lies in one region.
@@ -360,7 +361,7 @@ func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, 
 		if len(got.GetErrors()) == 0 {
 			return c.onePhaseDone(got, g, begin)
 		}
-		if err := c.prewriteErrors(ctx, &w, 0, got.GetErrors()); err != nil {
+		if err := c.prewriteErrors(ctx, &w, g.Region, 0, got.GetErrors()); err != nil {
 			return false, nil, c.barred(c.unlessForgotten(p, err))
 		}
 	}
@@ -470,7 +471,7 @@ func (c *committer) expectLocks(p *kvpb.PrewriteRequest, b batch) {
 // prewriteErrors settles locks met by a prewrite so that it can be sent again,
 // or returns what stopped it.
 // holding is as in settleForWrite.
-func (c *committer) prewriteErrors(ctx context.Context, w *LockWait, holding uint64, errs []*kvpb.KeyError) error {
+func (c *committer) prewriteErrors(ctx context.Context, w *LockWait, region kvclient.Region, holding uint64, errs []*kvpb.KeyError) error {
 	locks := make([]*kvpb.LockInfo, 0, len(errs))
 	for _, ke := range errs {
 		lock := ke.GetLocked()
@@ -478,6 +479,9 @@ func (c *committer) prewriteErrors(ctx context.Context, w *LockWait, holding uin
 			return c.keyError(ke)
 		}
 		locks = append(locks, lock)
+	}
+	if c.generation > 0 {
+		return c.queue(ctx, w, region, locks)
 	}
 	return c.s.resolver.settleForWrite(ctx, w, c.startTS, holding, holding != 0 || c.auto, locks)
 }
@@ -610,7 +614,7 @@ func (c *committer) prewrite(ctx context.Context, b batch, maybe bool) error {
 		if err := c.lasting(got.GetErrors()); err != nil {
 			return err
 		}
-		if err := c.prewriteErrors(ctx, &w, c.holding(), got.GetErrors()); err != nil {
+		if err := c.prewriteErrors(ctx, &w, b.region, c.holding(), got.GetErrors()); err != nil {
 			return c.gaveUp(b, p.IsRetry, err)
 		}
 		p.LockTtlMs = c.lockTTL() // it may have waited for long

@@ -39,6 +39,7 @@ type pipeline struct {
 	ctx    context.Context // of the flushes: the life of the transaction's statement
 	cancel context.CancelFunc
 	began  time.Time
+	info   []byte // for people
 
 	startTS uint64
 	primary []byte // nil until there is one
@@ -54,8 +55,8 @@ type pipeline struct {
 	touched    keyRanges // where there are locks
 }
 
-func newPipeline(ctx context.Context, s *Store, began time.Time) *pipeline {
-	p := &pipeline{s: s, began: began}
+func newPipeline(ctx context.Context, s *Store, began time.Time, info []byte) *pipeline {
+	p := &pipeline{s: s, began: began, info: info}
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	return p
 }
@@ -124,7 +125,7 @@ func (p *pipeline) newFlush(full *buffer) *committer {
 	c := &committer{
 		s: p.s, startTS: p.startTS, primary: -1, generation: p.generation, primaryKey: p.primary,
 		muts: make([]kvpb.Mutation, 0, full.len()), keys: make([][]byte, 0, full.len()), size: full.size,
-		began: p.began,
+		began: p.began, info: p.info,
 	}
 	for e := range full.all() {
 		if op, ok := e.op(); ok {

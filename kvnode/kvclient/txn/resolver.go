@@ -432,8 +432,23 @@ func (r *resolver) awaitSettled(ctx context.Context) error {
 // writer conflicts instead of waiting for it: one that is run again can wait where
 // deadlocks are found.
 func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, holding uint64, yield bool, locks []*kvpb.LockInfo) error {
-	var alive *kvpb.LockInfo
-	var wait time.Duration
+	alive, wait, err := r.settleMet(ctx, startTS, holding, yield, locks)
+	if alive == nil || err != nil {
+		return err
+	}
+	if w.bo.s == nil {
+		w.bo = r.s.newBackoff(backoffWriteLock)
+	}
+	err = w.bo.waitAtMost(ctx, wait)
+	if errors.Is(err, errBudget) {
+		return &LockTimeoutError{Key: alive.GetKey(), StartTS: alive.GetStartTs()}
+	}
+	return err
+}
+
+// settleMet is settleForWrite without the wait: alive is a lock of a living transaction, if there is one, and wait
+// how long such ones live at most if nobody prolongs that.
+func (r *resolver) settleMet(ctx context.Context, startTS, holding uint64, yield bool, locks []*kvpb.LockInfo) (alive *kvpb.LockInfo, wait time.Duration, err error) {
 	var big []uint64 // transactions whose locks around here were settled all at once
 	for _, lock := range ownersOf(locks) {
 		if slices.Contains(big, lock.GetStartTs()) {
@@ -441,11 +456,11 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, hol
 		}
 		st, err := r.status(ctx, lock, 0)
 		if err != nil {
-			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
+			return nil, 0, fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
 		}
 		if st.alive {
 			if lock.GetStartTs() < holding || yield && unwritten(lock) {
-				return &WriteConflictError{
+				return nil, 0, &WriteConflictError{
 					StartTS: startTS, ConflictStartTS: lock.GetStartTs(), Key: lock.GetKey(),
 					Reason: kvpb.ConflictReason_CONFLICT_REASON_OPTIMISTIC,
 				}
@@ -455,7 +470,7 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, hol
 		}
 		if st.commitTS > startTS && !unwritten(lock) {
 			r.settleLater(lock, st)
-			return &WriteConflictError{
+			return nil, 0, &WriteConflictError{
 				StartTS: startTS, ConflictStartTS: lock.GetStartTs(), ConflictCommitTS: st.commitTS, Key: lock.GetKey(),
 				Reason: kvpb.ConflictReason_CONFLICT_REASON_OPTIMISTIC,
 			}
@@ -467,23 +482,13 @@ func (r *resolver) settleForWrite(ctx context.Context, w *LockWait, startTS, hol
 			err = r.settleAll(ctx, lock, st)
 		}
 		if err != nil {
-			return fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
+			return nil, 0, fmt.Errorf("resolve lock of %d: %w", lock.GetStartTs(), err)
 		}
 		if lock.GetTxnSize() >= bigTxnKeys && !unwritten(lock) {
 			big = append(big, lock.GetStartTs())
 		}
 	}
-	if alive == nil {
-		return nil
-	}
-	if w.bo.s == nil {
-		w.bo = r.s.newBackoff(backoffWriteLock)
-	}
-	err := w.bo.waitAtMost(ctx, wait)
-	if errors.Is(err, errBudget) {
-		return &LockTimeoutError{Key: alive.GetKey(), StartTS: alive.GetStartTs()}
-	}
-	return err
+	return alive, wait, nil
 }
 
 // lockedKeys are the keys of those locks that are of one transaction.

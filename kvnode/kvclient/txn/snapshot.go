@@ -229,6 +229,7 @@ func (sn *Snapshot) batchGetRegion(ctx context.Context, r kvclient.Region, keys 
 type LockWait struct {
 	bo    backoff
 	limit time.Duration
+	until time.Time // of one in a queue: when it gives up
 }
 
 // Scan implements Reader.

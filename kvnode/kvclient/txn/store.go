@@ -177,7 +177,7 @@ func (s *Store) Begin(ctx context.Context, o TxnOptions) (*Txn, error) {
 		t.reads = &readSet{}
 	}
 	if o.Pipelined {
-		t.pipe = newPipeline(ctx, s, t.began)
+		t.pipe = newPipeline(ctx, s, t.began, o.Info)
 	}
 	if o.StartTS == 0 {
 		t.start = s.pd.TSAsync(ctx)

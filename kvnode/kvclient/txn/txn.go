@@ -30,6 +30,8 @@ type TxnOptions struct {
 	// rolled back. As long as everything fits in one part there is no difference. Not
 	// together with Pessimistic or Serializable.
 	Pipelined bool
+	// Info is shown to those who look at waits of a pipelined transaction, and at deadlocks; see LockOptions.Info.
+	Info []byte
 	// Serializable: the commit fails with *WriteConflictError when something the
 	// transaction has read was changed by another since. Everything read through the
 	// Txn counts, keys that were absent and the gaps in scans too.

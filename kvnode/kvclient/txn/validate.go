@@ -119,11 +119,8 @@ func (t *Txn) lockedSince(key []byte, ts uint64) bool {
 
 // holding is what settleForWrite is told.
 func (c *committer) holding() uint64 {
-	switch {
-	case len(c.reads) > 0:
+	if len(c.reads) > 0 {
 		return math.MaxUint64
-	case c.generation > 0: // it has come too far to give way, and may wait for anybody
-		return 0
 	}
 	return c.startTS
 }
