@@ -25,9 +25,10 @@ type metrics struct {
 
 	keptInMemory, keptPipelined, keptReplicated prometheus.Counter
 
-	lockWaits, deadlocks    prometheus.Counter
-	lockWait                prometheus.Histogram
-	locksLost, locksAmended prometheus.Counter
+	lockWaits, deadlocks         prometheus.Counter
+	lockWait                     prometheus.Histogram
+	locksLost, locksAmended      prometheus.Counter
+	promisesKept, promisesBroken prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -95,6 +96,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Help: "Pessimistic locks taken, by where they were kept when that was answered: in the leader's memory, on their way through Raft, or applied.",
 	}, []string{"kept"})
 	m.keptInMemory, m.keptPipelined, m.keptReplicated = kept.WithLabelValues("memory"), kept.WithLabelValues("pipelined"), kept.WithLabelValues("replicated")
+	promised := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cairn_kv_pessimistic_locks_promised_total",
+		Help: "Pessimistic locks promised by a commit under way to who waited for them, by whether it came to be.",
+	}, []string{"outcome"})
+	m.promisesKept, m.promisesBroken = promised.WithLabelValues("kept"), promised.WithLabelValues("broken")
 	m.pessimisticLock = m.commands.WithLabelValues("pessimistic_lock")
 	m.get = m.commands.WithLabelValues("get")
 	m.batchGet = m.commands.WithLabelValues("batch_get")
@@ -104,7 +110,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.commit = m.commands.WithLabelValues("commit")
 	if reg != nil {
 		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait, m.tooOld, m.async, m.asyncFallback,
-			m.lockWaits, m.deadlocks, m.lockWait, m.locksLost, m.locksAmended, kept)
+			m.lockWaits, m.deadlocks, m.lockWait, m.locksLost, m.locksAmended, kept, promised)
 	}
 	return m
 }

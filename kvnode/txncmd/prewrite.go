@@ -280,15 +280,15 @@ func (p *prewriter) checkOverwrite(m *kvpb.Mutation, own *mvcc.Lock) (*kvpb.KeyE
 }
 
 // amend allows for a pessimistic lock that was lost, as those are that were not
-// replicated: nobody may have committed since the transaction began. The lock's
-// own for_update_ts is not known any more.
+// replicated: nobody may have committed since the transaction began, and the transaction
+// may not have seen what was only promised. The lock's own for_update_ts is not known any more.
 func (p *prewriter) amend(m *kvpb.Mutation) (*kvpb.KeyError, error) {
 	key := m.GetKey()
 	commitTS, latest, found, err := p.v.rd.SeekWrite(key, mvcc.MaxTS)
 	if err != nil {
 		return nil, err
 	}
-	if found && commitTS >= p.req.StartTs {
+	if p.req.NoAmend || found && commitTS >= p.req.StartTs {
 		p.v.e.metrics.locksLost.Inc()
 		return p.unlessCommitted(key, p.lockNotFound(key, kvpb.PessimisticLockNotFoundReason_PLNF_REASON_LOCK_MISSING_AMEND_FAIL))
 	}
@@ -522,6 +522,7 @@ func (p *prewriter) held(i int) bool {
 func (p *prewriter) writeCommits() {
 	w := &p.v.w
 	for i, m := range p.req.Mutations {
+		inMem := p.own[i] != nil && p.v.inMem(m.GetKey())
 		if p.own[i] != nil {
 			p.v.dropLock(m.GetKey(), p.req.StartTs)
 		}
@@ -529,6 +530,9 @@ func (p *prewriter) writeCommits() {
 		switch m.GetOp() {
 		case kvpb.MutationOp_MUTATION_OP_PUT, kvpb.MutationOp_MUTATION_OP_INSERT:
 			rec.Type = mvcc.WritePut
+			if inMem {
+				p.v.canHandOn(m.GetKey(), p.commitTS, m.GetValue())
+			}
 			if len(m.GetValue()) <= mvcc.MaxInlineValue {
 				rec.HasValue, rec.Value = true, m.GetValue()
 			} else {

@@ -35,6 +35,7 @@ type view struct {
 	mem      *mvcc.MemLocks // locks that only this leader knows
 	// memChanges are the effects on mem. They are made before the others are proposed.
 	memChanges map[string]mvcc.MemChange
+	handOns    []handOn // locks that may be promised
 	// patient: nobody waits for the effects.
 	patient bool
 	// urgent: the effects, a few bytes, must not be held up.
@@ -147,9 +148,11 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 	case v.urgent:
 		propose = rg.ProposeUrgently
 	}
+	promised := v.promiseLocks()
 	if rerr = propose(ctx, v.w.Batch); rerr != nil && rerr.GetUndetermined() == nil {
 		v.restoreMem()
 	}
+	v.keepPromises(promised, rerr == nil)
 	return nil, rerr, nil
 }
 

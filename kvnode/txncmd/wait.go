@@ -61,8 +61,11 @@ type waiter struct {
 	key    []byte
 	region uint64
 	// Protected by the shard of key.
-	turn   bool
-	holder uint64 // the transaction waited for, as announced last
+	turn    bool
+	holder  uint64   // the transaction waited for, as announced last
+	promise *promise // what its request is to be answered; nil = nothing
+	// takes is the request if it takes a promise, else nil.
+	takes *kvpb.PessimisticLockRequest
 }
 
 func newWaitTable() *waitTable {
@@ -83,10 +86,14 @@ func (t *waitTable) newWaiter(req *kvpb.PessimisticLockRequest) *waiter {
 		return nil
 	}
 	info := req.GetInfo()
-	return &waiter{
+	w := &waiter{
 		startTS: req.GetStartTs(), info: slices.Clone(info[:min(len(info), maxInfo)]),
 		spare: req.GetSpare(), since: time.Now(), wake: make(chan struct{}, 1),
 	}
+	if takesPromise(req) {
+		w.takes = req
+	}
+	return w
 }
 
 // enqueue puts w into the queue of key, or leaves it there without its turn. The
@@ -162,14 +169,15 @@ func (t *waitTable) joined(keys [][]byte) {
 }
 
 // leave takes w out of its queue. If it had the turn the next one gets it, unless w
-// has taken the key for itself alone.
-func (t *waitTable) leave(w *waiter, took bool) {
+// has taken the key for itself alone. What w was promised it has taken.
+func (t *waitTable) leave(w *waiter, took bool) *promise {
 	if w.key == nil {
-		return
+		return nil
 	}
 	s := t.shard(w.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	took = took || w.promise != nil
 	q := s.queues[string(w.key)]
 	i := slices.Index(q, w)
 	if q = slices.Delete(q, i, i+1); len(q) == 0 {
@@ -187,6 +195,7 @@ func (t *waitTable) leave(w *waiter, took bool) {
 	}
 	t.n.Add(-1)
 	w.key, w.turn = nil, false
+	return w.promise
 }
 
 func (w *waiter) poke() {
@@ -196,18 +205,32 @@ func (w *waiter) poke() {
 	}
 }
 
-// position tells whether w has the turn and who stands before it, 0 for nobody.
-func (t *waitTable) position(w *waiter) (turn bool, before uint64) {
+// turnOf tells what w was woken for.
+func (t *waitTable) turnOf(w *waiter) turn {
+	s := t.shard(w.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case w.promise != nil:
+		return turnPromised
+	case w.turn:
+		return turnMine
+	}
+	return turnNone
+}
+
+// before tells who stands before w, 0 for nobody.
+func (t *waitTable) before(w *waiter) uint64 {
 	s := t.shard(w.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := s.queues[string(w.key)]
 	for i := slices.Index(q, w) - 1; i >= 0; i-- {
 		if q[i].startTS != w.startTS {
-			return w.turn, q[i].startTS
+			return q[i].startTS
 		}
 	}
-	return w.turn, 0
+	return 0
 }
 
 func (t *waitTable) setHolder(w *waiter, holder uint64) {
@@ -258,7 +281,14 @@ func (e *Executor) lockOrWait(ctx context.Context, k *locker) (ke *kvpb.KeyError
 	if w == nil {
 		return ke, rerr
 	}
-	defer func() { e.waits.leave(w, ke == nil && rerr == nil && k.took(w.key)) }()
+	evaluated := true
+	defer func() {
+		p := e.waits.leave(w, ke == nil && rerr == nil && k.took(w.key))
+		if p != nil && !evaluated {
+			ke, rerr = nil, nil
+			k.takePromise(p)
+		}
+	}()
 	if k.blocked == nil || rerr != nil {
 		return ke, rerr
 	}
@@ -270,7 +300,10 @@ func (e *Executor) lockOrWait(ctx context.Context, k *locker) (ke *kvpb.KeyError
 	defer patience.Stop()
 	for k.blocked != nil && rerr == nil {
 		a.announce(k.blocked)
+		evaluated = false
 		switch turn, deadlock := a.wait(ctx, patience.C); {
+		case turn == turnPromised:
+			return nil, nil
 		case deadlock != nil:
 			e.metrics.deadlocks.Inc()
 			return k.deadlocked(w.key, deadlock), nil
@@ -279,9 +312,12 @@ func (e *Executor) lockOrWait(ctx context.Context, k *locker) (ke *kvpb.KeyError
 		case turn == turnOver:
 			a.stop()
 			k.waiter = nil
+			evaluated = true
 			return e.write(ctx, k.req.Context, keys, k.eval)
 		case turn == turnMine:
 			ke, rerr = e.write(ctx, k.req.Context, keys, k.eval)
+			evaluated = true
+			e.waits.forget(w) // what was promised meanwhile was kept, or not, before the evaluation
 		default: // somebody before has gone
 			k.blocked = e.holderNow(k, w.key)
 		}
@@ -347,7 +383,7 @@ type announcer struct {
 
 func (a *announcer) announce(blocked *mvcc.Lock) {
 	var list []uint64
-	if _, before := a.e.waits.position(a.w); before != 0 {
+	if before := a.e.waits.before(a.w); before != 0 {
 		list = append(list, before)
 	} else {
 		blocked.Owners(func(l *mvcc.Lock) bool {
@@ -386,7 +422,8 @@ type turn int
 const (
 	turnNone turn = iota // somebody before has left the queue
 	turnMine
-	turnOver // waited long enough
+	turnOver     // waited long enough
+	turnPromised // the lock was promised
 )
 
 // wait returns when there is something to do.
@@ -402,10 +439,7 @@ func (a *announcer) wait(ctx context.Context, patience <-chan time.Time) (turn, 
 		i, got, ok := reflect.Select(cases)
 		switch {
 		case i == 0:
-			if mine, _ := a.e.waits.position(a.w); mine {
-				return turnMine, nil
-			}
-			return turnNone, nil
+			return a.e.waits.turnOf(a.w), nil
 		case i <= 2:
 			return turnOver, nil
 		case ok:

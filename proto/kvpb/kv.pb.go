@@ -1319,7 +1319,9 @@ type PrewriteRequest struct {
 	// Of a transaction that locks its keys while it still runs, in batches: which batch this
 	// is, counted from 1. A lock of a smaller generation is replaced, one of the same or a
 	// greater is kept. 0 = all is locked at the end. Two phases only, and optimistic.
-	Generation    uint64 `protobuf:"varint,16,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation uint64 `protobuf:"varint,16,opt,name=generation,proto3" json:"generation,omitempty"`
+	// A pessimistic lock that is missing is not made up for, as the transaction holds one that was promised.
+	NoAmend       bool `protobuf:"varint,17,opt,name=no_amend,json=noAmend,proto3" json:"no_amend,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1464,6 +1466,13 @@ func (x *PrewriteRequest) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *PrewriteRequest) GetNoAmend() bool {
+	if x != nil {
+		return x.NoAmend
+	}
+	return false
 }
 
 type PrewriteResponse struct {
@@ -1825,7 +1834,9 @@ type PessimisticLockRequest struct {
 	SkipChanged bool `protobuf:"varint,19,opt,name=skip_changed,json=skipChanged,proto3" json:"skip_changed,omitempty"`
 	// The transaction has done a lot already: where a wait of another one closes or is part of the
 	// same deadlock, that one is told of it.
-	Spare         bool `protobuf:"varint,20,opt,name=spare,proto3" json:"spare,omitempty"`
+	Spare bool `protobuf:"varint,20,opt,name=spare,proto3" json:"spare,omitempty"`
+	// With allow_lock_with_conflict, and one key that others have locked: the lock may be promised.
+	TakePromise   bool `protobuf:"varint,21,opt,name=take_promise,json=takePromise,proto3" json:"take_promise,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2000,6 +2011,13 @@ func (x *PessimisticLockRequest) GetSpare() bool {
 	return false
 }
 
+func (x *PessimisticLockRequest) GetTakePromise() bool {
+	if x != nil {
+		return x.TakePromise
+	}
+	return false
+}
+
 // KeyLockResult: errors are locked (nobody waited, or long enough), deadlock, conflict
 // (reasons PESSIMISTIC_RETRY and SELF_ROLLED_BACK), already_exist and abort.
 type KeyLockResult struct {
@@ -2011,8 +2029,12 @@ type KeyLockResult struct {
 	// taken at it; the statement has to be run again at it or later.
 	LockedWithConflictTs uint64    `protobuf:"varint,4,opt,name=locked_with_conflict_ts,json=lockedWithConflictTs,proto3" json:"locked_with_conflict_ts,omitempty"`
 	Error                *KeyError `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// The lock, and the value, are those that there will be when the commit of the owner before is on
+	// disk, which is under way. If that fails there is no lock. So what was read must not be shown as
+	// the truth, and the transaction, even if it writes nothing, must prewrite the key, with no_amend.
+	Promised      bool `protobuf:"varint,6,opt,name=promised,proto3" json:"promised,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeyLockResult) Reset() {
@@ -2078,6 +2100,13 @@ func (x *KeyLockResult) GetError() *KeyError {
 		return x.Error
 	}
 	return nil
+}
+
+func (x *KeyLockResult) GetPromised() bool {
+	if x != nil {
+		return x.Promised
+	}
+	return false
 }
 
 type PessimisticLockResponse struct {
@@ -5120,7 +5149,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x124\n" +
 	"\tassertion\x18\x04 \x01(\x0e2\x16.cairn.kv.v1.AssertionR\tassertion\x12M\n" +
-	"\x12pessimistic_action\x18\x05 \x01(\x0e2\x1e.cairn.kv.v1.PessimisticActionR\x11pessimisticAction\"\xf2\x04\n" +
+	"\x12pessimistic_action\x18\x05 \x01(\x0e2\x1e.cairn.kv.v1.PessimisticActionR\x11pessimisticAction\"\x8d\x05\n" +
 	"\x0fPrewriteRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x123\n" +
 	"\tmutations\x18\x02 \x03(\v2\x15.cairn.kv.v1.MutationR\tmutations\x12\x18\n" +
@@ -5141,7 +5170,8 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x16expected_for_update_ts\x18\x0f \x03(\x04R\x13expectedForUpdateTs\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x10 \x01(\x04R\n" +
-	"generation\"\xcb\x01\n" +
+	"generation\x12\x19\n" +
+	"\bno_amend\x18\x11 \x01(\bR\anoAmend\"\xcb\x01\n" +
 	"\x10PrewriteResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12-\n" +
 	"\x06errors\x18\x02 \x03(\v2\x15.cairn.kv.v1.KeyErrorR\x06errors\x12\"\n" +
@@ -5163,7 +5193,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x04keys\x18\x03 \x03(\fR\x04keys\"\x81\x01\n" +
 	"\x15BatchRollbackResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12+\n" +
-	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\xdf\x05\n" +
+	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\x82\x06\n" +
 	"\x16PessimisticLockRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\x12\x18\n" +
@@ -5185,13 +5215,15 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x04info\x18\x11 \x01(\fR\x04info\x12\x1b\n" +
 	"\tmax_locks\x18\x12 \x01(\rR\bmaxLocks\x12!\n" +
 	"\fskip_changed\x18\x13 \x01(\bR\vskipChanged\x12\x14\n" +
-	"\x05spare\x18\x14 \x01(\bR\x05spare\"\xd5\x01\n" +
+	"\x05spare\x18\x14 \x01(\bR\x05spare\x12!\n" +
+	"\ftake_promise\x18\x15 \x01(\bR\vtakePromise\"\xf1\x01\n" +
 	"\rKeyLockResult\x122\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x1a.cairn.kv.v1.KeyLockStatusR\x06status\x12\x16\n" +
 	"\x06exists\x18\x02 \x01(\bR\x06exists\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x125\n" +
 	"\x17locked_with_conflict_ts\x18\x04 \x01(\x04R\x14lockedWithConflictTs\x12+\n" +
-	"\x05error\x18\x05 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\"\xa6\x01\n" +
+	"\x05error\x18\x05 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\x12\x1a\n" +
+	"\bpromised\x18\x06 \x01(\bR\bpromised\"\xa6\x01\n" +
 	"\x17PessimisticLockResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x124\n" +
 	"\aresults\x18\x02 \x03(\v2\x1a.cairn.kv.v1.KeyLockResultR\aresults\x12\x18\n" +

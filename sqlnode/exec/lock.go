@@ -41,7 +41,7 @@ func (c *Context) lockRead(ctx context.Context, r *plan.Reader, keys [][]byte) (
 		}
 		return keys, nil
 	}
-	got, err := c.lock(ctx, keys, r.Lock, r.Wait, txn.LockOptions{ReturnValues: true, IfExists: c.LockIfExists, AnyVersion: c.PointLock})
+	got, err := c.lock(ctx, keys, r.Lock, r.Wait, txn.LockOptions{ReturnValues: true, IfExists: c.LockIfExists, AnyVersion: c.PointLock, Unconfirmed: c.writing})
 	if err != nil {
 		return nil, err
 	}

@@ -503,6 +503,12 @@ func (b *txnBed) tamper(ctx context.Context, d *door, req *kvpb.Request, resp *k
 	if at := resp.GetReadIndex(); b.bug == bugHurries && at != nil {
 		at.Index = min(at.Index, 10)
 	}
+	if got := resp.GetPessimisticLock().GetResults(); len(got) == 1 && got[0].GetPromised() {
+		b.c.counts.add("locks promised", 1)
+	}
+	if req.GetPrewrite().GetNoAmend() && len(resp.GetPrewrite().GetErrors()) > 0 && resp.GetPrewrite().Errors[0].GetPessimisticLockNotFound() != nil {
+		b.c.counts.add("promises broken", 1)
+	}
 	if lock := req.GetPessimisticLock(); b.bug == bugUnlocks && lock != nil {
 		undo := &kvpb.PessimisticRollbackRequest{Context: lock.Context, Keys: lock.Keys, StartTs: lock.StartTs, ForUpdateTs: lock.ForUpdateTs}
 		d.execute(ctx, &kvpb.Request{Cmd: &kvpb.Request_PessimisticRollback{PessimisticRollback: undo}})

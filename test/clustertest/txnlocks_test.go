@@ -39,7 +39,7 @@ func (a *attempt) locking(ctx context.Context) error {
 			return err
 		}
 	}
-	what, keys := rng.IntN(5), a.distinct(1+rng.IntN(3))
+	what, keys := rng.IntN(7), a.distinct(1+rng.IntN(3))
 	for try := 1; ; try++ {
 		a.tx.ReadAt(a.tx.ForUpdateTS())
 		at, seen := a.tx.ForUpdateTS(), len(a.r.Ops)
@@ -120,6 +120,18 @@ func (a *attempt) statement(ctx context.Context, st txn.Statement, what int, key
 		value, ok := found[key]
 		a.sawLocked(readOf(key, value, !ok))
 		if err := a.remove(key); err != nil {
+			return err
+		}
+	case 5, 6: // UPDATE by a key that others want too; now and then it changes nothing
+		key = cells[a.first]
+		if err := a.lockKeys(ctx, [][]byte{[]byte(key)}, txn.LockOptions{Timeout: o.Timeout, AnyVersion: true, Unconfirmed: true}); err != nil {
+			return err
+		}
+		a.tx.ReadAt(a.tx.ForUpdateTS())
+		if o.Shared {
+			return nil
+		}
+		if err := a.set(key); err != nil {
 			return err
 		}
 	}

@@ -57,7 +57,7 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 			t.releaseAll(false)
 			return 0, fmt.Errorf("commit: %w", err)
 		}
-	} else if t.buf.len() == 0 || t.locks != nil && !t.writes() {
+	} else if t.nothingToCommit() {
 		err := t.validateReads(ctx)
 		t.releaseAll(true) // nobody can tell whether what was only read is released now or at the commit
 		return 0, err
@@ -77,6 +77,15 @@ func (t *Txn) Commit(ctx context.Context) (uint64, error) {
 		return 0, fmt.Errorf("commit: %w", err)
 	}
 	return commitTS, nil
+}
+
+// nothingToCommit reports whether the transaction leaves no record. One that was promised a lock
+// does, even if it writes nothing: so it finds out whether what it has seen came to be.
+func (t *Txn) nothingToCommit() bool {
+	if t.locks == nil {
+		return t.buf.len() == 0
+	}
+	return !t.writes() && !t.locks.promised
 }
 
 // writes reports whether anything is put or deleted.
@@ -114,6 +123,7 @@ type committer struct {
 	// mutation; 0 and nil for an optimistic one.
 	forUpdateTS uint64
 	locked      []*heldLock
+	promised    bool // as lockSet.promised
 	// ownPrimary: the primary is not the one the locks name.
 	ownPrimary bool
 	muts       []kvpb.Mutation // in key order; read-only
@@ -207,6 +217,7 @@ func (c *committer) add(op kvpb.MutationOp, e *entry) {
 func (c *committer) addLocked(t *Txn) {
 	l := t.locks
 	c.forUpdateTS = max(l.forUpdateTS, c.startTS)
+	c.promised = l.promised
 	only := make([]*entry, 0, len(l.held)) // locked and not in the buffer
 	for k, h := range l.held {
 		if !h.shared && t.buf.get([]byte(k)) == nil {
@@ -431,6 +442,7 @@ func (c *committer) prewriteRequest(b batch) *kvpb.Request {
 	}
 	p.ForUpdateTs = c.forUpdateTS
 	p.IsRetry = c.maybe || c.stray
+	p.NoAmend = c.promised
 	if c.locked != nil {
 		c.expectLocks(p, b)
 	}

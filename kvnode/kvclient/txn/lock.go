@@ -56,6 +56,9 @@ type LockOptions struct {
 	// AnyVersion locks a key though it has changed since ForUpdateTS, which then moves to
 	// the change. For statements that have read nothing else. It implies ReturnValues.
 	AnyVersion bool
+	// Unconfirmed, with AnyVersion, allows for a lock and a value that stand and fall with the commit of the
+	// transaction before, which is under way: Commit finds out. For statements that show nobody what they read.
+	Unconfirmed bool
 }
 
 // LockResult is what Lock did about one key.
@@ -99,6 +102,8 @@ type lockSet struct {
 	recent    []string
 	attempt   int
 	statement int
+	// promised: a lock was taken that stands and falls with another transaction's commit.
+	promised bool
 	// strays may be locked: the answer was lost.
 	strays [][]byte
 	beat   *heartbeat
@@ -563,6 +568,7 @@ func (r *locking) request(b batch, primary []byte, left time.Duration) *kvpb.Req
 	switch r.o.Mode {
 	case Wait:
 		p.WaitTimeoutMs = uint32(max(1, min(left, lockSlice).Milliseconds()))
+		p.TakePromise = r.o.Unconfirmed
 	case NoWait:
 		p.WaitMode = kvpb.LockWaitMode_LOCK_WAIT_MODE_NOWAIT
 	case SkipLocked:
@@ -717,6 +723,7 @@ func (r *locking) hold(pos int, primary []byte, res *kvpb.KeyLockResult) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forUpdateTS = max(l.forUpdateTS, h.ts)
+	l.promised = l.promised || res.GetPromised()
 	if l.held == nil {
 		l.held = make(map[string]*heldLock)
 	}

@@ -219,7 +219,7 @@ func (s *Store) Region(c *kvpb.Context) (txncmd.Region, *kvpb.RegionError) {
 		if r.meta.Epoch.Version != c.GetEpoch().GetVersion() {
 			return nil, s.stale(r)
 		}
-		return &handle{s: s, r: r, term: s.term.Load()}, nil
+		return &handle{s: s, r: r, mem: r.mem, term: s.term.Load()}, nil
 	}
 	return nil, &kvpb.RegionError{Message: "no such region", Kind: &kvpb.RegionError_RegionNotFound{
 		RegionNotFound: &kvpb.RegionNotFound{RegionId: c.GetRegionId()},
@@ -240,13 +240,14 @@ func (s *Store) stale(r *region) *kvpb.RegionError {
 type handle struct {
 	s    *Store
 	r    *region
+	mem  *mvcc.MemLocks // of the term
 	term uint64
 }
 
 func (h *handle) Meta() *kvpb.Region       { return h.r.meta }
 func (h *handle) Term() uint64             { return h.term }
 func (h *handle) Locks() *mvcc.LockIndex   { return h.r.locks }
-func (h *handle) MemLocks() *mvcc.MemLocks { return h.r.mem }
+func (h *handle) MemLocks() *mvcc.MemLocks { return h.mem }
 func (h *handle) Engine() *engine.DB       { return h.s.DB }
 
 func (h *handle) ReadReady(ctx context.Context) *kvpb.RegionError { return h.CheckLease() }

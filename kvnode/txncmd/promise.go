@@ -1,0 +1,142 @@
+package txncmd
+
+import (
+	"bytes"
+
+	"github.com/cairndb/cairn/kvnode/mvcc"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// A one-phase commit releases its locks when it is applied, which is when it is on disk. Those
+// who wait for them would wait for the disk, one after the other. So a commit that is about to
+// be proposed promises its locks to who stands first in their queues, with the value that there
+// will be:
+//
+//  1. The commit is evaluated, its timestamp is known. It holds the latches of its keys until
+//     it is applied, so nobody else looks at them or changes them in between.
+//  2. The first in the queue of a key gets its answer: the lock, on the version that the commit
+//     writes. It goes on with its statement.
+//  3. The commit is proposed and applied. In the same breath the lock comes into being, among those in memory.
+//  4. If the commit fails, or nobody knows, there is no lock.
+//
+// Who was promised a lock reads what may never be. That must not get out: it prewrites the key
+// (PessimisticLockRequest.take_promise says so), where the lock is missed if there is none, and
+// is not made up for (PrewriteRequest.no_amend). That prewrite waits for the latch, and so for
+// the disk. A lock that was promised is never handed over, and is lost with its leader, as others
+// in memory that were taken on a version newer than their transaction.
+//
+// InnoDB lets row locks go before its log is flushed; see also Early Lock Release in Johnson et al.,
+// Aether: A Scalable Approach to Logging (VLDB 2010).
+
+// promise is what a waiter's request is to be answered.
+type promise struct {
+	commitTS uint64 // of the version that the lock is taken on
+	value    []byte
+}
+
+// handOn is a lock that a commit can promise.
+type handOn struct {
+	key      []byte
+	commitTS uint64
+	value    []byte
+}
+
+// takesPromise says whether what req asks for can be promised.
+func takesPromise(req *kvpb.PessimisticLockRequest) bool {
+	return req.TakePromise && req.AllowLockWithConflict && len(req.Keys) == 1 && len(req.ShouldNotExist) == 0 && len(req.Primary) > 0 &&
+		!req.Shared && req.WaitMode == kvpb.LockWaitMode_LOCK_WAIT_MODE_WAIT
+}
+
+// promise promises the lock of a key to who stands first in its queue, and returns it; nil if
+// there is nobody who takes it. The caller holds the key's latch.
+func (t *waitTable) promise(h handOn) *mvcc.Lock {
+	if t.n.Load() == 0 {
+		return nil
+	}
+	s := t.shard(h.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.queues[string(h.key)]
+	if len(q) == 0 {
+		return nil
+	}
+	w := q[0]
+	// Its for_update_ts is smaller: only so is the version newer than what the transaction
+	// may have seen elsewhere, and the lock not to be amended.
+	if w.takes == nil || w.promise != nil || w.takes.ForUpdateTs >= h.commitTS {
+		return nil
+	}
+	w.promise = &promise{h.commitTS, bytes.Clone(h.value)}
+	w.poke()
+	return &mvcc.Lock{
+		Type: mvcc.LockPessimistic, StartTS: w.startTS, Primary: bytes.Clone(w.takes.Primary), TTL: min(w.takes.LockTtlMs, maxTTL),
+		ForUpdateTS: h.commitTS, MinCommitTS: w.takes.MinCommitTs, LockedWithConflict: true,
+	}
+}
+
+// forget takes back what w was promised.
+func (t *waitTable) forget(w *waiter) {
+	if w.key == nil {
+		return
+	}
+	s := t.shard(w.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.promise = nil
+}
+
+// takePromise makes the answer of a promise.
+func (k *locker) takePromise(p *promise) {
+	k.blocked = nil
+	k.results = []*kvpb.KeyLockResult{{
+		Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED_WITH_CONFLICT, LockedWithConflictTs: p.commitTS,
+		Exists: true, Value: p.value, Promised: true,
+	}}
+}
+
+// canHandOn notes that the commit under evaluation writes value to a key whose lock, among those in memory, it drops.
+func (v *view) canHandOn(key []byte, commitTS uint64, value []byte) {
+	if v.e.lockMode == LockInMemory && v.e.waits.n.Load() > 0 {
+		v.handOns = append(v.handOns, handOn{key, commitTS, value})
+	}
+}
+
+// promiseLocks promises what the command hands on. Its changes of locks in memory are made,
+// and its other effects are about to be proposed.
+func (v *view) promiseLocks() (promised map[string]mvcc.MemChange) {
+	for _, h := range v.handOns {
+		if !v.mem.Room() {
+			return promised
+		}
+		if l := v.e.waits.promise(h); l != nil {
+			if promised == nil {
+				promised = make(map[string]mvcc.MemChange)
+			}
+			promised[string(h.key)] = mvcc.MemChange{New: l}
+		}
+	}
+	return promised
+}
+
+// keepPromises makes the locks that were promised, if the effects are applied. The latches
+// are held still.
+func (v *view) keepPromises(promised map[string]mvcc.MemChange, applied bool) {
+	if len(promised) == 0 {
+		return
+	}
+	if !applied || !v.mem.Change(promised) {
+		v.e.metrics.promisesBroken.Add(float64(len(promised)))
+		return
+	}
+	v.e.metrics.promisesKept.Add(float64(len(promised)))
+	left := v.unlocked[:0]
+	for _, key := range v.unlocked {
+		if _, ok := promised[string(key)]; !ok {
+			left = append(left, key)
+		}
+	}
+	v.unlocked = left
+	for key := range promised {
+		v.e.waits.joined([][]byte{[]byte(key)}) // those who come next wait for another one
+	}
+}
