@@ -277,3 +277,33 @@ func BenchmarkOnePhaseCommit(b *testing.B) {
 		}
 	}
 }
+
+// A commit in one phase may leave it to the store to draw the timestamp it has to come after; without one it takes two.
+func TestOnePhaseCommitDrawsItsTimestamp(t *testing.T) {
+	st, err := regiontest.Open()
+	require.NoError(t, err)
+	var next uint64
+	ex := txncmd.New(txncmd.Options{Regions: st, TS: func(context.Context) (uint64, error) {
+		if next == 0 {
+			return 0, errors.New("pd is away")
+		}
+		next += 100
+		return next, nil
+	}})
+	t.Cleanup(func() { require.NoError(t, errors.Join(ex.Close(), st.Close())) })
+	req := onePC(st, 10, put("a", "1"))
+	req.DrawMinCommitTs = true
+	got := ex.Prewrite(bg, req)
+	require.Empty(t, got.Errors)
+	require.Zero(t, got.OnePcCommitTs)
+	require.Contains(t, dumpStore(t, st), "lock a")
+
+	next = 1000
+	for i, key := range []string{"b", "c"} {
+		req = onePC(st, 20, put(key, "1"))
+		req.DrawMinCommitTs = true
+		got = ex.Prewrite(bg, req)
+		require.Empty(t, got.Errors)
+		require.Greater(t, got.OnePcCommitTs, uint64(1100+100*i))
+	}
+}

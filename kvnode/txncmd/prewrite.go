@@ -3,6 +3,7 @@ package txncmd
 import (
 	"bytes"
 	"context"
+	"errors"
 
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/proto/kvpb"
@@ -34,6 +35,9 @@ func (e *Executor) Prewrite(ctx context.Context, req *kvpb.PrewriteRequest) *kvp
 		resp.Errors = []*kvpb.KeyError{ke}
 		return resp
 	}
+	if req.DrawMinCommitTs {
+		e.drawMinCommitTS(ctx, req)
+	}
 	p := prewriter{ctx: ctx, req: req}
 	keys := keyList{len(req.Mutations), func(i int) []byte { return req.Mutations[i].GetKey() }}
 	ke, rerr := e.write(ctx, req.Context, keys, p.eval)
@@ -56,6 +60,21 @@ func (e *Executor) Prewrite(ctx context.Context, req *kvpb.PrewriteRequest) *kvp
 		}
 	}
 	return resp
+}
+
+// drawMinCommitTS carries draw_min_commit_ts out. Without a timestamp the commit takes two phases.
+func (e *Executor) drawMinCommitTS(ctx context.Context, req *kvpb.PrewriteRequest) {
+	var ts uint64
+	err := errors.New("no source of timestamps")
+	if e.ts != nil {
+		ts, err = e.ts(ctx)
+	}
+	if err != nil {
+		e.log.Warn("no commit in one phase: no timestamp", "err", err)
+		req.TryOnePc = false
+		return
+	}
+	req.MinCommitTs = max(req.MinCommitTs, ts)
 }
 
 func validPrewrite(req *kvpb.PrewriteRequest) *kvpb.KeyError {

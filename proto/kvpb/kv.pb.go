@@ -1321,9 +1321,12 @@ type PrewriteRequest struct {
 	// greater is kept. 0 = all is locked at the end. Two phases only, and optimistic.
 	Generation uint64 `protobuf:"varint,16,opt,name=generation,proto3" json:"generation,omitempty"`
 	// A pessimistic lock that is missing is not made up for, as the transaction holds one that was promised.
-	NoAmend       bool `protobuf:"varint,17,opt,name=no_amend,json=noAmend,proto3" json:"no_amend,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	NoAmend bool `protobuf:"varint,17,opt,name=no_amend,json=noAmend,proto3" json:"no_amend,omitempty"`
+	// With try_one_pc: a timestamp is drawn from PD when the request arrives, which counts as min_commit_ts. So
+	// the commit comes after all that was acknowledged before it was asked for, and the client need not ask PD.
+	DrawMinCommitTs bool `protobuf:"varint,18,opt,name=draw_min_commit_ts,json=drawMinCommitTs,proto3" json:"draw_min_commit_ts,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *PrewriteRequest) Reset() {
@@ -1471,6 +1474,13 @@ func (x *PrewriteRequest) GetGeneration() uint64 {
 func (x *PrewriteRequest) GetNoAmend() bool {
 	if x != nil {
 		return x.NoAmend
+	}
+	return false
+}
+
+func (x *PrewriteRequest) GetDrawMinCommitTs() bool {
+	if x != nil {
+		return x.DrawMinCommitTs
 	}
 	return false
 }
@@ -5149,7 +5159,7 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x124\n" +
 	"\tassertion\x18\x04 \x01(\x0e2\x16.cairn.kv.v1.AssertionR\tassertion\x12M\n" +
-	"\x12pessimistic_action\x18\x05 \x01(\x0e2\x1e.cairn.kv.v1.PessimisticActionR\x11pessimisticAction\"\x8d\x05\n" +
+	"\x12pessimistic_action\x18\x05 \x01(\x0e2\x1e.cairn.kv.v1.PessimisticActionR\x11pessimisticAction\"\xba\x05\n" +
 	"\x0fPrewriteRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x123\n" +
 	"\tmutations\x18\x02 \x03(\v2\x15.cairn.kv.v1.MutationR\tmutations\x12\x18\n" +
@@ -5171,7 +5181,8 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x10 \x01(\x04R\n" +
 	"generation\x12\x19\n" +
-	"\bno_amend\x18\x11 \x01(\bR\anoAmend\"\xcb\x01\n" +
+	"\bno_amend\x18\x11 \x01(\bR\anoAmend\x12+\n" +
+	"\x12draw_min_commit_ts\x18\x12 \x01(\bR\x0fdrawMinCommitTs\"\xcb\x01\n" +
 	"\x10PrewriteResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12-\n" +
 	"\x06errors\x18\x02 \x03(\v2\x15.cairn.kv.v1.KeyErrorR\x06errors\x12\"\n" +

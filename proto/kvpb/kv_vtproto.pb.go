@@ -852,6 +852,18 @@ func (m *PrewriteRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.DrawMinCommitTs {
+		i--
+		if m.DrawMinCommitTs {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x90
+	}
 	if m.NoAmend {
 		i--
 		if m.NoAmend {
@@ -5140,6 +5152,9 @@ func (m *PrewriteRequest) SizeVT() (n int) {
 	if m.NoAmend {
 		n += 3
 	}
+	if m.DrawMinCommitTs {
+		n += 3
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -9374,6 +9389,26 @@ func (m *PrewriteRequest) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.NoAmend = bool(v != 0)
+		case 18:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field DrawMinCommitTs", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.DrawMinCommitTs = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -20578,6 +20613,26 @@ func (m *PrewriteRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 			}
 			m.NoAmend = bool(v != 0)
+		case 18:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field DrawMinCommitTs", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.DrawMinCommitTs = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -33,7 +33,8 @@ import (
 // nothing in the process moves any more. What is held then goes at once where there is a network: a round. Requests of a
 // round are let in one after the other, so that the fsyncs are counted that they need when
 // nobody shares one. What is held when the statement is answered nobody waits for; its entries wait a little for an
-// fsync to share, and here, where time stands still, have none of their own.
+// fsync to share, and here, where time stands still, have none of their own. The timestamp that a store draws for a
+// commit in one phase is counted, and no round: PD is in the same process.
 
 // TestRounds runs testdata/rounds. Commands:
 //
@@ -203,9 +204,9 @@ func newRoundsBed(t *testing.T) *roundsBed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.commands = txncmd.New(txncmd.Options{Regions: b.store, TS: b.pd.TS})
-	b.server = kvrpc.New(kvrpc.Options{Exec: b.commands, Split: b.store.SplitRegion})
 	pd := &roundsPD{b: b}
+	b.commands = txncmd.New(txncmd.Options{Regions: b.store, TS: pd.draw})
+	b.server = kvrpc.New(kvrpc.Options{Exec: b.commands, Split: b.store.SplitRegion})
 	b.kv = kvclient.New(kvclient.Options{PD: pd, FromStore: b.store.ID(), Local: func(uint64) kvclient.Handler { return &roundsDoor{b} }})
 	b.txns = txn.NewStore(txn.StoreOptions{KV: b.kv, PD: pd})
 	b.sql = newSQLStack(t, b.kv, pd, b.txns)

@@ -342,14 +342,12 @@ func (c *committer) drawMinCommit(ctx context.Context) (err error) {
 // or nil if the keys do not lie in one region any more.
 func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, locked []batch, err error) {
 	begin := time.Now()
-	if err := c.drawMinCommit(ctx); err != nil {
-		return false, nil, err
-	}
 	var w LockWait
 	for {
 		req := c.prewriteRequest(batch{g.Region, g.Index})
 		p := req.GetPrewrite()
-		p.TryOnePc, p.MinCommitTs = true, c.minCommit
+		p.TryOnePc, p.MinCommitTs = true, max(c.startTS, c.forUpdateTS)
+		p.DrawMinCommitTs = !c.auto
 		if err := ctx.Err(); err != nil {
 			return false, nil, c.barred(c.unlessMaybe(err))
 		}
