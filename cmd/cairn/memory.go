@@ -29,6 +29,9 @@ func (c *config) planMemory(least quantity.Size) error {
 	if c.CacheSize > 0 {
 		c.budget.Cache = int64(c.CacheSize)
 	}
+	if memory.OffHeap && least == memory.LeastKV && c.budgetBy != "GOMEMLIMIT" {
+		c.budget.Go -= c.budget.Engine()
+	}
 	return nil
 }
 

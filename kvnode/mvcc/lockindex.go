@@ -214,18 +214,11 @@ func (x *LockIndex) Get(key []byte) (*Lock, error) {
 	if !elsewhere {
 		return e.lock, nil
 	}
-	it, err := x.db.NewIter(engine.IterOptions{CF: engine.CFLock, Lower: key, Upper: append(bytes.Clone(key), 0)})
-	if err != nil {
+	value, found, err := x.db.Get(engine.CFLock, key) // by the filters of the tables: most keys have none
+	if !found || err != nil {
 		return nil, err
 	}
-	if it.First() {
-		e, err = entryOf(it)
-	} else {
-		err = it.Err()
-	}
-	if closeErr := it.Close(); err == nil {
-		err = closeErr
-	}
+	e, err = newEntry(key, value)
 	return e.lock, err
 }
 

@@ -5,7 +5,7 @@
 // # Life of a write command
 //
 //  1. The region is admitted (Regions.Region): leader, epoch, deadline.
-//  2. Latches on the hashes of all keys are taken in slot order, first come first
+//  2. Latches on the hashes of all keys are taken in their order, first come first
 //     served, so commands on one key run one after the other and none deadlocks.
 //  3. ReadReady, then CheckLease: from here the command sees everything this leader
 //     ever applied.

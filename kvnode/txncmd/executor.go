@@ -82,7 +82,7 @@ func New(o Options) *Executor {
 		log:      o.Logger,
 		metrics:  newMetrics(o.Registerer),
 		detector: o.Detector,
-		latches:  newLatches(latchSlots),
+		latches:  newLatches(0),
 		waits:    newWaitTable(),
 
 		lockMode: o.Locks, earlySlots: make(chan struct{}, maxEarly),

@@ -8,35 +8,50 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// latchSlots is enough that two unrelated commands rarely meet; a power of two.
-const latchSlots = 4096
+// latchShards bounds how often two commands meet at a mutex; a power of two.
+const latchShards = 256
 
-// latches makes commands on one key run one after the other. A key maps to a
-// slot by its hash. A command takes its slots in ascending order, each first
-// come first served, so there is no deadlock and no starvation.
+// latches makes commands on one key run one after the other. A command takes those of its keys
+// in the order of their hashes, each first come first served, so there is no deadlock and
+// no starvation.
+//
+// There is one for each hash of 64 bits that is taken. A table of fixed size was tried first: with thousands
+// of keys, as statements in bulk have them, a command took all of it, and others waited until it was replicated.
 type latches struct {
-	slots []latchSlot
+	mask   uint64 // of the hashes
+	shards [latchShards]latchShard
 }
 
-type latchSlot struct {
-	mu      sync.Mutex
-	held    bool            // protected by mu
-	waiters []chan struct{} // protected by mu; closed when the slot is handed over
+type latchShard struct {
+	mu sync.Mutex
+	// held are the latches that are taken; nil while nobody waits for one. Protected by mu.
+	held map[uint64]*latchQueue
+	_    [48]byte // shards lie in cache lines of their own
 }
 
-func newLatches(n int) *latches { return &latches{slots: make([]latchSlot, n)} }
+// latchQueue is who waits for a latch. A channel is closed when the latch is handed over.
+type latchQueue struct{ waiters []chan struct{} }
+
+// newLatches returns latches of which n, a power of two, are distinct; 0 = as many as there are hashes.
+func newLatches(n int) *latches {
+	l := &latches{mask: uint64(n) - 1}
+	for i := range l.shards {
+		l.shards[i].held = make(map[uint64]*latchQueue)
+	}
+	return l
+}
 
 // latchSet is the latches a command holds. The zero value holds none.
 type latchSet struct {
 	l     *latches
-	one   uint32   // the slot when many is nil
-	many  []uint32 // ascending, distinct
+	one   uint64   // the hash when many is nil
+	many  []uint64 // ascending, distinct
 	taken int
 }
 
-func (l *latches) slotOf(key []byte) uint32 {
-	return uint32(xxhash.Sum64(key) & uint64(len(l.slots)-1))
-}
+func (l *latches) hash(key []byte) uint64 { return xxhash.Sum64(key) & l.mask }
+
+func (l *latches) shard(hash uint64) *latchShard { return &l.shards[hash%latchShards] }
 
 // acquire takes the latches of all keys, waiting as long as ctx lives. waited
 // tells whether it had to; waits is called before that. On error nothing is held. key(i) gives
@@ -44,18 +59,18 @@ func (l *latches) slotOf(key []byte) uint32 {
 func (l *latches) acquire(ctx context.Context, n int, key func(i int) []byte, waits func()) (set latchSet, waited bool, err error) {
 	set = latchSet{l: l}
 	if n == 1 {
-		set.one = l.slotOf(key(0))
+		set.one = l.hash(key(0))
 	} else {
-		set.many = make([]uint32, n)
+		set.many = make([]uint64, n)
 		for i := range n {
-			set.many[i] = l.slotOf(key(i))
+			set.many[i] = l.hash(key(i))
 		}
 		slices.Sort(set.many)
 		set.many = slices.Compact(set.many)
 		n = len(set.many)
 	}
 	for i := range n {
-		w, err := l.slots[set.slot(i)].lock(ctx, waits)
+		w, err := l.lock(ctx, set.at(i), waits)
 		waited = waited || w
 		if err != nil {
 			set.release()
@@ -66,7 +81,7 @@ func (l *latches) acquire(ctx context.Context, n int, key func(i int) []byte, wa
 	return set, waited, nil
 }
 
-func (s *latchSet) slot(i int) uint32 {
+func (s *latchSet) at(i int) uint64 {
 	if s.many == nil {
 		return s.one
 	}
@@ -76,20 +91,26 @@ func (s *latchSet) slot(i int) uint32 {
 // release gives all latches back. Releasing twice is allowed.
 func (s *latchSet) release() {
 	for i := range s.taken {
-		s.l.slots[s.slot(i)].unlock()
+		s.l.unlock(s.at(i))
 	}
 	s.taken = 0
 }
 
-func (s *latchSlot) lock(ctx context.Context, waits func()) (waited bool, err error) {
+func (l *latches) lock(ctx context.Context, hash uint64, waits func()) (waited bool, err error) {
+	s := l.shard(hash)
 	s.mu.Lock()
-	if !s.held {
-		s.held = true
+	q, held := s.held[hash]
+	if !held {
+		s.held[hash] = nil
 		s.mu.Unlock()
 		return false, nil
 	}
+	if q == nil {
+		q = &latchQueue{}
+		s.held[hash] = q
+	}
 	turn := make(chan struct{})
-	s.waiters = append(s.waiters, turn)
+	q.waiters = append(q.waiters, turn)
 	s.mu.Unlock()
 	waits()
 	select {
@@ -98,26 +119,27 @@ func (s *latchSlot) lock(ctx context.Context, waits func()) (waited bool, err er
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	i := slices.Index(s.waiters, turn)
+	i := slices.Index(q.waiters, turn)
 	if i >= 0 {
-		s.waiters = slices.Delete(s.waiters, i, i+1)
+		q.waiters = slices.Delete(q.waiters, i, i+1)
 	}
 	s.mu.Unlock()
 	if i < 0 {
-		s.unlock() // handed over while giving up: pass it on
+		l.unlock(hash) // handed over while giving up: pass it on
 	}
 	return true, ctx.Err()
 }
 
-// unlock hands the slot to the longest waiter.
-func (s *latchSlot) unlock() {
+// unlock hands the latch to the longest waiter.
+func (l *latches) unlock(hash uint64) {
+	s := l.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.waiters) == 0 {
-		s.held = false
-		s.waiters = nil
+	q := s.held[hash]
+	if q == nil || len(q.waiters) == 0 {
+		delete(s.held, hash)
 		return
 	}
-	close(s.waiters[0])
-	s.waiters = s.waiters[1:]
+	close(q.waiters[0])
+	q.waiters = q.waiters[1:]
 }

@@ -39,7 +39,7 @@ func TestLatchesServeInOrderOfArrival(t *testing.T) {
 	})
 }
 
-func TestLatchesOfOneCommandMayShareASlot(t *testing.T) {
+func TestLatchesOfOneCommandMayBeTheSame(t *testing.T) {
 	l := newLatches(1)
 	set, _, err := take(t.Context(), l, "a", "b", "a")
 	require.NoError(t, err)
@@ -49,6 +49,39 @@ func TestLatchesOfOneCommandMayShareASlot(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, waited)
 	set.release()
+}
+
+// A command of very many keys, as statements in bulk have them, is in nobody's way who has other keys.
+func TestACommandOfManyKeysLeavesOthersAlone(t *testing.T) {
+	l := newLatches(0)
+	var keys [2][]string
+	for i := range 10000 {
+		keys[i%2] = append(keys[i%2], fmt.Sprint(i))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody waits
+	even, _, err := take(ctx, l, keys[0]...)
+	require.NoError(t, err)
+	odd, _, err := take(ctx, l, keys[1]...)
+	require.NoError(t, err)
+	_, _, err = take(ctx, l, "10000", "77")
+	require.ErrorIs(t, err, context.Canceled)
+	even.release()
+	odd.release()
+	for i := range l.shards {
+		require.Empty(t, l.shards[i].held)
+	}
+}
+
+func BenchmarkLatchOfOneKey(b *testing.B) {
+	l := newLatches(0)
+	b.RunParallel(func(pb *testing.PB) {
+		key := fmt.Appendf(nil, "key %d", rand.Uint64())
+		for pb.Next() {
+			set, _, _ := l.acquire(b.Context(), 1, func(int) []byte { return key }, func() {})
+			set.release()
+		}
+	})
 }
 
 func TestLatchWaitEndsWithTheContext(t *testing.T) {
@@ -73,10 +106,10 @@ func TestLatchWaitEndsWithTheContext(t *testing.T) {
 	})
 }
 
-// Many commands on few slots, some giving up: mutual exclusion, and nobody stays behind.
+// Many commands on few latches, some giving up: mutual exclusion, and nobody stays behind.
 func TestLatchesUnderLoad(t *testing.T) {
 	l := newLatches(4)
-	owners := make([]int, 4) // by slot; written under the latch
+	owners := make([]int, 4) // by latch; written under it
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -90,9 +123,9 @@ func TestLatchesUnderLoad(t *testing.T) {
 				set, _, err := take(ctx, l, keys...)
 				if err == nil {
 					for i := range set.taken {
-						s := set.slot(i)
+						s := set.at(i)
 						if owners[s]++; owners[s] != 1 {
-							t.Errorf("slot %d taken twice", s)
+							t.Errorf("latch %d taken twice", s)
 						}
 						owners[s] = 0
 					}

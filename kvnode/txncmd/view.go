@@ -216,8 +216,8 @@ func (v *view) lock(key []byte) *mvcc.Lock {
 	return l
 }
 
-// A command with more keys than findLocksKeys looks their locks up at once where they have
-// to be read from the engine, unless more locks than findLocksMax times the keys lie among them.
+// A command with more keys than findLocksKeys looks their locks up beforehand where they have to be read from the
+// engine: with one pass over them, unless more locks than findLocksMax times the keys lie among them, else one by one.
 const (
 	findLocksKeys = 8
 	findLocksMax  = 4
@@ -248,9 +248,12 @@ func (v *view) findLocks(keys keyList) error {
 		n++
 		return n <= findLocksMax*keys.n
 	})
-	if n <= findLocksMax*keys.n {
-		v.found = found
+	if n > findLocksMax*keys.n {
+		for i := 0; i < keys.n && err == nil; i++ {
+			found[string(keys.at(i))], err = v.locks.Get(keys.at(i))
+		}
 	}
+	v.found = found
 	return err
 }
 

@@ -22,8 +22,8 @@ const (
 //
 // Go's collector runs the more often the nearer what is alive comes to Go's limit, and in
 // the end takes half of all CPU and lets the limit go. So what lives for long, the block
-// cache, which with the memtables lies on Go's heap (no cgo), the memtables of both
-// databases and one statement that uses its quota, is together about two thirds of it.
+// cache, the memtables of both databases and one statement that uses its quota, is together
+// about two thirds of it. (Built without cgo, cache and memtables lie on Go's heap.)
 type Budget struct {
 	// Go is the soft limit of Go's runtime: its heap, stacks and what it keeps of both to use
 	// again. The process takes some 50 MiB more, for its code, and what the
@@ -69,6 +69,9 @@ func Within(soft int64) Budget {
 		Quota:    min(soft/4, maxQuota),
 	}
 }
+
+// Engine is what a storage engine holds at most of that: its cache, and the memtables of its two databases.
+func (b Budget) Engine() int64 { return b.Cache + 9*b.MemTable }
 
 // MaxCache is the largest block cache that leaves room for everything else.
 func (b Budget) MaxCache() int64 {
