@@ -52,6 +52,8 @@ type Options struct {
 	MaxConnections int
 	// MemoryQuota bounds the memory of one statement in bytes; 0 = 1 GiB.
 	MemoryQuota int64
+	// MaxTxnBytes bounds what one transaction holds in memory; 0 = 100 MiB. See txn.StoreOptions.
+	MaxTxnBytes int
 	Logger      *slog.Logger
 	Registerer  prometheus.Registerer
 }
@@ -106,7 +108,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.ln, err = net.Listen("tcp", o.Listen); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w; is another server running there? choose another --listen", o.Listen, err)
 	}
-	s.store = txn.NewStore(txn.StoreOptions{KV: o.KV, PD: o.PD, Logger: o.Logger, Registerer: o.Registerer})
+	s.store = txn.NewStore(txn.StoreOptions{KV: o.KV, PD: o.PD, MaxTxnBytes: o.MaxTxnBytes, Logger: o.Logger, Registerer: o.Registerer})
 	meta := catalog.FromStore(s.store)
 	if s.catalog, err = catalog.Open(ctx, catalog.Options{KV: meta, Virtual: sysview.Tables(), Logger: o.Logger}); err != nil {
 		return err

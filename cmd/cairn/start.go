@@ -174,8 +174,8 @@ func startSQL(ctx context.Context, p *process, c *config, kv *kvclient.Client, p
 	}
 	srv, err := sqlnode.New(ctx, sqlnode.Options{
 		Listen: c.Listen, KV: kv, PD: pdc, TLS: tlsConfig, Version: serverVersion(), DataDir: c.DataDir,
-		MemoryQuota: c.budget.Quota,
-		Logger:      p.log, Registerer: p.registry,
+		MemoryQuota: c.budget.Quota, MaxTxnBytes: int(c.budget.Txn),
+		Logger: p.log, Registerer: p.registry,
 	})
 	if err != nil {
 		return err

@@ -339,7 +339,7 @@ func (s *Store) openDatabases() (err error) {
 		return err
 	}
 	s.raftlog, err = raftlog.Open(raftlog.Options{
-		Dir: raft, FS: fs, MemTableBytes: s.o.MemTableBytes,
+		Dir: raft, FS: fs, MemTableBytes: s.o.MemTableBytes, CacheBytes: min(s.o.CacheBytes/4, 64<<20),
 		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
 		OnStall: s.disk.onStall("raft log"),
 	})

@@ -5,8 +5,8 @@ import "math"
 
 const (
 	// Least is the smallest limit of a process, LeastKV of one with a KV node. The
-	// code alone is some 50 MiB, and memtables are kept whatever the limit.
-	Least, LeastKV = 128 << 20, 256 << 20
+	// code alone is some 50 MiB, and under writes a KV node needs what it needs.
+	Least, LeastKV = 128 << 20, 512 << 20
 
 	// outside is the most that is left for what Go does not count and for what the
 	// collector is late for.
@@ -16,6 +16,7 @@ const (
 	maxMemTable = 32 << 20
 	minMemTable = 4 << 20
 	maxQuota    = 1 << 30
+	maxTxn      = 100 << 20
 )
 
 // Budget is the memory of a process in bytes.
@@ -35,6 +36,9 @@ type Budget struct {
 	MemTable int64
 	// Quota is what one statement may take.
 	Quota int64
+	// Txn is what one transaction may hold until it commits. On its way through the commit it is
+	// there four times.
+	Txn int64
 }
 
 // Plan divides the memory of a process. limit is what it was told to take, 0 = nothing was said;
@@ -67,6 +71,7 @@ func Within(soft int64) Budget {
 		Cache:    min(soft/4, maxCache),
 		MemTable: min(max(soft/32, minMemTable), maxMemTable),
 		Quota:    min(soft/4, maxQuota),
+		Txn:      min(soft/8, maxTxn),
 	}
 }
 

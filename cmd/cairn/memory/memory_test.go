@@ -86,7 +86,7 @@ func TestTheCollectorHasRoomUnderEveryLimit(t *testing.T) {
 		require.True(t, b.Go >= last.Go && b.Cache >= last.Cache && b.MemTable >= last.MemTable && b.Quota >= last.Quota, "of %d", limit)
 		last = b
 	}
-	require.Equal(t, Budget{Go: last.Go, Cache: gib, MemTable: 32 << 20, Quota: gib}, last)
+	require.Equal(t, Budget{Go: last.Go, Cache: gib, MemTable: 32 << 20, Quota: gib, Txn: 100 << 20}, last)
 }
 
 func TestTheFlagDecidesBeforeTheEnvironmentAndThatBeforeTheMachine(t *testing.T) {
@@ -100,7 +100,7 @@ func TestTheFlagDecidesBeforeTheEnvironmentAndThatBeforeTheMachine(t *testing.T)
 		{0, 2 * gib, 16 * gib, Machine, Within(2 * gib), "GOMEMLIMIT"},
 		{0, 0, 16 * gib, Machine, Divide(12 * gib), "the machine"},
 		{0, 0, gib, Cgroup, Divide(gib), "the control group"},
-		{0, math.MaxInt64, gib, Cgroup, Budget{Go: math.MaxInt64, Cache: Divide(gib).Cache, MemTable: Divide(gib).MemTable, Quota: Divide(gib).Quota}, "GOMEMLIMIT"},
+		{0, math.MaxInt64, gib, Cgroup, Budget{Go: math.MaxInt64, Cache: Divide(gib).Cache, MemTable: Divide(gib).MemTable, Quota: Divide(gib).Quota, Txn: Divide(gib).Txn}, "GOMEMLIMIT"},
 	} {
 		got, by := Plan(c.limit, c.goLimit, c.available, c.source)
 		require.Equal(t, c.want, got)
