@@ -3,7 +3,6 @@ package kvclient
 import (
 	"context"
 	"errors"
-	"runtime"
 	"sync"
 	"time"
 
@@ -241,7 +240,6 @@ func (s *stream) session(ctx context.Context, kv kvpb.KVClient) error {
 		}
 		select {
 		case <-s.wake:
-			runtime.Gosched() // callers ready to run get their request into the same frame
 		case <-ctx.Done():
 			<-received
 			return context.Cause(ctx)

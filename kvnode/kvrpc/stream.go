@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"runtime"
 	"sync"
 	"time"
 
@@ -162,7 +161,6 @@ func (st *batchStream) send() error {
 	var resps []*kvpb.Response
 	for {
 		<-st.wakeup
-		runtime.Gosched() // requests about to finish get into the same frame
 		st.mu.Lock()
 		ids, st.mu.ids = st.mu.ids, ids[:0]
 		resps, st.mu.resps = st.mu.resps, resps[:0]
