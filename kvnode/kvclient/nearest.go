@@ -1,6 +1,7 @@
 package kvclient
 
 import (
+	"bytes"
 	"context"
 	"math"
 	"slices"
@@ -15,7 +16,8 @@ import (
 //  1. A replica is chosen. If that is the leader, or none, the read is like any other.
 //  2. The leader is asked to close the read's timestamp, unless what it closed last is
 //     kept with the region's route and covers it, or the timestamp is so old that the replica
-//     may have been told.
+//     may have been told. It may leave keys open that are being committed: reads of these
+//     go to the leader.
 //  3. The replica is asked, once. Whatever it answers but a result, the leader is asked
 //     then: this door heals nothing, and so needs no patience of its own.
 
@@ -46,8 +48,32 @@ const (
 
 var nearOutcomeNames = [nearOutcomes]string{"replica", "past", "leader", "failed"}
 
-// closed says that a timestamp is closed in a region's log at an index.
-type closed struct{ ts, index uint64 }
+// closed says that a timestamp is closed in a region's log at an index, for all keys but a few.
+type closed struct {
+	ts, index uint64
+	open      [][]byte // the others, in order: commits of them were under way
+}
+
+// covers says whether the timestamp is closed for all that req reads.
+func (cl *closed) covers(req *kvpb.Request) bool {
+	if len(cl.open) == 0 {
+		return true
+	}
+	switch c := req.GetCmd().(type) {
+	case *kvpb.Request_Get:
+		_, open := slices.BinarySearchFunc(cl.open, c.Get.Key, bytes.Compare)
+		return !open
+	case *kvpb.Request_BatchGet:
+		return !slices.ContainsFunc(c.BatchGet.Keys, func(k []byte) bool {
+			_, open := slices.BinarySearchFunc(cl.open, k, bytes.Compare)
+			return open
+		})
+	case *kvpb.Request_Scan:
+		i, _ := slices.BinarySearchFunc(cl.open, c.Scan.StartKey, bytes.Compare)
+		return i == len(cl.open) || len(c.Scan.EndKey) > 0 && bytes.Compare(cl.open[i], c.Scan.EndKey) >= 0
+	}
+	return false
+}
 
 // readTS returns the read timestamp of a request that may go to any replica.
 func readTS(req *kvpb.Request) (ts uint64, ok bool) {
@@ -94,6 +120,10 @@ func (c *Client) sendNearest(ctx context.Context, op operation, e *entry, kctx *
 			return nil
 		}
 	}
+	if !cl.covers(req) {
+		c.metrics.replicaReads[nearLeader].Inc()
+		return nil
+	}
 	kctx.ReadIndex = cl.index
 	resp := c.readReplica(ctx, op, e, rt, kctx, req)
 	if resp == nil {
@@ -120,7 +150,7 @@ func (c *Client) readReplica(ctx context.Context, op operation, e *entry, rt *ro
 // closeTS has the leader close a timestamp. Nil means that the leader has to serve the
 // read, or find out what is wrong.
 func (c *Client) closeTS(ctx context.Context, e *entry, ts uint64, keep bool) *closed {
-	req := &kvpb.ReadIndexRequest{ReadTs: ts, KeepClosing: keep, Context: &kvpb.Context{}}
+	req := &kvpb.ReadIndexRequest{ReadTs: ts, KeepClosing: keep, AllowOpenKeys: !keep, Context: &kvpb.Context{}}
 	resp, err := c.attempt(ctx, e, e.route.Load(), c.opts.AttemptTimeout, req.Context, &kvpb.Request{Cmd: &kvpb.Request_ReadIndex{ReadIndex: req}})
 	if err != nil {
 		return nil
@@ -129,7 +159,8 @@ func (c *Client) closeTS(ctx context.Context, e *entry, ts uint64, keep bool) *c
 	if got == nil || got.RegionError != nil || got.Error != nil {
 		return nil
 	}
-	next := &closed{ts, got.Index}
+	slices.SortFunc(got.OpenKeys, bytes.Compare)
+	next := &closed{ts, got.Index, got.OpenKeys}
 	for {
 		old := e.closed.Load()
 		if old != nil && old.ts >= ts || e.closed.CompareAndSwap(old, next) {

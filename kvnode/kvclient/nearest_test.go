@@ -23,6 +23,7 @@ type bed struct {
 	// applied the index.
 	notReady bool
 	refuse   *kvpb.RegionError // of the leader, to read_index
+	open     [][]byte          // what the leader leaves open
 }
 
 func newBed(t *testing.T, o Options) *bed {
@@ -42,7 +43,7 @@ func newBed(t *testing.T, o Options) *bed {
 func (b *bed) execute(store uint64, req *kvpb.Request) *kvpb.Response {
 	if r := req.GetReadIndex(); r != nil {
 		b.asked = append(b.asked, fmt.Sprintf("%d close %d keep %v", store, r.ReadTs, r.KeepClosing))
-		return &kvpb.Response{Cmd: &kvpb.Response_ReadIndex{ReadIndex: &kvpb.ReadIndexResponse{RegionError: b.refuse, Index: 99}}}
+		return &kvpb.Response{Cmd: &kvpb.Response_ReadIndex{ReadIndex: &kvpb.ReadIndexResponse{RegionError: b.refuse, Index: 99, OpenKeys: b.open}}}
 	}
 	c := req.GetGet().Context
 	b.asked = append(b.asked, fmt.Sprintf("%d read at %d %d", store, c.ReadIndex, c.ReplicaRead))
@@ -89,6 +90,44 @@ func TestAFollowerReadAsksTheLeaderOnce(t *testing.T) {
 		require.Len(t, b.get(ts+1, follower), 2)
 		require.Equal(t, []string{"1 read at 0 0"}, b.get(math.MaxUint64, follower), "the newest version only the leader knows")
 	})
+}
+
+// Keys that are being committed are read at the leader, others nearby.
+func TestOpenKeysAreReadAtTheLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, Options{FromStore: 2})
+		b.open = [][]byte{[]byte("z"), []byte("k"), []byte("a")}
+		got := b.get(tsOf(time.Now()), closest)
+		require.Equal(t, "1 read at 0 0", got[len(got)-1])
+		require.Equal(t, []string{"1 read at 0 0"}, b.get(tsOf(time.Now())-1, closest), "as long as it goes by this answer")
+		b.open = [][]byte{[]byte("l"), []byte("j")}
+		got = b.get(tsOf(time.Now())+1, closest)
+		require.Equal(t, "2 read at 99 2", got[len(got)-1])
+	})
+}
+
+func TestWhatAClosedTimestampCovers(t *testing.T) {
+	cl := &closed{open: [][]byte{[]byte("c"), []byte("m")}}
+	get := func(k string) *kvpb.Request {
+		return &kvpb.Request{Cmd: &kvpb.Request_Get{Get: &kvpb.GetRequest{Key: []byte(k)}}}
+	}
+	batch := func(keys ...string) *kvpb.Request {
+		req := &kvpb.BatchGetRequest{}
+		for _, k := range keys {
+			req.Keys = append(req.Keys, []byte(k))
+		}
+		return &kvpb.Request{Cmd: &kvpb.Request_BatchGet{BatchGet: req}}
+	}
+	scan := func(start, end string) *kvpb.Request {
+		return &kvpb.Request{Cmd: &kvpb.Request_Scan{Scan: &kvpb.ScanRequest{StartKey: []byte(start), EndKey: []byte(end)}}}
+	}
+	for _, req := range []*kvpb.Request{get("b"), get("c1"), get("z"), batch("a", "b", "d"), scan("a", "c"), scan("c1", "m"), scan("m1", "")} {
+		require.True(t, cl.covers(req), "%v", req)
+		require.True(t, (&closed{}).covers(req))
+	}
+	for _, req := range []*kvpb.Request{get("c"), get("m"), batch("a", "m"), scan("a", "c1"), scan("c", "d"), scan("d", ""), scan("", "")} {
+		require.False(t, cl.covers(req), "%v", req)
+	}
 }
 
 func TestAnOldReadNeedsNoLeader(t *testing.T) {

@@ -147,13 +147,37 @@ func (t *pendingTable) waitRange(ctx context.Context, start, end []byte, readTS 
 	return waited, nil
 }
 
+// openKeys returns copies of the keys of [start, end) whose pending commits may be visible
+// at readTS; false if there are more than limit.
+func (t *pendingTable) openKeys(start, end []byte, readTS uint64, limit int) (keys [][]byte, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.txns {
+		if !p.blocks(readTS) {
+			continue
+		}
+		for _, k := range p.keys {
+			if !within(k, start, end) {
+				continue
+			}
+			if len(keys) == limit {
+				return nil, false
+			}
+			keys = append(keys, bytes.Clone(k))
+		}
+	}
+	return keys, true
+}
+
+func within(k, start, end []byte) bool {
+	return bytes.Compare(k, start) >= 0 && (len(end) == 0 || bytes.Compare(k, end) < 0)
+}
+
 func (t *pendingTable) blockingIn(start, end []byte, readTS uint64) *pendingTxn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.txns {
-		if p.blocks(readTS) && slices.ContainsFunc(p.keys, func(k []byte) bool {
-			return bytes.Compare(k, start) >= 0 && (len(end) == 0 || bytes.Compare(k, end) < 0)
-		}) {
+		if p.blocks(readTS) && slices.ContainsFunc(p.keys, func(k []byte) bool { return within(k, start, end) }) {
 			return p
 		}
 	}

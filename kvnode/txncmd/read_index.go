@@ -29,6 +29,12 @@ func (e *Executor) readIndex(ctx context.Context, req *kvpb.ReadIndexRequest, re
 	if resp.Error = e.tooOld(rg, req.ReadTs); resp.Error != nil {
 		return nil
 	}
+	if req.AllowOpenKeys && e.pending.n.Load() != 0 {
+		var open bool
+		if open, resp.Error, rerr = e.closeMost(ctx, rg, req.ReadTs, resp); open || rerr != nil || resp.Error != nil {
+			return rerr
+		}
+	}
 	resp.Index, resp.Error, rerr = e.closeTS(ctx, rg, req.ReadTs)
 	if rerr == nil && resp.Error == nil && req.KeepClosing {
 		rg.KeepClosing()
@@ -61,4 +67,28 @@ func (e *Executor) closeTS(ctx context.Context, rg Region, ts uint64) (index uin
 			return 0, nil, rerr
 		}
 	}
+}
+
+// maxOpenKeys bounds the keys that are left open; if there are more they are waited for.
+const maxOpenKeys = 512
+
+// closeMost is closeTS for all keys but those of commits under way, which it names. ok is
+// false if they are too many, or if leadership has to be made sure of first.
+func (e *Executor) closeMost(ctx context.Context, rg Region, ts uint64, resp *kvpb.ReadIndexResponse) (ok bool, ke *kvpb.KeyError, rerr *kvpb.RegionError) {
+	if ke := e.admitTS(ts); ke != nil {
+		return false, ke, nil
+	}
+	if rerr := rg.ReadReady(ctx); rerr != nil {
+		return false, nil, rerr
+	}
+	keys, ok := e.pending.openKeys(rg.Meta().GetStartKey(), rg.Meta().GetEndKey(), ts, maxOpenKeys)
+	if !ok {
+		return false, nil, nil
+	}
+	index := rg.AppliedIndex()
+	if rg.CheckLease() != nil {
+		return false, nil, nil
+	}
+	resp.Index, resp.OpenKeys = index, keys
+	return true, nil, nil
 }

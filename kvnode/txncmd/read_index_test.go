@@ -2,6 +2,8 @@ package txncmd_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -51,6 +53,57 @@ func TestReadIndexClosesATimestamp(t *testing.T) {
 	require.Nil(t, (<-closed).RegionError)
 	st.OnPropose = nil
 	require.EqualValues(t, 81, ex.Prewrite(context.Background(), onePC(st, 75, put("y", "1"))).OnePcCommitTs)
+}
+
+// Who can leave keys out does not wait for their commits, unless they are too many.
+func TestReadIndexNamesOpenKeys(t *testing.T) {
+	st, ex := openExecutor(t)
+	at := regiontest.Context(st.Locate(nil))
+	goOn := make(chan struct{})
+	arrived := make(chan struct{}, 3)
+	st.OnPropose = func(*kvpb.Region) (*kvpb.RegionError, bool) {
+		arrived <- struct{}{}
+		<-goOn
+		return nil, true
+	}
+	var commits sync.WaitGroup
+	commit := func(start uint64, muts ...*kvpb.Mutation) {
+		commits.Go(func() {
+			if len(ex.Prewrite(context.Background(), onePC(st, start, muts...)).Errors) > 0 {
+				t.Error("not committed")
+			}
+		})
+		<-arrived
+	}
+	open := func(ts uint64) []string {
+		resp := ex.ReadIndex(context.Background(), &kvpb.ReadIndexRequest{Context: at, ReadTs: ts, AllowOpenKeys: true})
+		require.Nil(t, resp.RegionError)
+		require.Nil(t, resp.Error)
+		require.EqualValues(t, 1, resp.Index)
+		var keys []string
+		for _, k := range resp.OpenKeys {
+			keys = append(keys, string(k))
+		}
+		return keys
+	}
+	commit(70, put("a", "1"), put("z", "1"))
+	require.Empty(t, open(70), "its commit lies above")
+	require.ElementsMatch(t, []string{"a", "z"}, open(80))
+	commit(90, put("b", "1")) // at 91
+	require.ElementsMatch(t, []string{"a", "z"}, open(85))
+	require.ElementsMatch(t, []string{"a", "z", "b"}, open(95))
+	var many []*kvpb.Mutation
+	for i := range 600 {
+		many = append(many, put(fmt.Sprintf("m%d", i), "1"))
+	}
+	commit(96, many...)
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	resp := ex.ReadIndex(ended, &kvpb.ReadIndexRequest{Context: at, ReadTs: 200, AllowOpenKeys: true})
+	require.NotNil(t, resp.RegionError.GetDeadlineExceeded(), "too many: it waits")
+	close(goOn)
+	commits.Wait()
+	require.Empty(t, open(300))
 }
 
 func TestReadIndexIsRefused(t *testing.T) {

@@ -1107,7 +1107,10 @@ type ReadIndexRequest struct {
 	ReadTs  uint64                 `protobuf:"varint,2,opt,name=read_ts,json=readTs,proto3" json:"read_ts,omitempty"`
 	// The region's replicas are to be told of closed timestamps for some time, so that
 	// reads of the past need not ask the leader.
-	KeepClosing   bool `protobuf:"varint,3,opt,name=keep_closing,json=keepClosing,proto3" json:"keep_closing,omitempty"`
+	KeepClosing bool `protobuf:"varint,3,opt,name=keep_closing,json=keepClosing,proto3" json:"keep_closing,omitempty"`
+	// Commits under way that may come out at or below the timestamp are not waited for: the answer names
+	// their keys, for which the timestamp is not closed.
+	AllowOpenKeys bool `protobuf:"varint,4,opt,name=allow_open_keys,json=allowOpenKeys,proto3" json:"allow_open_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1163,11 +1166,19 @@ func (x *ReadIndexRequest) GetKeepClosing() bool {
 	return false
 }
 
+func (x *ReadIndexRequest) GetAllowOpenKeys() bool {
+	if x != nil {
+		return x.AllowOpenKeys
+	}
+	return false
+}
+
 type ReadIndexResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RegionError   *RegionError           `protobuf:"bytes,1,opt,name=region_error,json=regionError,proto3" json:"region_error,omitempty"`
 	Error         *KeyError              `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
-	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // of the region's log
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`                      // of the region's log
+	OpenKeys      [][]byte               `protobuf:"bytes,4,rep,name=open_keys,json=openKeys,proto3" json:"open_keys,omitempty"` // reads of these have to go to the leader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1221,6 +1232,13 @@ func (x *ReadIndexResponse) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *ReadIndexResponse) GetOpenKeys() [][]byte {
+	if x != nil {
+		return x.OpenKeys
+	}
+	return nil
 }
 
 type Mutation struct {
@@ -5145,15 +5163,17 @@ const file_kvpb_kv_proto_rawDesc = "" +
 	"\x05pairs\x18\x03 \x01(\v2\x14.cairn.kv.v1.KvBlockR\x05pairs\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12\x1d\n" +
 	"\n" +
-	"resume_key\x18\x05 \x01(\fR\tresumeKey\"~\n" +
+	"resume_key\x18\x05 \x01(\fR\tresumeKey\"\xa6\x01\n" +
 	"\x10ReadIndexRequest\x12.\n" +
 	"\acontext\x18\x01 \x01(\v2\x14.cairn.kv.v1.ContextR\acontext\x12\x17\n" +
 	"\aread_ts\x18\x02 \x01(\x04R\x06readTs\x12!\n" +
-	"\fkeep_closing\x18\x03 \x01(\bR\vkeepClosing\"\x93\x01\n" +
+	"\fkeep_closing\x18\x03 \x01(\bR\vkeepClosing\x12&\n" +
+	"\x0fallow_open_keys\x18\x04 \x01(\bR\rallowOpenKeys\"\xb0\x01\n" +
 	"\x11ReadIndexResponse\x12;\n" +
 	"\fregion_error\x18\x01 \x01(\v2\x18.cairn.kv.v1.RegionErrorR\vregionError\x12+\n" +
 	"\x05error\x18\x02 \x01(\v2\x15.cairn.kv.v1.KeyErrorR\x05error\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\x04R\x05index\"\xe0\x01\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x1b\n" +
+	"\topen_keys\x18\x04 \x03(\fR\bopenKeys\"\xe0\x01\n" +
 	"\bMutation\x12'\n" +
 	"\x02op\x18\x01 \x01(\x0e2\x17.cairn.kv.v1.MutationOpR\x02op\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
