@@ -297,6 +297,7 @@ func TestOnePhaseCommitDrawsItsTimestamp(t *testing.T) {
 	require.Empty(t, got.Errors)
 	require.Zero(t, got.OnePcCommitTs)
 	require.Contains(t, dumpStore(t, st), "lock a")
+	require.True(t, req.TryOnePc, "the client goes by its request when an answer is lost")
 
 	next = 1000
 	for i, key := range []string{"b", "c"} {

@@ -35,10 +35,10 @@ func (e *Executor) Prewrite(ctx context.Context, req *kvpb.PrewriteRequest) *kvp
 		resp.Errors = []*kvpb.KeyError{ke}
 		return resp
 	}
+	p := prewriter{ctx: ctx, req: req, onePC: req.TryOnePc}
 	if req.DrawMinCommitTs {
-		e.drawMinCommitTS(ctx, req)
+		p.drawn, p.onePC = e.drawMinCommitTS(ctx)
 	}
-	p := prewriter{ctx: ctx, req: req}
 	keys := keyList{len(req.Mutations), func(i int) []byte { return req.Mutations[i].GetKey() }}
 	ke, rerr := e.write(ctx, req.Context, keys, p.eval)
 	switch {
@@ -63,18 +63,15 @@ func (e *Executor) Prewrite(ctx context.Context, req *kvpb.PrewriteRequest) *kvp
 }
 
 // drawMinCommitTS carries draw_min_commit_ts out. Without a timestamp the commit takes two phases.
-func (e *Executor) drawMinCommitTS(ctx context.Context, req *kvpb.PrewriteRequest) {
-	var ts uint64
+func (e *Executor) drawMinCommitTS(ctx context.Context) (ts uint64, ok bool) {
 	err := errors.New("no source of timestamps")
 	if e.ts != nil {
 		ts, err = e.ts(ctx)
 	}
 	if err != nil {
 		e.log.Warn("no commit in one phase: no timestamp", "err", err)
-		req.TryOnePc = false
-		return
 	}
-	req.MinCommitTs = max(req.MinCommitTs, ts)
+	return ts, err == nil
 }
 
 func validPrewrite(req *kvpb.PrewriteRequest) *kvpb.KeyError {
@@ -96,10 +93,11 @@ func validPrewrite(req *kvpb.PrewriteRequest) *kvpb.KeyError {
 // prewriter evaluates one Prewrite.
 type prewriter struct {
 	ctx context.Context
-	req *kvpb.PrewriteRequest
+	req *kvpb.PrewriteRequest // not to be changed: it may be the client's own, who sends it again
 	v   *view
 
 	onePC bool
+	drawn uint64 // the timestamp that draw_min_commit_ts asks for
 	// rangeEmpty: no key of the batch has any record.
 	rangeEmpty bool
 	own        map[int]*mvcc.Lock // by mutation: locks the transaction holds already
@@ -112,7 +110,6 @@ type prewriter struct {
 
 func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
 	p.v = v
-	p.onePC = p.req.TryOnePc
 	if ke := v.e.tooOld(v.rg, p.req.StartTs); ke != nil && !p.lockedBefore() {
 		if p.req.IsRetry {
 			if ke, err := p.unlessCommittedElsewhere(ke); ke == nil || err != nil {
@@ -500,7 +497,7 @@ func (p *prewriter) publish() uint64 {
 	}
 	// Published before max_ts is read: see the package comment.
 	p.v.publish(p.req.StartTs, keys)
-	ts := max(e.maxTS.Load(), p.req.StartTs, p.req.ForUpdateTs, p.req.MinCommitTs, p.leastOfOwn()) + 1
+	ts := max(e.maxTS.Load(), p.req.StartTs, p.req.ForUpdateTs, p.req.MinCommitTs, p.drawn, p.leastOfOwn()) + 1
 	if limit := p.req.MaxCommitTs; limit != 0 && ts > limit || ts == 0 {
 		p.v.withdraw()
 		return 0

@@ -272,6 +272,9 @@ func (n *Node) arguments() []string {
 	case n.Role == "pd" && c.opts.KV >= 3:
 		args = append(args, "--replicas", "3") // nothing is answered before there are three copies
 	}
+	if n.Role != "pd" { // nodes of one number are near each other: transactions read at that replica
+		args = append(args, "--labels", "host=h"+n.Name[strings.LastIndexByte(n.Name, '-')+1:])
+	}
 	if n.through != nil {
 		args = append(args, "--insecure")
 	}
