@@ -194,6 +194,35 @@ func TestACommitIndexAloneWaitsForTheNextAppend(t *testing.T) {
 	require.Equal(t, uint64(6), hs.GetCommit())
 }
 
+// News of a commit has nothing to be made durable: its answer waits for what was submitted before, and costs no fsync.
+func TestNewsOfACommitCostsNoFsync(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	d, err := Open(Options{Dir: "raft", FS: vfs.NewMem(), Registerer: reg})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, d.Close()) }()
+	o := newOwner()
+	s := load(t, d, 1, InitialIndex, o)
+	for i := range uint64(20) {
+		s.Submit(appendMsg(&hardState{6, 1, 5 + i}, entry(6+i, 6, "a")), false)
+		first := appendMsg(&hardState{6, 1, 6 + i})
+		s.Submit(first, false)
+		require.Len(t, (<-o.durable).Entries, 1)
+		require.Same(t, first, <-o.durable)
+		alone := appendMsg(&hardState{6, 1, 6 + i})
+		s.Submit(alone, false)
+		require.Same(t, alone, <-o.durable)
+	}
+	s.Submit(appendMsg(&hardState{7, 2, 25}), false) // a vote has to last
+	<-o.durable
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == "cairn_raftlog_fsyncs_total" {
+			require.Equal(t, 21.0, f.GetMetric()[0].GetCounter().GetValue())
+		}
+	}
+}
+
 func TestOneWriteServesAllRegions(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	d, err := Open(Options{Dir: "raft", FS: vfs.NewMem(), Registerer: reg})

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.etcd.io/raft/v3"
@@ -38,6 +39,8 @@ type Storage struct {
 
 	hs      hardState
 	hsDirty bool // hs has a commit index that was not submitted
+
+	underway atomic.Int64 // messages submitted and not handed back
 
 	cache      []*raftpb.Entry
 	cacheBytes int64
@@ -305,15 +308,16 @@ func (s *Storage) grow(bytes int64) {
 	s.db.cacheUsed.Add(bytes)
 }
 
-// Submit takes a MsgStorageAppend without a snapshot. See the package comment. A message that only
-// moves the commit index is answered to nobody and kept back: it is written with
-// the next append, as the commit index can be learned again. patient says that nobody
+// Submit takes a MsgStorageAppend without a snapshot. See the package comment. A commit index that
+// moves alone is written with the next append, as it can be learned again. A message that has nothing
+// else, as the news of a commit, waits for what was submitted before it, and for no write of
+// its own: the owner may hear of it before Submit returns. patient says that nobody
 // waits for the entries: they may be written a few milliseconds later, with others.
 func (s *Storage) Submit(m *raftpb.Message, patient bool) {
 	if m.Snapshot != nil && !raft.IsEmptySnap(m.Snapshot) {
 		panic(fmt.Sprintf("raftlog: region %d: snapshot in an append", s.region)) // see Restart
 	}
-	sync := len(m.GetEntries()) > 0 || len(m.GetResponses()) > 0
+	sync := len(m.GetEntries()) > 0
 	if m.Vote != nil {
 		h := hardState{term: m.GetTerm(), vote: m.GetVote(), commit: m.GetCommit()}
 		if h.term != s.hs.term || h.vote != s.hs.vote {
@@ -321,10 +325,23 @@ func (s *Storage) Submit(m *raftpb.Message, patient bool) {
 		}
 		s.hs, s.hsDirty = h, true
 	}
-	if !sync {
+	switch {
+	case sync:
+	case len(m.GetResponses()) == 0:
+		return
+	case s.underway.Load() == 0: // all of it is durable
+		s.owner.Appended(m)
+		return
+	default:
+		s.underway.Add(1)
+		s.db.submit(task{region: s.region, owner: s.owner, msg: m, underway: &s.underway})
 		return
 	}
-	t := task{region: s.region, owner: s.owner, msg: m, entries: m.GetEntries(), sync: true, patient: patient && len(m.GetEntries()) > 0}
+	s.underway.Add(1)
+	t := task{
+		region: s.region, owner: s.owner, msg: m, underway: &s.underway,
+		entries: m.GetEntries(), sync: true, patient: patient && len(m.GetEntries()) > 0,
+	}
 	if s.hsDirty {
 		t.hs, t.hasHS, s.hsDirty = s.hs, true, false
 	}

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -14,8 +15,10 @@ type task struct {
 	region uint64
 	owner  Owner
 	msg    *raftpb.Message // to be handed back; nil for a truncation
-	since  time.Time
-	sync   bool
+	// underway counts down when msg is handed back.
+	underway *atomic.Int64
+	since    time.Time
+	sync     bool
 	// patient: it may wait for something else to be written with.
 	patient bool
 
@@ -129,7 +132,7 @@ func (d *DB) writeSome(b *pebble.Batch, tasks []task) int {
 		t := &tasks[n]
 		d.encode(b, t)
 		entries += len(t.entries)
-		if t.msg != nil {
+		if len(t.entries) > 0 {
 			appends++
 		}
 		sync = sync || t.sync
@@ -139,14 +142,17 @@ func (d *DB) writeSome(b *pebble.Batch, tasks []task) int {
 	if sync {
 		o = pebble.Sync
 	}
-	if err := d.p.Apply(b, o); err != nil {
-		d.logger.Fatalf("write of the raft log: %v", err)
+	if !b.Empty() {
+		if err := d.p.Apply(b, o); err != nil {
+			d.logger.Fatalf("write of the raft log: %v", err)
+		}
 	}
 	end := time.Now()
 	for i := range tasks[:n] {
 		t := &tasks[i]
 		if t.msg != nil {
 			t.owner.Appended(t.msg)
+			t.underway.Add(-1)
 			d.metrics.appendWait.Observe(end.Sub(t.since).Seconds())
 		}
 		if t.barrier != nil {
