@@ -52,10 +52,10 @@ type Options struct {
 	// NewestBytes bounds the newest records of keys that are kept for Newest. 0 means an
 	// eighth of CacheBytes; less than 0 keeps none.
 	NewestBytes int64
-	// KeepNewest says whether a record that takes the place of one kept for Newest is kept as
+	// KeepWritten says whether a record that takes the place of one kept for Newest is kept as
 	// well. It must refuse what is ever removed while it is the newest of its key, but for whole
 	// ranges. nil = none is.
-	KeepNewest func(record []byte) bool
+	KeepWritten func(record []byte) bool
 	// MemTableBytes is the size at which a memtable is flushed; Pebble starts
 	// with 256 KiB and doubles up to it, so an idle database stays small. 0 means 32 MiB.
 	MemTableBytes int64
@@ -114,7 +114,7 @@ func Open(o Options) (*DB, error) {
 		o.NewestBytes = cmp.Or(o.CacheBytes, defaultCacheBytes) / 8
 	}
 	d.newest.limit = int(max(o.NewestBytes, 0)) / newestShards
-	d.newest.keep = o.KeepNewest
+	d.newest.keep = o.KeepWritten
 	d.newest.rewrites.New = func() any { return new(rewrite) }
 	p, err := pebble.Open(o.Dir, po)
 	po.Cache.Unref()

@@ -28,7 +28,7 @@ type newest struct {
 	limit    int // bytes of a shard's ring; 0 = nothing is kept
 	shards   [newestShards]newestShard
 	rewrites sync.Pool                // *rewrite
-	keep     func(record []byte) bool // of Options.KeepNewest
+	keep     func(record []byte) bool // of Options.KeepWritten
 }
 
 type newestShard struct {

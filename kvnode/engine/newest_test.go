@@ -14,7 +14,7 @@ import (
 )
 
 func openNewest(t testing.TB, bytes int64) *DB {
-	d, err := Open(Options{Dir: "db", FS: vfs.NewMem(), NewestBytes: bytes, KeepNewest: func(rec []byte) bool { return len(rec) != 7 }})
+	d, err := Open(Options{Dir: "db", FS: vfs.NewMem(), NewestBytes: bytes, KeepWritten: func(rec []byte) bool { return len(rec) != 7 }})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close()) })
 	return d

@@ -23,8 +23,8 @@ type entry struct {
 	gone   atomic.Bool            // no longer in the cache
 	closed atomic.Pointer[closed] // the greatest timestamp known to be closed; nil = none
 	asked  atomic.Int64           // when PD was last asked in the background, by Client.clock
-	// lagging is until when no replica is asked for reads but the leader, by Client.clock.
-	lagging atomic.Int64
+	// lagUntil is until when no replica is asked for reads but the leader, by Client.clock.
+	lagUntil atomic.Int64
 
 	mu sync.Mutex // serialises writers of route and gone
 	// moved is closed when the route moves or the entry goes; nil while nobody
@@ -312,13 +312,8 @@ func (c *Client) nextRoute(m *kvpb.Region, p *kvpb.Peer) (*route, error) {
 }
 
 // refresh asks PD for e again in the background, once in a while: for requests
-// that go around its replicas and find no leader. What is cached stays in use.
-func (c *Client) refresh(e *entry) { c.refreshOnce(e, refreshEvery) }
-
-// refreshPeers is refresh for requests that look for a replica near them.
-func (c *Client) refreshPeers(e *entry) { c.refreshOnce(e, peersEvery) }
-
-func (c *Client) refreshOnce(e *entry, every time.Duration) {
+// that go around its replicas and find no leader, or look for one near them. What is cached stays in use.
+func (c *Client) refresh(e *entry, every time.Duration) {
 	last, now := e.asked.Load(), int64(c.clock())
 	if last != 0 && now-last < int64(every) || !e.asked.CompareAndSwap(last, now) {
 		return

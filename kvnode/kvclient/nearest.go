@@ -33,7 +33,7 @@ const lagPause = time.Second
 
 // lagging says whether a replica of the region failed to serve a read lately.
 func (c *Client) lagging(e *entry) bool {
-	until := e.lagging.Load()
+	until := e.lagUntil.Load()
 	return until != 0 && int64(c.clock()) < until
 }
 
@@ -127,7 +127,7 @@ func (c *Client) sendNearest(ctx context.Context, op operation, e *entry, kctx *
 	kctx.ReadIndex = cl.index
 	resp := c.readReplica(ctx, op, e, rt, kctx, req)
 	if resp == nil {
-		e.lagging.Store(int64(c.clock() + lagPause))
+		e.lagUntil.Store(int64(c.clock() + lagPause))
 		c.metrics.replicaReads[nearFailed].Inc()
 		return nil
 	}
@@ -175,7 +175,7 @@ func (c *Client) replicaRoute(e *entry, mode kvpb.ReplicaRead) *route {
 	leader := e.route.Load()
 	closest := mode == kvpb.ReplicaRead_REPLICA_READ_CLOSEST
 	if c.opts.FromStore != 0 && peerAt(e.meta, c.opts.FromStore) == nil {
-		c.refreshPeers(e) // the store here may have got a replica meanwhile
+		c.refresh(e, peersEvery) // the store here may have got a replica meanwhile
 	}
 	var best *route
 	bestRank := -1

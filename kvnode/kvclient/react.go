@@ -136,7 +136,7 @@ func (s *sending) onNotLeader(nl *kvpb.NotLeader, cause error) error {
 			return err
 		}
 		if peerAt(s.entry.meta, hint.StoreId) == nil {
-			s.c.refresh(s.entry) // the members have changed
+			s.c.refresh(s.entry, refreshEvery) // the members have changed
 		}
 		if !rt.store.isDown() {
 			s.next = rt
@@ -166,7 +166,7 @@ func (s *sending) elsewhere(kind backoffKind, cause error) error {
 		return s.hop(cause)
 	}
 	if s.bo.kinds[kind].times >= refreshAfter {
-		s.c.refresh(s.entry)
+		s.c.refresh(s.entry, refreshEvery)
 	}
 	return s.wait(kind, 0, cause)
 }

@@ -109,7 +109,7 @@ fields:
 // isValue reports that the record is all a read needs that it is visible to.
 func (w *Write) isValue() bool { return w.Type == WritePut && w.HasValue && !w.HasGCFence }
 
-// IsValue is engine.Options.KeepNewest: the newest record of a key is kept at hand if it is a Put with
+// IsValue is engine.Options.KeepWritten: the newest record of a key is kept at hand if it is a Put with
 // its value. No collection of garbage removes such a record.
 func IsValue(record []byte) bool {
 	w, err := ParseWrite(record)

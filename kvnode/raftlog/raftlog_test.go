@@ -194,6 +194,20 @@ func TestACommitIndexAloneWaitsForTheNextAppend(t *testing.T) {
 	require.Equal(t, uint64(6), hs.GetCommit())
 }
 
+// counter is the value of a counter that is there.
+func counter(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return 0
+}
+
 // News of a commit has nothing to be made durable: its answer waits for what was submitted before, and costs no fsync.
 func TestNewsOfACommitCostsNoFsync(t *testing.T) {
 	reg := prometheus.NewRegistry()
@@ -214,13 +228,7 @@ func TestNewsOfACommitCostsNoFsync(t *testing.T) {
 	}
 	s.Submit(appendMsg(&hardState{7, 2, 25}), false) // a vote has to last
 	<-o.durable
-	families, err := reg.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() == "cairn_raftlog_fsyncs_total" {
-			require.Equal(t, 21.0, f.GetMetric()[0].GetCounter().GetValue())
-		}
-	}
+	require.Equal(t, 21.0, counter(t, reg, "cairn_raftlog_fsyncs_total"))
 }
 
 func TestOneWriteServesAllRegions(t *testing.T) {
@@ -235,15 +243,9 @@ func TestOneWriteServesAllRegions(t *testing.T) {
 	for range 50 {
 		<-o.durable
 	}
-	families, err := reg.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() == "cairn_raftlog_entries_total" {
-			require.Equal(t, 50.0, f.GetMetric()[0].GetCounter().GetValue())
-		}
-	}
+	require.Equal(t, 50.0, counter(t, reg, "cairn_raftlog_entries_total"))
 	require.NoError(t, d.Close())
-	families, err = reg.Gather()
+	families, err := reg.Gather()
 	require.NoError(t, err)
 	require.Empty(t, families)
 }

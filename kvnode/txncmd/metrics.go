@@ -84,7 +84,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		locksLost: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kv_pessimistic_locks_lost_total",
-			Help: "Prewrites refused because their pessimistic lock was lost and the key was written.",
+			Help: "Prewrites refused because their pessimistic lock was lost, and the key was written or the lock only promised.",
 		}),
 		locksAmended: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kv_pessimistic_locks_amended_total",

@@ -150,6 +150,9 @@ func (t *pendingTable) waitRange(ctx context.Context, start, end []byte, readTS 
 // openKeys returns copies of the keys of [start, end) whose pending commits may be visible
 // at readTS; false if there are more than limit.
 func (t *pendingTable) openKeys(start, end []byte, readTS uint64, limit int) (keys [][]byte, ok bool) {
+	if t.n.Load() == 0 {
+		return nil, true
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.txns {

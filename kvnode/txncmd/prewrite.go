@@ -69,7 +69,7 @@ func (e *Executor) drawMinCommitTS(ctx context.Context) (ts uint64, ok bool) {
 		ts, err = e.ts(ctx)
 	}
 	if err != nil {
-		e.log.Warn("no commit in one phase: no timestamp", "err", err)
+		e.log.Debug("no commit in one phase: no timestamp", "err", err) // while PD is away, each commit
 	}
 	return ts, err == nil
 }
@@ -538,8 +538,9 @@ func (p *prewriter) held(i int) bool {
 func (p *prewriter) writeCommits() {
 	w := &p.v.w
 	for i, m := range p.req.Mutations {
-		inMem := p.own[i] != nil && p.v.inMem(m.GetKey())
+		inMem := false
 		if p.own[i] != nil {
+			inMem = p.v.inMem(m.GetKey())
 			p.v.dropLock(m.GetKey(), p.req.StartTs)
 		}
 		rec := mvcc.Write{StartTS: p.req.StartTs}

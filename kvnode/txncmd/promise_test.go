@@ -146,17 +146,3 @@ func TestWhoIsPromisedNothing(t *testing.T) {
 		})
 	}
 }
-
-// The wait ends in the moment of the promise: the lock is either not there or known.
-func TestAPromiseToWhoHasGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newPromiseBed(t, func(req *kvpb.PessimisticLockRequest) { req.WaitTimeoutMs = 1 })
-		require.False(t, b.waiter.waiting())
-		b.finish(nil)
-		if b.waiter.resp.Results[0].Status == kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED_WITH_CONFLICT {
-			require.Contains(t, dumpStore(t, b.st), "start=20")
-		} else {
-			require.NotContains(t, dumpStore(t, b.st), "start=20")
-		}
-	})
-}

@@ -299,6 +299,7 @@ func (d *door) Execute(ctx context.Context, req *kvpb.Request) *kvpb.Response {
 		}
 		return n.b.answers.lost(req)
 	}
+	n.b.countPromises(req, resp)
 	return n.b.tamper(ctx, d, req, resp)
 }
 

@@ -498,16 +498,20 @@ func (b *txnBed) meddle(ctx context.Context, a *attempt, commitTS uint64, err er
 	return commitTS, err
 }
 
-// tamper is where they take hold of a request and its answer.
-func (b *txnBed) tamper(ctx context.Context, d *door, req *kvpb.Request, resp *kvpb.Response) *kvpb.Response {
-	if at := resp.GetReadIndex(); b.bug == bugHurries && at != nil {
-		at.Index = min(at.Index, 10)
-	}
+// countPromises adds up what became of promised locks.
+func (b *txnBed) countPromises(req *kvpb.Request, resp *kvpb.Response) {
 	if got := resp.GetPessimisticLock().GetResults(); len(got) == 1 && got[0].GetPromised() {
 		b.c.counts.add("locks promised", 1)
 	}
 	if req.GetPrewrite().GetNoAmend() && len(resp.GetPrewrite().GetErrors()) > 0 && resp.GetPrewrite().Errors[0].GetPessimisticLockNotFound() != nil {
 		b.c.counts.add("promises broken", 1)
+	}
+}
+
+// tamper is where they take hold of a request and its answer.
+func (b *txnBed) tamper(ctx context.Context, d *door, req *kvpb.Request, resp *kvpb.Response) *kvpb.Response {
+	if at := resp.GetReadIndex(); b.bug == bugHurries && at != nil {
+		at.Index = min(at.Index, 10)
 	}
 	if lock := req.GetPessimisticLock(); b.bug == bugUnlocks && lock != nil {
 		undo := &kvpb.PessimisticRollbackRequest{Context: lock.Context, Keys: lock.Keys, StartTs: lock.StartTs, ForUpdateTs: lock.ForUpdateTs}

@@ -128,7 +128,7 @@ func (a *attempt) statement(ctx context.Context, st txn.Statement, what int, key
 			return err
 		}
 		a.tx.ReadAt(a.tx.ForUpdateTS())
-		if o.Shared {
+		if a.cl.rng.IntN(4) == 0 {
 			return nil
 		}
 		if err := a.set(key); err != nil {

@@ -346,6 +346,7 @@ func (c *committer) onePhase(ctx context.Context, g kvclient.Group) (done bool, 
 	for {
 		req := c.prewriteRequest(batch{g.Region, g.Index})
 		p := req.GetPrewrite()
+		// The store adds one, and PD's next timestamp must not lie below the commit: who begins then has to see it.
 		p.TryOnePc, p.MinCommitTs = true, max(c.startTS, c.forUpdateTS)
 		p.DrawMinCommitTs = !c.auto
 		if err := ctx.Err(); err != nil {
