@@ -216,6 +216,12 @@ func (d *DB) BatchFromRepr(repr []byte) (*Batch, error) {
 	return b, nil
 }
 
+// keeping is what a commit does to the records that are kept in memory.
+type keeping struct {
+	newest rewrite
+	runs   runWrite
+}
+
 // Commit makes the operations of b visible atomically. With sync it returns
 // when they are durable; without, they are durable no later than the next
 // synced commit or SyncWAL. b stays readable and must still be closed.
@@ -224,14 +230,21 @@ func (d *DB) Commit(b *Batch, sync bool) error {
 	if sync {
 		o = pebble.Sync
 	}
-	rewritten, err := d.newest.begin(b)
+	k := d.keeping.Get().(*keeping)
+	err := b.Ops(func(op Op) error {
+		d.newest.op(&k.newest, op)
+		d.runs.op(&k.runs, op)
+		return nil
+	})
 	if err != nil {
 		return err
 	}
 	if err := d.p.Apply(b.b, o); err != nil {
 		return fmt.Errorf("engine: commit: %w", err)
 	}
-	d.newest.end(rewritten)
+	d.newest.end(&k.newest)
+	d.runs.end(&k.runs)
+	d.keeping.Put(k)
 	d.unflushed.committed(b)
 	return nil
 }

@@ -52,10 +52,14 @@ type Options struct {
 	// NewestBytes bounds the newest records of keys that are kept for Newest. 0 means an
 	// eighth of CacheBytes; less than 0 keeps none.
 	NewestBytes int64
-	// KeepWritten says whether a record that takes the place of one kept for Newest is kept as
-	// well. It must refuse what is ever removed while it is the newest of its key, but for whole
-	// ranges. nil = none is.
-	KeepWritten func(record []byte) bool
+	// RunBytes bounds the newest records of stretches of keys that are kept for ReadRun. 0
+	// means an eighth of CacheBytes; less than 0 keeps none.
+	RunBytes int64
+	// Classify says what a record of CFWrite is, and keeps nothing of it. DeleteVersions never
+	// removes a RecordValue that is the newest of its key but for those of kind RecordNone, and where a
+	// RecordDelete is removed nothing older is left. nil = no record that is written is kept for Newest, and
+	// none for ReadRun.
+	Classify func(record []byte) RecordKind
 	// MemTableBytes is the size at which a memtable is flushed; Pebble starts
 	// with 256 KiB and doubles up to it, so an idle database stays small. 0 means 32 MiB.
 	MemTableBytes int64
@@ -88,6 +92,8 @@ type DB struct {
 	replacing replacing
 	unflushed unflushed
 	newest    newest
+	runs      runs
+	keeping   sync.Pool     // of *keeping
 	installs  atomic.Uint64 // numbers the tables Install makes
 
 	memTableBytes uint64
@@ -114,14 +120,18 @@ func Open(o Options) (*DB, error) {
 		o.NewestBytes = cmp.Or(o.CacheBytes, defaultCacheBytes) / 8
 	}
 	d.newest.limit = int(max(o.NewestBytes, 0)) / newestShards
-	d.newest.keep = o.KeepWritten
-	d.newest.rewrites.New = func() any { return new(rewrite) }
+	d.newest.classify = o.Classify
+	if o.RunBytes == 0 {
+		o.RunBytes = cmp.Or(o.CacheBytes, defaultCacheBytes) / 8
+	}
+	d.runs.init(o.RunBytes, o.Classify)
+	d.keeping.New = func() any { return new(keeping) }
 	p, err := pebble.Open(o.Dir, po)
 	po.Cache.Unref()
 	if err != nil {
 		return nil, fmt.Errorf("engine: open %s: %w", o.Dir, err)
 	}
-	d.p, d.colls = p, append(d.newest.collectors(), NewCollector(p, "engine"))
+	d.p, d.colls = p, append(append(d.newest.collectors(), d.runs.collectors()...), NewCollector(p, "engine"))
 	if err := d.openInstallDir(); err != nil {
 		return nil, errors.Join(fmt.Errorf("engine: open %s: %w", o.Dir, err), p.Close())
 	}

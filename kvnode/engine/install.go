@@ -75,6 +75,8 @@ func (d *DB) Install(ctx context.Context, r Range, tables []string, local *Batch
 	defer d.replacing.end(begun)
 	d.newest.beginAll()
 	defer d.newest.endAll()
+	dropped := d.runs.beginAll()
+	defer d.runs.end(&dropped)
 	if _, err := d.p.IngestAndExcise(ctx, append(made.paths, tables...), nil, nil, excise); err != nil {
 		return fmt.Errorf("engine: install %s: %w", r, err)
 	}
@@ -100,6 +102,8 @@ func (d *DB) ClearRange(ctx context.Context, start, end []byte) error {
 	defer d.replacing.end(begun)
 	d.newest.beginAll()
 	defer d.newest.endAll()
+	dropped := d.runs.beginAll()
+	defer d.runs.end(&dropped)
 	for _, cf := range dataCFs {
 		if err := d.p.Excise(ctx, r.span(cf)); err != nil {
 			return fmt.Errorf("engine: clear %s: %w", r, err)

@@ -27,8 +27,7 @@ const maxNewestRecord = 4 << 10
 type newest struct {
 	limit    int // bytes of a shard's ring; 0 = nothing is kept
 	shards   [newestShards]newestShard
-	rewrites sync.Pool                // *rewrite
-	keep     func(record []byte) bool // of Options.KeepWritten
+	classify func(record []byte) RecordKind // of Options.Classify
 }
 
 type newestShard struct {
@@ -165,50 +164,43 @@ type newestNext struct {
 // rows, few of which are read soon.
 const maxRewrites = 64
 
-// begin takes out what a batch changes, and lets nothing be kept of the shards it touches
-// until end is told of them. A record at hand that gets a newer version is replaced by that
-// then: what was wanted before is likely to be wanted again. nil: nothing is kept at all.
-func (n *newest) begin(b *Batch) (*rewrite, error) {
-	if n.limit == 0 {
-		return nil, nil
+// op is one operation of a batch that is not visible yet. It takes out what the batch changes,
+// and lets nothing be kept of the shards it touches until end is told of them. A record at hand
+// that gets a newer version is replaced by that then: what was wanted before is likely to be wanted again.
+func (n *newest) op(w *rewrite, op Op) {
+	if n.limit == 0 || op.CF != CFWrite {
+		return
 	}
-	w := n.rewrites.Get().(*rewrite)
-	return w, b.Ops(func(op Op) error {
-		if op.CF != CFWrite {
-			return nil
-		}
-		hash := xxhash.Sum64(op.UserKey)
-		i := shardOf(hash)
-		s := &n.shards[i]
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if w.touched&(1<<i) == 0 {
-			w.touched |= 1 << i
-			s.busy++
-			s.began++
-		}
-		pos, ok := s.index[hash]
-		if !ok {
-			n.again(w, hash, op, s.began)
-			return nil
-		}
-		key, _, ts := s.at(pos)
-		if string(key) == string(op.UserKey) && op.Versioned && op.TS < ts {
-			return nil // an older version is written or removed
-		}
-		delete(s.index, hash)
-		if string(key) == string(op.UserKey) {
-			n.replace(w, op, hash, s.began)
-		}
-		return nil
-	})
+	hash := xxhash.Sum64(op.UserKey)
+	i := shardOf(hash)
+	s := &n.shards[i]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.touched&(1<<i) == 0 {
+		w.touched |= 1 << i
+		s.busy++
+		s.began++
+	}
+	pos, ok := s.index[hash]
+	if !ok {
+		n.again(w, hash, op, s.began)
+		return
+	}
+	key, _, ts := s.at(pos)
+	if string(key) == string(op.UserKey) && op.Versioned && op.TS < ts {
+		return // an older version is written or removed
+	}
+	delete(s.index, hash)
+	if string(key) == string(op.UserKey) {
+		n.replace(w, op, hash, s.began)
+	}
 }
 
 // replace has the record of op put in when the batch is visible.
 func (n *newest) replace(w *rewrite, op Op, hash, began uint64) {
 	size := len(op.UserKey) + len(op.Value)
 	if op.Kind != KindSet || !op.Versioned || size+newestHead > min(maxNewestRecord, n.limit) || len(w.next) == maxRewrites ||
-		n.keep == nil || !n.keep(op.Value) {
+		n.classify == nil || n.classify(op.Value) != RecordValue {
 		return
 	}
 	w.next = append(w.next, newestNext{hash: hash, ts: op.TS, began: began, from: len(w.buf), klen: len(op.UserKey), size: size})
@@ -234,9 +226,6 @@ func (n *newest) again(w *rewrite, hash uint64, op Op, began uint64) {
 
 // end tells that a batch is visible. (It cannot be walked any more: Pebble has it.)
 func (n *newest) end(w *rewrite) {
-	if w == nil {
-		return
-	}
 	for _, x := range w.next {
 		s := &n.shards[shardOf(x.hash)]
 		s.mu.Lock()
@@ -252,7 +241,6 @@ func (n *newest) end(w *rewrite) {
 		s.mu.Unlock()
 	}
 	*w = rewrite{next: w.next[:0], buf: w.buf[:0]}
-	n.rewrites.Put(w)
 }
 
 // beginAll takes everything out and lets nothing be kept until endAll.

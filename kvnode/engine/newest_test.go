@@ -14,7 +14,12 @@ import (
 )
 
 func openNewest(t testing.TB, bytes int64) *DB {
-	d, err := Open(Options{Dir: "db", FS: vfs.NewMem(), NewestBytes: bytes, KeepWritten: func(rec []byte) bool { return len(rec) != 7 }})
+	d, err := Open(Options{Dir: "db", FS: vfs.NewMem(), NewestBytes: bytes, Classify: func(rec []byte) RecordKind {
+		if len(rec) == 7 {
+			return RecordOther
+		}
+		return RecordValue
+	}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close()) })
 	return d

@@ -2,4 +2,7 @@
 
 package engine
 
-const crashSeeds = 40
+const (
+	crashSeeds = 40
+	runSeeds   = 2
+)

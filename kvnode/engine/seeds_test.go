@@ -2,4 +2,7 @@
 
 package engine
 
-const crashSeeds = 400
+const (
+	crashSeeds = 400
+	runSeeds   = 12
+)

@@ -31,6 +31,10 @@ type ScanOptions struct {
 	Reverse bool
 	// KeyOnly saves the loading of long values; Value is undefined.
 	KeyOnly bool
+	// Runs lets Fill take records from the engine's memory, as they are when it meets them, and keep
+	// them there. Then what the caller does after it has opened a view (see the package comment)
+	// it does after Fill.
+	Runs bool
 	// Overlay lists keys whose value differs from what is stored, in scan order: a
 	// reader puts the locks here that it knows to be committed. Kept by the scanner.
 	Overlay []OverlayEntry
@@ -44,12 +48,14 @@ type OverlayEntry struct {
 }
 
 // Scanner walks the pairs of a range as they are visible at a timestamp, in one
-// view of the engine: that of the moment it was opened. It is for one goroutine.
+// view of the engine: that of the moment it was opened, or, with ScanOptions.Runs, any moments
+// until Fill returned. It is for one goroutine.
 //
 // A key with one version costs one step of the iterator in either direction.
 type Scanner struct {
 	o  ScanOptions
-	it *engine.Iter // CFWrite
+	db *engine.DB
+	it *engine.Iter // CFWrite; nil until needed, if the scan may use runs
 	d  *engine.Iter // CFDefault, nil until needed
 
 	started bool
@@ -71,11 +77,26 @@ type Scanner struct {
 
 // OpenScanner opens a view. Close it.
 func OpenScanner(db *engine.DB, o ScanOptions) (*Scanner, error) {
-	it, err := db.NewIter(engine.IterOptions{CF: engine.CFWrite, Lower: o.Lower, Upper: o.Upper})
-	if err != nil {
-		return nil, fmt.Errorf("mvcc: open scanner: %w", err)
+	// What is committed while the scan is under way is not seen at a timestamp, but at MaxTS some of it would be.
+	o.Runs = o.Runs && !o.Reverse && o.TS != MaxTS && len(o.Upper) > 0
+	s := &Scanner{o: o, db: db}
+	if !o.Runs && !s.open() {
+		return nil, s.err
 	}
-	return &Scanner{o: o, it: it}, nil
+	return s, nil
+}
+
+// open makes sure that there is an iterator.
+func (s *Scanner) open() bool {
+	if s.it == nil && s.err == nil {
+		it, err := s.db.NewIter(engine.IterOptions{CF: engine.CFWrite, Lower: s.o.Lower, Upper: s.o.Upper})
+		if err != nil {
+			s.fail(fmt.Errorf("mvcc: open scanner: %w", err))
+			return false
+		}
+		s.it = it
+	}
+	return s.err == nil
 }
 
 // SetOverlay replaces ScanOptions.Overlay; before the first Next.
@@ -154,6 +175,9 @@ func (s *Scanner) nextOverlaid() bool {
 }
 
 func (s *Scanner) nextStored() bool {
+	if !s.open() {
+		return false
+	}
 	if s.o.Reverse {
 		return s.prevKey()
 	}
@@ -349,6 +373,9 @@ func (s *Scanner) load(startTS uint64) {
 // LongValue returns the value of key written by the transaction startTS, from
 // the scanner's view. Valid until the next call or Next.
 func (s *Scanner) LongValue(key []byte, startTS uint64) ([]byte, error) {
+	if !s.open() {
+		return nil, s.err
+	}
 	if s.d == nil {
 		d, err := s.it.Clone(engine.CFDefault)
 		if err != nil {
@@ -369,27 +396,35 @@ func (s *Scanner) fail(err error) {
 // are there, at least one, and reports whether it stopped at a limit; the last
 // key delivered then is Key. The block's slices grow once or twice a page.
 func (s *Scanner) Fill(block *kvpb.KvBlock, limit, byteLimit int) (more bool, err error) {
-	for n := 0; s.Next(); {
-		if len(block.Offsets) == 0 {
-			hint := 256
-			if limit > 0 {
-				hint = min(limit, 4096)
-			}
-			if cap(block.Offsets) == 0 {
-				block.Offsets = make([]uint32, 0, 2*hint+1)
-				block.Data = make([]byte, 0, min(hint*(len(s.key)+len(s.value)+16), byteLimit+len(s.key)+len(s.value)))
-			}
-			block.Offsets = append(block.Offsets, 0)
-		}
-		block.Data = append(block.Data, s.key...)
-		block.Offsets = append(block.Offsets, uint32(len(block.Data)))
-		if !s.o.KeyOnly {
-			block.Data = append(block.Data, s.value...)
-		}
-		block.Offsets = append(block.Offsets, uint32(len(block.Data)))
-		if n++; n == limit || len(block.Data) >= byteLimit {
+	if s.o.Runs && len(s.o.Overlay) == 0 {
+		return s.fillRuns(block, limit, byteLimit)
+	}
+	for n := 1; s.Next(); n++ {
+		if s.put(block, n, limit, byteLimit) {
 			return true, nil
 		}
 	}
 	return false, s.err
+}
+
+// put appends the current pair, the nth, and reports whether a limit is reached.
+func (s *Scanner) put(block *kvpb.KvBlock, n, limit, byteLimit int) (full bool) {
+	if len(block.Offsets) == 0 {
+		hint := 256
+		if limit > 0 {
+			hint = min(limit, 4096)
+		}
+		if cap(block.Offsets) == 0 {
+			block.Offsets = make([]uint32, 0, 2*hint+1)
+			block.Data = make([]byte, 0, min(hint*(len(s.key)+len(s.value)+16), byteLimit+len(s.key)+len(s.value)))
+		}
+		block.Offsets = append(block.Offsets, 0)
+	}
+	block.Data = append(block.Data, s.key...)
+	block.Offsets = append(block.Offsets, uint32(len(block.Data)))
+	if !s.o.KeyOnly {
+		block.Data = append(block.Data, s.value...)
+	}
+	block.Offsets = append(block.Offsets, uint32(len(block.Data)))
+	return n == limit || len(block.Data) >= byteLimit
 }

@@ -14,7 +14,7 @@ import (
 )
 
 func openDB(t testing.TB) *engine.DB {
-	db, err := engine.Open(engine.Options{Dir: "x", FS: vfs.NewMem()})
+	db, err := engine.Open(engine.Options{Dir: "x", FS: vfs.NewMem(), Classify: Classify})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db
@@ -131,6 +131,104 @@ func TestScannerAndReaderTwin(t *testing.T) {
 		}
 		require.Equal(t, want, got, "at %d %+v", ts, o)
 	}
+}
+
+// A scan that uses runs finds what one without does, whatever is written meanwhile.
+func TestScannerOfRunsTwin(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	db := openDB(t)
+	const keys = 300
+	key := func(i int) []byte { return fmt.Appendf(nil, "k%03d", i) }
+	var newest [keys]uint64
+	var long [keys]uint64 // start timestamp of a newest record that a rollback may fall on
+	ts := uint64(0)
+	write := func(n int) {
+		apply(t, db, func(w *Writer) {
+			for range n {
+				i := rnd.IntN(keys)
+				if rnd.IntN(3) == 0 {
+					i = rnd.IntN(4) // a few are written often
+				}
+				if ts += 2; newest[i] == ts {
+					continue
+				}
+				r := Write{Type: WritePut, StartTS: ts - 1}
+				switch rnd.IntN(12) {
+				case 0:
+					r.Type = WriteDelete
+				case 1:
+					r.Type = WriteLock
+				case 2:
+					r = Write{Type: WriteRollback, StartTS: ts}
+				case 3:
+					w.PutValue(key(i), r.StartTS, []byte(fmt.Sprint("long", ts)))
+				default:
+					r.HasValue, r.Value = true, fmt.Appendf(nil, "%d", ts)
+					if newest[i] == ts-2 && rnd.IntN(2) == 0 {
+						r.OverlappedRollback = true
+					}
+				}
+				w.PutWrite(key(i), ts, &r)
+				if long[i] = 0; r.HasValue {
+					long[i] = r.StartTS
+				}
+				newest[i] = ts
+			}
+			// A rollback falls on the record that is there.
+			if i := rnd.IntN(keys); rnd.IntN(4) == 0 && long[i] != 0 {
+				r := Write{Type: WritePut, StartTS: long[i], HasValue: true, Value: fmt.Appendf(nil, "%d", newest[i]), OverlappedRollback: true, HasGCFence: true}
+				if ts += 2; rnd.IntN(2) == 0 {
+					r.GCFence = ts
+					w.PutWrite(key(i), ts, &Write{Type: WriteDelete, StartTS: ts - 1})
+					w.PutWrite(key(i), newest[i], &r)
+					newest[i], long[i] = ts, 0
+				} else {
+					w.PutWrite(key(i), newest[i], &r)
+				}
+			}
+		})
+	}
+	write(400)
+	for range 2000 {
+		write(rnd.IntN(3))
+		at := ts
+		if rnd.IntN(3) == 0 {
+			at = rnd.Uint64N(ts + 1)
+		}
+		lo := rnd.IntN(keys)
+		o := ScanOptions{TS: at, Lower: key(lo), Upper: key(min(lo+1+rnd.IntN(100), keys)), KeyOnly: rnd.IntN(8) == 0}
+		limit, bytes := rnd.IntN(2)*rnd.IntN(50), 1<<30
+		if rnd.IntN(4) == 0 {
+			bytes = 1 + rnd.IntN(500)
+		}
+		fill := func(runs bool) (block *kvpb.KvBlock, more bool, last string) {
+			o.Runs = runs
+			sc, err := OpenScanner(db, o)
+			require.NoError(t, err)
+			block = &kvpb.KvBlock{}
+			more, err = sc.Fill(block, limit, bytes)
+			require.NoError(t, err)
+			last = string(sc.Key())
+			require.NoError(t, sc.Close())
+			return block, more, last
+		}
+		want, wantMore, wantLast := fill(false)
+		got, gotMore, gotLast := fill(true)
+		require.Equal(t, want.Data, got.Data, "at %d of %d: %s to %s", at, ts, o.Lower, o.Upper)
+		require.Equal(t, want.Offsets, got.Offsets)
+		require.Equal(t, wantMore, gotMore)
+		if wantMore {
+			require.Equal(t, wantLast, gotLast)
+		}
+	}
+	var at []byte
+	given := 0
+	for from := key(0); string(from) < "l"; from = append([]byte(nil), at...) {
+		db.ReadRun(from, []byte("l"), &at, func(_, _ []byte, _ uint64, kind engine.RecordKind) bool { given++; return true })
+	}
+	require.Greater(t, given, keys/2, "runs were used")
 }
 
 func checkPoint(t *testing.T, db *engine.DB, h *history, key string, ts uint64) {
@@ -263,6 +361,31 @@ func BenchmarkScan(b *testing.B) {
 					}
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10000, "ns/row")
+			})
+		}
+	}
+	for _, versions := range []int{1, 5} {
+		for _, runs := range []bool{false, true} {
+			b.Run(fmt.Sprintf("100 rows/versions=%d/runs=%v", versions, runs), func(b *testing.B) {
+				db := benchDB(b, versions)
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					from := i * 7919 % 9900
+					sc, err := OpenScanner(db, ScanOptions{
+						TS: 100, Lower: fmt.Appendf(nil, "t0000001r%08d", from), Upper: fmt.Appendf(nil, "t0000001r%08d", from+100), Runs: runs,
+					})
+					if err != nil {
+						b.Fatal(err)
+					}
+					var block kvpb.KvBlock
+					if _, err := sc.Fill(&block, 0, 1<<30); err != nil || len(block.Offsets) != 201 {
+						b.Fatal(err, len(block.Offsets))
+					}
+					if err := sc.Close(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100, "ns/row")
 			})
 		}
 	}

@@ -3,6 +3,8 @@ package mvcc
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/cairndb/cairn/kvnode/engine"
 )
 
 // WriteType says what happened to a key at a commit timestamp.
@@ -109,11 +111,21 @@ fields:
 // isValue reports that the record is all a read needs that it is visible to.
 func (w *Write) isValue() bool { return w.Type == WritePut && w.HasValue && !w.HasGCFence }
 
-// IsValue is engine.Options.KeepWritten: the newest record of a key is kept at hand if it is a Put with
-// its value. No collection of garbage removes such a record.
-func IsValue(record []byte) bool {
+// Classify is engine.Options.Classify. No collection of garbage removes the newest value of a key, if
+// it has no fence.
+func Classify(record []byte) engine.RecordKind {
 	w, err := ParseWrite(record)
-	return err == nil && w.isValue()
+	switch {
+	case err != nil || w.HasGCFence:
+		return engine.RecordOther
+	case w.isValue():
+		return engine.RecordValue
+	case w.Type == WriteDelete:
+		return engine.RecordDelete
+	case w.Data():
+		return engine.RecordOther
+	}
+	return engine.RecordNone
 }
 
 // FenceValid reports whether the record may be trusted by a read at readTS.

@@ -333,7 +333,7 @@ func (s *Store) openDatabases() (err error) {
 	s.engine, err = engine.Open(engine.Options{
 		Dir: state, FS: fs, CacheBytes: s.o.CacheBytes, MemTableBytes: s.o.MemTableBytes,
 		Logger: s.o.Logger, Registerer: s.o.Registerer, OnFatal: s.o.OnFatal,
-		OnStall: s.disk.onStall("state"), KeepWritten: mvcc.IsValue,
+		OnStall: s.disk.onStall("state"), Classify: mvcc.Classify,
 	})
 	if err != nil {
 		return err

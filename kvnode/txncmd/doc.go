@@ -24,8 +24,9 @@
 //
 // Raise max_ts to the read timestamp; ReadReady; look for locks in the table of
 // pending one-phase commits and in the region's LockIndex; open the iterator, or take
-// the newest record of the one key from memory; CheckLease; read. A read takes no
-// latch and writes nothing.
+// the newest record of the one key from memory; CheckLease; read. A scan reads before
+// CheckLease, as it takes records from memory while it goes on. A read takes no latch
+// and writes nothing.
 //
 // # One-phase and async commit
 //

@@ -65,20 +65,16 @@ func (e *Executor) scan(ctx context.Context, req *kvpb.ScanRequest, resp *kvpb.S
 		return nil
 	}
 	p := page{req: req, lo: lo, hi: hi}
-	sc, rerr, err := e.openScan(ctx, rg, &p)
-	if rerr != nil {
+	rerr, err := e.readPage(ctx, rg, &p, resp)
+	if rerr != nil { // which explains whatever failed
+		resp.Reset()
 		return rerr
-	}
-	if err == nil {
-		if resp.Error = e.tooOld(rg, req.ReadTs); resp.Error == nil {
-			err = p.fill(sc, resp)
-		}
-		if e := sc.Close(); err == nil {
-			err = e
-		}
 	}
 	if err != nil {
 		resp.Error = e.internal("scan", err)
+	} else if ke := e.tooOld(rg, req.ReadTs); ke != nil {
+		resp.Reset()
+		resp.Error = ke
 	}
 	if resp.Error.GetLocked() != nil {
 		e.metrics.locked.Inc()
@@ -87,36 +83,36 @@ func (e *Executor) scan(ctx context.Context, req *kvpb.ScanRequest, resp *kvpb.S
 	return nil
 }
 
-// openScan runs the read protocol for a range; see openRead.
-func (e *Executor) openScan(ctx context.Context, rg Region, p *page) (*mvcc.Scanner, *kvpb.RegionError, error) {
+// readPage runs the read protocol for a range; see openRead. What is read from memory is read before
+// the lease is tested, as a view would be opened, and with it all of the page.
+func (e *Executor) readPage(ctx context.Context, rg Region, p *page, resp *kvpb.ScanResponse) (*kvpb.RegionError, error) {
 	for try := 1; ; try++ {
 		if rerr := rg.ReadReady(ctx); rerr != nil {
-			return nil, rerr, nil
+			return rerr, nil
 		}
 		waited, err := e.pending.waitRange(ctx, p.lo, p.hi, p.req.ReadTs)
 		if waited {
 			e.metrics.pendWait.Inc()
 		}
 		if err != nil {
-			return nil, expired(err), nil
+			return expired(err), nil
 		}
 		if err := p.findLocks(rg.Locks()); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		sc, err := mvcc.OpenScanner(rg.Engine(), p.scanOptions())
 		if err != nil {
-			return nil, nil, err
+			return nil, err
+		}
+		err = p.fill(sc, resp)
+		if e := sc.Close(); err == nil {
+			err = e
 		}
 		rerr := rg.CheckLease()
-		if rerr == nil {
-			return sc, nil, nil
+		if rerr == nil || try == leaseTries {
+			return rerr, err
 		}
-		if err := sc.Close(); err != nil {
-			return nil, nil, err
-		}
-		if try == leaseTries {
-			return nil, rerr, nil
-		}
+		resp.Reset()
 	}
 }
 
@@ -153,7 +149,7 @@ func (p *page) findLocks(x *mvcc.LockIndex) error {
 }
 
 func (p *page) scanOptions() mvcc.ScanOptions {
-	o := mvcc.ScanOptions{Lower: p.lo, Upper: p.hi, TS: p.req.ReadTs, Reverse: p.req.Reverse, KeyOnly: p.req.KeyOnly}
+	o := mvcc.ScanOptions{Lower: p.lo, Upper: p.hi, TS: p.req.ReadTs, Reverse: p.req.Reverse, KeyOnly: p.req.KeyOnly, Runs: true}
 	switch end := p.end(); {
 	case end == nil:
 	case p.req.Reverse:

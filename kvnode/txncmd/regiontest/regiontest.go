@@ -50,7 +50,7 @@ type region struct {
 
 // Open returns a store with one region that covers everything. Close it.
 func Open() (*Store, error) {
-	db, err := engine.Open(engine.Options{Dir: "state", FS: vfs.NewMem(), CacheBytes: 64 << 20, MemTableBytes: 4 << 20, KeepWritten: mvcc.IsValue})
+	db, err := engine.Open(engine.Options{Dir: "state", FS: vfs.NewMem(), CacheBytes: 64 << 20, MemTableBytes: 4 << 20, Classify: mvcc.Classify})
 	if err != nil {
 		return nil, err
 	}
