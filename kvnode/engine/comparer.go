@@ -48,6 +48,12 @@ func split(k []byte) int {
 }
 
 func compare(a, b []byte) int {
+	// What lies that far before the end is no version: if it differs, it decides.
+	if n := min(len(a), len(b)) - suffixLen; n > 0 {
+		if c := bytes.Compare(a[:n], b[:n]); c != 0 {
+			return c
+		}
+	}
 	an, bn := split(a), split(b)
 	if c := bytes.Compare(a[:an], b[:bn]); c != 0 {
 		return c

@@ -145,7 +145,7 @@ func (w *diskWatch) dropSyncsLocked(now time.Time) {
 	for n < len(w.syncs) && now.Sub(w.syncs[n].end) > slowWindow {
 		n++
 	}
-	w.syncs = slices.Delete(w.syncs, 0, n)
+	w.syncs = w.syncs[n:]
 }
 
 // onStall returns what is to be told of the stalls of a database.

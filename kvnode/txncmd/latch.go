@@ -24,21 +24,32 @@ type latches struct {
 
 type latchShard struct {
 	mu sync.Mutex
-	// held are the latches that are taken; nil while nobody waits for one. Protected by mu.
-	held map[uint64]*latchQueue
-	_    [48]byte // shards lie in cache lines of their own
+	// held are the latches that are taken, in no order: there are few, so that to look through them
+	// is cheaper than a map. Protected by mu.
+	held []latch
+	_    [32]byte // shards lie in cache lines of their own
 }
 
-// latchQueue is who waits for a latch. A channel is closed when the latch is handed over.
-type latchQueue struct{ waiters []chan struct{} }
+// latch is one that is taken.
+type latch struct {
+	hash uint64
+	// waiters are who waits for it. A channel is closed when the latch is handed over.
+	waiters []chan struct{}
+}
+
+// find returns where the latch of hash is; -1 if it is not taken.
+func (s *latchShard) find(hash uint64) int {
+	for i := range s.held {
+		if s.held[i].hash == hash {
+			return i
+		}
+	}
+	return -1
+}
 
 // newLatches returns latches of which n, a power of two, are distinct; 0 = as many as there are hashes.
 func newLatches(n int) *latches {
-	l := &latches{mask: uint64(n) - 1}
-	for i := range l.shards {
-		l.shards[i].held = make(map[uint64]*latchQueue)
-	}
-	return l
+	return &latches{mask: uint64(n) - 1}
 }
 
 // latchSet is the latches a command holds. The zero value holds none.
@@ -99,18 +110,14 @@ func (s *latchSet) release() {
 func (l *latches) lock(ctx context.Context, hash uint64, waits func()) (waited bool, err error) {
 	s := l.shard(hash)
 	s.mu.Lock()
-	q, held := s.held[hash]
-	if !held {
-		s.held[hash] = nil
+	i := s.find(hash)
+	if i < 0 {
+		s.held = append(s.held, latch{hash: hash})
 		s.mu.Unlock()
 		return false, nil
 	}
-	if q == nil {
-		q = &latchQueue{}
-		s.held[hash] = q
-	}
 	turn := make(chan struct{})
-	q.waiters = append(q.waiters, turn)
+	s.held[i].waiters = append(s.held[i].waiters, turn)
 	s.mu.Unlock()
 	waits()
 	select {
@@ -118,16 +125,26 @@ func (l *latches) lock(ctx context.Context, hash uint64, waits func()) (waited b
 		return true, nil
 	case <-ctx.Done():
 	}
-	s.mu.Lock()
-	i := slices.Index(q.waiters, turn)
-	if i >= 0 {
-		q.waiters = slices.Delete(q.waiters, i, i+1)
-	}
-	s.mu.Unlock()
-	if i < 0 {
+	if !s.leave(hash, turn) {
 		l.unlock(hash) // handed over while giving up: pass it on
 	}
 	return true, ctx.Err()
+}
+
+// leave takes a waiter out, and reports whether it still waited.
+func (s *latchShard) leave(hash uint64, turn chan struct{}) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.find(hash)
+	if i < 0 {
+		return false
+	}
+	q := &s.held[i]
+	at := slices.Index(q.waiters, turn)
+	if at >= 0 {
+		q.waiters = slices.Delete(q.waiters, at, at+1)
+	}
+	return at >= 0
 }
 
 // unlock hands the latch to the longest waiter.
@@ -135,9 +152,12 @@ func (l *latches) unlock(hash uint64) {
 	s := l.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := s.held[hash]
-	if q == nil || len(q.waiters) == 0 {
-		delete(s.held, hash)
+	i := s.find(hash)
+	q := &s.held[i]
+	if len(q.waiters) == 0 {
+		last := len(s.held) - 1
+		s.held[i], s.held[last] = s.held[last], latch{}
+		s.held = s.held[:last]
 		return
 	}
 	close(q.waiters[0])

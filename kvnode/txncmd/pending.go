@@ -27,8 +27,36 @@ type pendingShard struct {
 	// n counts the keys. An empty shard costs a reader one load.
 	n  atomic.Int64
 	mu sync.Mutex
-	m  map[string]*pendingTxn // protected by mu
-	_  [64 - 8 - 8 - 8]byte   // one cache line each
+	// keys are in no order: there are few, so that to look through them is cheaper than a map.
+	// Protected by mu.
+	keys []pendingKey
+	_    [64 - 8 - 8 - 24]byte // one cache line each
+}
+
+type pendingKey struct {
+	hash uint64
+	key  []byte // of txn
+	txn  *pendingTxn
+}
+
+// find returns where key is; -1 if it is not there. The lock is held.
+func (s *pendingShard) find(hash uint64, key []byte) int {
+	for i := range s.keys {
+		if s.keys[i].hash == hash && bytes.Equal(s.keys[i].key, key) {
+			return i
+		}
+	}
+	return -1
+}
+
+// get returns the commit of key, nil for none.
+func (s *pendingShard) get(hash uint64, key []byte) *pendingTxn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := s.find(hash, key); i >= 0 {
+		return s.keys[i].txn
+	}
+	return nil
 }
 
 // pendingTxn is a one-phase commit or an async-commit prewrite in flight.
@@ -40,15 +68,12 @@ type pendingTxn struct {
 }
 
 func newPendingTable() *pendingTable {
-	t := &pendingTable{}
-	for i := range t.shards {
-		t.shards[i].m = make(map[string]*pendingTxn)
-	}
-	return t
+	return &pendingTable{}
 }
 
-func (t *pendingTable) shard(key []byte) *pendingShard {
-	return &t.shards[xxhash.Sum64(key)>>32&(pendingShards-1)]
+func (t *pendingTable) shard(key []byte) (s *pendingShard, hash uint64) {
+	hash = xxhash.Sum64(key)
+	return &t.shards[hash>>32&(pendingShards-1)], hash
 }
 
 // publish adds p. The caller holds the latches of its keys.
@@ -77,30 +102,27 @@ func (t *pendingTable) withdraw(p *pendingTxn) {
 }
 
 func (t *pendingTable) add(key []byte, p *pendingTxn) {
-	s := t.shard(key)
+	s, hash := t.shard(key)
 	s.mu.Lock()
 	s.n.Add(1)
-	s.m[string(key)] = p
+	s.keys = append(s.keys, pendingKey{hash, key, p})
 	s.mu.Unlock()
 }
 
 func (t *pendingTable) remove(key []byte) {
-	s := t.shard(key)
+	s, hash := t.shard(key)
 	s.mu.Lock()
-	delete(s.m, string(key))
+	i, last := s.find(hash, key), len(s.keys)-1
+	s.keys[i], s.keys[last] = s.keys[last], pendingKey{}
+	s.keys = s.keys[:last]
 	s.n.Add(-1)
 	s.mu.Unlock()
 }
 
 // has reports whether key is being committed.
 func (t *pendingTable) has(key []byte) bool {
-	s := t.shard(key)
-	if s.n.Load() == 0 {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.m[string(key)] != nil
+	s, hash := t.shard(key)
+	return s.n.Load() > 0 && s.get(hash, key) != nil
 }
 
 // blocks reports whether a read at readTS has to wait for the outcome: the
@@ -116,11 +138,9 @@ func (p *pendingTxn) blocks(readTS uint64) bool {
 // waitKey waits until no pending commit of key can be visible at readTS.
 // It reports whether it waited; the error is ctx's.
 func (t *pendingTable) waitKey(ctx context.Context, key []byte, readTS uint64) (waited bool, err error) {
-	s := t.shard(key)
+	s, hash := t.shard(key)
 	for s.n.Load() != 0 {
-		s.mu.Lock()
-		p := s.m[string(key)]
-		s.mu.Unlock()
+		p := s.get(hash, key)
 		if p == nil || !p.blocks(readTS) {
 			break
 		}

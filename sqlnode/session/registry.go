@@ -121,11 +121,21 @@ func (s *Session) Kill() {
 // Done is closed when the session has been killed or closed.
 func (s *Session) Done() <-chan struct{} { return s.life.Done() }
 
+// lifeEnded cancels the running statement, if any.
+func (s *Session) lifeEnded() {
+	s.public.Lock()
+	defer s.public.Unlock()
+	if s.public.cancel != nil {
+		s.public.cancel(context.Cause(s.life))
+	}
+}
+
 // begin makes the context of one statement and publishes the statement. end
 // must be called when it is finished.
 // max_execution_time is for statements that only read, as in MySQL.
 func (s *Session) begin(kind, sql string) (ctx context.Context, end func()) {
-	ctx, cancel := context.WithCancelCause(s.life)
+	// Not a child of the session's context: that would have to take every statement in, and out again.
+	ctx, cancel := context.WithCancelCause(s.unending)
 	stop := func() {}
 	if s.hot.maxExecution > 0 && kind == "select" {
 		t := time.AfterFunc(s.hot.maxExecution, func() { cancel(errTimedOut) })
@@ -134,6 +144,9 @@ func (s *Session) begin(kind, sql string) (ctx context.Context, end func()) {
 	s.public.Lock()
 	s.public.statement, s.public.since, s.public.cancel = sql, time.Now(), cancel
 	s.public.Unlock()
+	if s.life.Err() != nil { // lifeEnded may have come before cancel was there
+		cancel(context.Cause(s.life))
+	}
 	return ctx, func() {
 		stop()
 		s.public.Lock()

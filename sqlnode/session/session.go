@@ -141,6 +141,7 @@ type Session struct {
 	nextStmt uint32
 	named    map[string]*Prepared // PREPARE name FROM ...
 	life     context.Context      // ends with the session
+	unending context.Context      // life without its end
 	endLife  context.CancelFunc
 	public   publicState
 	locks    *namedlock.Session // nil when the engine has none
@@ -171,6 +172,8 @@ type publicState struct {
 func (e *Engine) NewSession(ctx context.Context, id Identity) *Session {
 	s := &Session{engine: e, id: id, user: map[string]userVar{}, prepared: map[uint32]*Prepared{}, named: map[string]*Prepared{}}
 	s.life, s.endLife = context.WithCancel(ctx)
+	s.unending = context.WithoutCancel(s.life)
+	context.AfterFunc(s.life, s.lifeEnded)
 	s.public.since = time.Now()
 	if e.Locks != nil {
 		s.locks = e.Locks.Session(id.ConnID, s.Kill)
