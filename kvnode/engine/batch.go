@@ -13,15 +13,24 @@ import (
 // concurrent use. Close returns it to a pool: nothing obtained from it may be
 // used afterwards.
 type Batch struct {
-	b *pebble.Batch
+	p *pebble.DB
+	b *pebble.Batch // nil while there is nothing in it
 }
 
-// NewBatch returns an empty batch.
-func (d *DB) NewBatch() *Batch { return &Batch{b: d.p.NewBatch()} }
+// NewBatch returns an empty batch. One that stays empty costs next to nothing.
+func (d *DB) NewBatch() *Batch { return &Batch{p: d.p} }
+
+// begun returns the batch of Pebble.
+func (b *Batch) begun() *pebble.Batch {
+	if b.b == nil {
+		b.b = b.p.NewBatch()
+	}
+	return b.b
+}
 
 // Set stores value under an unversioned key. The bytes are copied.
 func (b *Batch) Set(cf CF, key, value []byte) {
-	op := b.b.SetDeferred(len(key)+2, len(value))
+	op := b.begun().SetDeferred(len(key)+2, len(value))
 	AppendKey(op.Key[:0], cf, key)
 	copy(op.Value, value)
 	mustFinish(op)
@@ -29,7 +38,7 @@ func (b *Batch) Set(cf CF, key, value []byte) {
 
 // SetVersioned stores value as the version ts of key. The bytes are copied.
 func (b *Batch) SetVersioned(cf CF, key []byte, ts uint64, value []byte) {
-	op := b.b.SetDeferred(len(key)+2+suffixLen, len(value))
+	op := b.begun().SetDeferred(len(key)+2+suffixLen, len(value))
 	AppendVersioned(op.Key[:0], cf, key, ts)
 	copy(op.Value, value)
 	mustFinish(op)
@@ -37,14 +46,14 @@ func (b *Batch) SetVersioned(cf CF, key []byte, ts uint64, value []byte) {
 
 // Delete removes an unversioned key.
 func (b *Batch) Delete(cf CF, key []byte) {
-	op := b.b.DeleteDeferred(len(key) + 2)
+	op := b.begun().DeleteDeferred(len(key) + 2)
 	AppendKey(op.Key[:0], cf, key)
 	mustFinish(op)
 }
 
 // DeleteVersioned removes the version ts of key.
 func (b *Batch) DeleteVersioned(cf CF, key []byte, ts uint64) {
-	op := b.b.DeleteDeferred(len(key) + 2 + suffixLen)
+	op := b.begun().DeleteDeferred(len(key) + 2 + suffixLen)
 	AppendVersioned(op.Key[:0], cf, key, ts)
 	mustFinish(op)
 }
@@ -54,7 +63,7 @@ func (b *Batch) DeleteVersioned(cf CF, key []byte, ts uint64) {
 // to its newer ones, and all of the keys in between. It is one tombstone, for the one who
 // applies: AppendRepr refuses it.
 func (b *Batch) DeleteVersions(cf CF, from []byte, fromTS uint64, to []byte, toTS uint64) {
-	op := b.b.DeleteRangeDeferred(len(from)+2+suffixLen, len(to)+2+suffixLen)
+	op := b.begun().DeleteRangeDeferred(len(from)+2+suffixLen, len(to)+2+suffixLen)
 	AppendVersioned(op.Key[:0], cf, from, fromTS)
 	AppendVersioned(op.Value[:0], cf, to, toTS-1)
 	mustFinish(op)
@@ -69,19 +78,19 @@ func mustFinish(op *pebble.DeferredBatchOp) {
 }
 
 // Empty says whether the batch has no operation.
-func (b *Batch) Empty() bool { return b.b.Empty() }
+func (b *Batch) Empty() bool { return b.b == nil || b.b.Empty() }
 
 // Count returns the number of operations.
-func (b *Batch) Count() int { return int(b.b.Count()) }
+func (b *Batch) Count() int { return int(b.begun().Count()) }
 
 // Len returns the size of Repr in bytes.
-func (b *Batch) Len() int { return b.b.Len() }
+func (b *Batch) Len() int { return b.begun().Len() }
 
 // Repr returns the encoded operations, valid until the batch is changed, reset or closed.
-func (b *Batch) Repr() []byte { return b.b.Repr() }
+func (b *Batch) Repr() []byte { return b.begun().Repr() }
 
 // Reset empties the batch for reuse.
-func (b *Batch) Reset() { b.b.Reset() }
+func (b *Batch) Reset() { b.begun().Reset() }
 
 // Close gives the batch back. Closing twice is allowed.
 func (b *Batch) Close() error {
@@ -100,12 +109,12 @@ func (b *Batch) AppendRepr(repr []byte) error {
 			return fmt.Errorf("%w: a removal of a range", ErrBadBatch)
 		}
 		if kind == KindDelete {
-			op := b.b.DeleteDeferred(len(key))
+			op := b.begun().DeleteDeferred(len(key))
 			copy(op.Key, key)
 			mustFinish(op)
 			return nil
 		}
-		op := b.b.SetDeferred(len(key), len(value))
+		op := b.begun().SetDeferred(len(key), len(value))
 		copy(op.Key, key)
 		copy(op.Value, value)
 		mustFinish(op)
@@ -239,7 +248,7 @@ func (d *DB) Commit(b *Batch, sync bool) error {
 	if err != nil {
 		return err
 	}
-	if err := d.p.Apply(b.b, o); err != nil {
+	if err := d.p.Apply(b.begun(), o); err != nil {
 		return fmt.Errorf("engine: commit: %w", err)
 	}
 	d.newest.end(&k.newest)

@@ -58,7 +58,10 @@ func NewMemLocks(budget *MemBudget) *MemLocks {
 }
 
 // MemChange replaces the lock Old of a key, nil for none, by New, nil for none.
-type MemChange struct{ Old, New *Lock }
+type MemChange struct {
+	Key      string
+	Old, New *Lock
+}
 
 // Get returns the lock of key, or nil. The lock is immutable.
 //
@@ -83,8 +86,8 @@ func (x *MemLocks) Room() bool {
 }
 
 // Change makes all changes, or none and reports false: no change is let in, or a lock
-// is not as expected. Limits are Room's business.
-func (x *MemLocks) Change(changes map[string]MemChange) bool {
+// is not as expected. The keys are distinct. Limits are Room's business.
+func (x *MemLocks) Change(changes []MemChange) bool {
 	if x == nil {
 		return false
 	}
@@ -93,19 +96,19 @@ func (x *MemLocks) Change(changes map[string]MemChange) bool {
 	if !x.openLocked() {
 		return false
 	}
-	for key, c := range changes {
-		if x.m[key] != c.Old {
+	for _, c := range changes {
+		if x.m[c.Key] != c.Old {
 			return false
 		}
 	}
-	for key, c := range changes {
+	for _, c := range changes {
 		if c.Old != nil {
-			x.account(key, c.Old, -1)
-			delete(x.m, key)
+			x.account(c.Key, c.Old, -1)
+			delete(x.m, c.Key)
 		}
 		if c.New != nil {
-			x.account(key, c.New, 1)
-			x.m[key] = c.New
+			x.account(c.Key, c.New, 1)
+			x.m[c.Key] = c.New
 		}
 	}
 	x.n.Store(int64(len(x.m)))

@@ -9,13 +9,13 @@ import (
 func TestMemLocksChangeTogetherOrNotAtAll(t *testing.T) {
 	x := NewMemLocks(NewMemBudget(1<<20, 1<<20))
 	a, b := &Lock{StartTS: 1}, &Lock{StartTS: 2}
-	require.True(t, x.Change(map[string]MemChange{"a": {New: a}, "b": {New: b}}))
+	require.True(t, x.Change([]MemChange{{Key: "a", New: a}, {Key: "b", New: b}}))
 	require.Equal(t, a, x.Get([]byte("a")))
-	require.False(t, x.Change(map[string]MemChange{"a": {Old: a}, "b": {Old: a, New: b}}), "b is not as expected")
+	require.False(t, x.Change([]MemChange{{Key: "a", Old: a}, {Key: "b", Old: a, New: b}}), "b is not as expected")
 	require.Equal(t, 2, x.Len())
 	require.Equal(t, []KeyLock{{[]byte("a"), a}}, x.List(nil, []byte("b")))
 	require.Equal(t, []KeyLock{{[]byte("b"), b}}, x.List([]byte("b"), nil))
-	require.True(t, x.Change(map[string]MemChange{"a": {Old: a}}))
+	require.True(t, x.Change([]MemChange{{Key: "a", Old: a}}))
 	require.Nil(t, x.Get([]byte("a")))
 }
 
@@ -24,7 +24,7 @@ func TestMemLocksKeepToTheirBudget(t *testing.T) {
 	x, y := NewMemLocks(budget), NewMemLocks(budget)
 	fill := func(x *MemLocks) (n int) {
 		for x.Room() {
-			require.True(t, x.Change(map[string]MemChange{string(rune('a' + x.Len())): {New: &Lock{StartTS: 1}}}))
+			require.True(t, x.Change([]MemChange{{Key: string(rune('a' + x.Len())), New: &Lock{StartTS: 1}}}))
 			n++
 		}
 		return n
@@ -43,11 +43,11 @@ func TestMemLocksKeepToTheirBudget(t *testing.T) {
 func TestMemLocksAreHandedOver(t *testing.T) {
 	x := NewMemLocks(NewMemBudget(1<<20, 1<<20))
 	a := &Lock{StartTS: 1}
-	x.Change(map[string]MemChange{"a": {New: a}})
+	x.Change([]MemChange{{Key: "a", New: a}})
 	require.Len(t, x.HandOver(), 1)
 	require.NotNil(t, x.Get([]byte("a")), "until it is written")
 	require.False(t, x.Room())
-	require.False(t, x.Change(map[string]MemChange{"a": {Old: a}}))
+	require.False(t, x.Change([]MemChange{{Key: "a", Old: a}}))
 	x.Written()
 	require.Nil(t, x.Get([]byte("a")))
 	require.Empty(t, x.HandOver())
@@ -57,10 +57,10 @@ func TestMemLocksAreHandedOver(t *testing.T) {
 	require.True(t, x.Room())
 	x.Drop()
 	x.Reopen()
-	require.False(t, x.Change(map[string]MemChange{"a": {New: a}}), "gone for good")
+	require.False(t, x.Change([]MemChange{{Key: "a", New: a}}), "gone for good")
 	var none *MemLocks
 	require.False(t, none.Room())
-	require.False(t, none.Change(map[string]MemChange{"a": {New: a}}))
+	require.False(t, none.Change([]MemChange{{Key: "a", New: a}}))
 	require.Nil(t, none.Get([]byte("a")))
 	none.Drop()
 }

@@ -15,7 +15,7 @@ func lockInMemory(t *testing.T, v *View, keys ...string) {
 	t.Helper()
 	for _, k := range keys {
 		l := &mvcc.Lock{Type: mvcc.LockPessimistic, StartTS: 7, Primary: []byte("p")}
-		require.True(t, v.MemLocks().Change(map[string]mvcc.MemChange{k: {New: l}}))
+		require.True(t, v.MemLocks().Change([]mvcc.MemChange{{Key: k, New: l}}))
 	}
 }
 

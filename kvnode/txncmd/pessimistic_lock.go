@@ -15,8 +15,9 @@ import (
 // lock's for_update_ts is raised to the request's.
 func (e *Executor) PessimisticLock(ctx context.Context, req *kvpb.PessimisticLockRequest) *kvpb.PessimisticLockResponse {
 	e.metrics.pessimisticLock.Inc()
-	resp := &kvpb.PessimisticLockResponse{}
-	k := locker{req: req, primary: req.Primary}
+	answer := &lockAnswer{}
+	resp := &answer.resp
+	k := locker{req: req, primary: req.Primary, answer: answer}
 	if ke := validLock(req); ke != nil {
 		return k.failed(ke)
 	}
@@ -65,9 +66,18 @@ func skips(req *kvpb.PessimisticLockRequest) bool {
 	return req.WaitMode == kvpb.LockWaitMode_LOCK_WAIT_MODE_SKIP_LOCKED
 }
 
+// lockAnswer holds the answer about one key in one allocation.
+type lockAnswer struct {
+	resp    kvpb.PessimisticLockResponse
+	results [1]*kvpb.KeyLockResult
+	result  kvpb.KeyLockResult
+	used    bool // result
+}
+
 // locker evaluates one PessimisticLock, again and again while it waits.
 type locker struct {
 	req     *kvpb.PessimisticLockRequest
+	answer  *lockAnswer
 	results []*kvpb.KeyLockResult // aligned with the keys
 	primary []byte                // of the locks; nil while the request names none and nothing is locked
 	// With SKIP LOCKED: how many keys may still be locked, and the positions of those looked at next.
@@ -125,7 +135,10 @@ func (k *locker) anyFailed() bool {
 // wait it stands in the queue of the first key that is locked, and nothing else is
 // wrong, when eval returns.
 func (k *locker) eval(v *view) (*kvpb.KeyError, error) {
-	k.results = make([]*kvpb.KeyLockResult, len(k.req.Keys))
+	k.results = k.answer.results[:]
+	if len(k.req.Keys) != 1 {
+		k.results = make([]*kvpb.KeyLockResult, len(k.req.Keys))
+	}
 	k.blocked, k.durable = nil, false
 	if ke := v.e.tooOld(v.rg, k.req.StartTs); ke != nil {
 		k.results[0] = failedKey(ke)
@@ -166,6 +179,7 @@ func (k *locker) eval(v *view) (*kvpb.KeyError, error) {
 		if k.blocked == nil {
 			k.blocked = &mvcc.Lock{}
 		}
+		k.waiter.begin(k.req.Info)
 		v.e.waits.enqueue(k.waiter, wait, v.rg.Meta().GetId())
 	}
 	return first, nil
@@ -194,7 +208,7 @@ func (k *locker) lockKey(v *view, i int, key []byte) (*kvpb.KeyLockResult, error
 		}
 		return failedKey(ke), nil
 	}
-	res := &kvpb.KeyLockResult{Status: kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED}
+	res := k.newResult()
 	at, ke, err := k.newest(v, key, own)
 	if k.req.SkipChanged && ke.GetConflict().GetReason() == kvpb.ConflictReason_CONFLICT_REASON_PESSIMISTIC_RETRY {
 		return skippedKey(ke), err
@@ -219,6 +233,16 @@ func (k *locker) lockKey(v *view, i int, key []byte) (*kvpb.KeyLockResult, error
 	}
 	k.write(v, key, cur, own, at)
 	return res, nil
+}
+
+// newResult returns that of a key that is locked.
+func (k *locker) newResult() (res *kvpb.KeyLockResult) {
+	if res = &k.answer.result; k.answer.used { // of another key, or of an evaluation before
+		res = &kvpb.KeyLockResult{}
+	}
+	k.answer.used = true
+	res.Status = kvpb.KeyLockStatus_KEY_LOCK_STATUS_LOCKED
+	return res
 }
 
 // contended reports the lock that keeps this request from key, nil if none does. Who

@@ -2,6 +2,7 @@ package txncmd
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/proto/kvpb"
@@ -103,16 +104,13 @@ func (v *view) canHandOn(key []byte, commitTS uint64, value []byte) {
 
 // promiseLocks promises what the command hands on. Its changes of locks in memory are made,
 // and its other effects are about to be proposed.
-func (v *view) promiseLocks() (promised map[string]mvcc.MemChange) {
+func (v *view) promiseLocks() (promised []mvcc.MemChange) {
 	for _, h := range v.handOns {
 		if !v.mem.Room() {
 			return promised
 		}
 		if l := v.e.waits.promise(h); l != nil {
-			if promised == nil {
-				promised = make(map[string]mvcc.MemChange)
-			}
-			promised[string(h.key)] = mvcc.MemChange{New: l}
+			promised = append(promised, mvcc.MemChange{Key: string(h.key), New: l})
 		}
 	}
 	return promised
@@ -120,7 +118,7 @@ func (v *view) promiseLocks() (promised map[string]mvcc.MemChange) {
 
 // keepPromises makes the locks that were promised, if the effects are applied. The latches
 // are held still.
-func (v *view) keepPromises(promised map[string]mvcc.MemChange, applied bool) {
+func (v *view) keepPromises(promised []mvcc.MemChange, applied bool) {
 	if len(promised) == 0 {
 		return
 	}
@@ -129,14 +127,10 @@ func (v *view) keepPromises(promised map[string]mvcc.MemChange, applied bool) {
 		return
 	}
 	v.e.metrics.promisesKept.Add(float64(len(promised)))
-	left := v.unlocked[:0]
-	for _, key := range v.unlocked {
-		if _, ok := promised[string(key)]; !ok {
-			left = append(left, key)
-		}
-	}
-	v.unlocked = left
-	for key := range promised {
-		v.e.waits.joined([][]byte{[]byte(key)}) // those who come next wait for another one
+	v.unlocked = slices.DeleteFunc(v.unlocked, func(key []byte) bool {
+		return slices.ContainsFunc(promised, func(c mvcc.MemChange) bool { return c.Key == string(key) })
+	})
+	for _, c := range promised {
+		v.e.waits.joined([][]byte{[]byte(c.Key)}) // those who come next wait for another one
 	}
 }

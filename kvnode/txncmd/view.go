@@ -34,8 +34,9 @@ type view struct {
 	unlocked [][]byte
 	mem      *mvcc.MemLocks // locks that only this leader knows
 	// memChanges are the effects on mem. They are made before the others are proposed.
-	memChanges map[string]mvcc.MemChange
-	handOns    []handOn // locks that may be promised
+	memChanges []mvcc.MemChange
+	memAt      map[string]int // where in memChanges a key is; nil while they are few
+	handOns    []handOn       // locks that may be promised
 	// patient: nobody waits for the effects.
 	patient bool
 	// urgent: the effects, a few bytes, must not be held up.
@@ -159,8 +160,8 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 // restoreMem takes back the effects on locks in memory: the others will never apply.
 // Where that is not possible the locks are lost.
 func (v *view) restoreMem() {
-	for key, c := range v.memChanges {
-		v.memChanges[key] = mvcc.MemChange{Old: c.New, New: c.Old}
+	for i, c := range v.memChanges {
+		v.memChanges[i].Old, v.memChanges[i].New = c.New, c.Old
 	}
 	v.mem.Change(v.memChanges)
 }
@@ -199,9 +200,9 @@ func (v *view) lock(key []byte) *mvcc.Lock {
 			return l
 		}
 	}
-	if c, ok := v.memChanges[string(key)]; ok && c.New != nil {
+	if c := v.memChange(key); c != nil && c.New != nil {
 		return c.New
-	} else if !ok {
+	} else if c == nil {
 		if l := v.mem.Get(key); l != nil {
 			return l
 		}
@@ -259,21 +260,48 @@ func (v *view) findLocks(keys keyList) error {
 
 // inMem reports that the lock of key is one that only this leader knows.
 func (v *view) inMem(key []byte) bool {
-	c, ok := v.memChanges[string(key)]
-	return ok && c.New != nil || !ok && v.mem.Get(key) != nil
+	if c := v.memChange(key); c != nil {
+		return c.New != nil
+	}
+	return v.mem.Get(key) != nil
 }
 
 // changeMem makes l the lock of key in memory, nil for none.
 func (v *view) changeMem(key []byte, l *mvcc.Lock) {
-	if v.memChanges == nil {
-		v.memChanges = make(map[string]mvcc.MemChange)
+	if c := v.memChange(key); c != nil {
+		c.New = l
+		return
 	}
-	c, ok := v.memChanges[string(key)]
-	if !ok {
-		c.Old = v.mem.Get(key)
+	if len(v.memChanges) == fewMemChanges {
+		v.memAt = make(map[string]int)
+		for i := range v.memChanges {
+			v.memAt[v.memChanges[i].Key] = i
+		}
 	}
-	c.New = l
-	v.memChanges[string(key)] = c
+	c := mvcc.MemChange{Key: string(key), Old: v.mem.Get(key), New: l}
+	if v.memAt != nil {
+		v.memAt[c.Key] = len(v.memChanges)
+	}
+	v.memChanges = append(v.memChanges, c)
+}
+
+// fewMemChanges are looked through one by one.
+const fewMemChanges = 16
+
+// memChange is the effect on the lock of key in memory, nil for none. Valid until the next one is added.
+func (v *view) memChange(key []byte) *mvcc.MemChange {
+	if v.memAt != nil {
+		if i, ok := v.memAt[string(key)]; ok {
+			return &v.memChanges[i]
+		}
+		return nil
+	}
+	for i := range v.memChanges {
+		if v.memChanges[i].Key == string(key) {
+			return &v.memChanges[i]
+		}
+	}
+	return nil
 }
 
 // own is what the transaction startTS has of the lock of key, nil for nothing.

@@ -54,7 +54,7 @@ type waiter struct {
 	info    []byte
 	spare   bool // see the request
 	since   time.Time
-	// wake, of capacity 1, says that turn is set or that the one before has gone.
+	// wake, of capacity 1, says that turn is set or that the one before has gone. Nil before begin.
 	wake chan struct{}
 
 	// Written by the request's goroutine with the shard locked; nil = in no queue.
@@ -85,15 +85,18 @@ func (t *waitTable) newWaiter(req *kvpb.PessimisticLockRequest) *waiter {
 	if t.n.Load() >= maxWaiters {
 		return nil
 	}
-	info := req.GetInfo()
-	w := &waiter{
-		startTS: req.GetStartTs(), info: slices.Clone(info[:min(len(info), maxInfo)]),
-		spare: req.GetSpare(), since: time.Now(), wake: make(chan struct{}, 1),
-	}
+	w := &waiter{startTS: req.GetStartTs(), spare: req.GetSpare()}
 	if takesPromise(req) {
 		w.takes = req
 	}
 	return w
+}
+
+// begin makes ready for the first queue. Most never come to one.
+func (w *waiter) begin(info []byte) {
+	if w.wake == nil {
+		w.info, w.since, w.wake = slices.Clone(info[:min(len(info), maxInfo)]), time.Now(), make(chan struct{}, 1)
+	}
 }
 
 // enqueue puts w into the queue of key, or leaves it there without its turn. The

@@ -43,7 +43,8 @@ type undo struct {
 type buffer struct {
 	tree  *btree.BTreeG[*entry] // nil until the first write
 	arena []byte
-	size  int // bytes of keys and values
+	size  int   // bytes of keys and values
+	pivot entry // what get looks for
 	// log holds undo records while at least one savepoint is alive.
 	log        []undo
 	savepoints int
@@ -66,7 +67,9 @@ func (b *buffer) get(key []byte) *entry {
 	if b.tree == nil {
 		return nil
 	}
-	e, _ := b.tree.Get(&entry{key: key})
+	b.pivot.key = key
+	e, _ := b.tree.Get(&b.pivot)
+	b.pivot.key = nil
 	return e
 }
 

@@ -370,7 +370,7 @@ func (r *locking) run(ctx context.Context, ask []int) error {
 			return r.lockAll(ctx, ask)
 		}
 		first := 1
-		if !r.o.IfExists {
+		if len(ask) > 1 && !r.o.IfExists {
 			// All keys of the first key's region: a lock on the first is certain, or an error.
 			groups, err := r.group(ctx, ask)
 			if err != nil {
@@ -482,6 +482,13 @@ func oneOf(err error) error {
 
 // group cuts positions into batches by region, in key order.
 func (r *locking) group(ctx context.Context, ask []int) ([]batch, error) {
+	if len(ask) == 1 {
+		region, err := r.t.store.kv.Locate(ctx, r.keys[ask[0]])
+		if err != nil {
+			return nil, err
+		}
+		return []batch{{region, ask}}, nil
+	}
 	slices.SortFunc(ask, func(a, b int) int { return bytes.Compare(r.keys[a], r.keys[b]) })
 	keys := make([][]byte, len(ask))
 	for i, p := range ask {
@@ -555,16 +562,29 @@ func (r *locking) lockBatch(ctx context.Context, b batch, primary []byte) error 
 	}
 }
 
+// lockCall holds everything a request for one lock needs in one allocation.
+type lockCall struct {
+	req  kvpb.Request
+	cmd  kvpb.Request_PessimisticLock
+	lock kvpb.PessimisticLockRequest
+	ctx  kvpb.Context
+	key  [1][]byte
+}
+
 func (r *locking) request(b batch, primary []byte, left time.Duration) *kvpb.Request {
 	age := time.Since(r.t.began)
-	p := &kvpb.PessimisticLockRequest{
-		Keys: make([][]byte, len(b.index)), Primary: primary,
-		StartTs: r.startTS, ForUpdateTs: r.forUpdateTS, MinCommitTs: r.forUpdateTS + 1,
-		LockTtlMs:    uint64((age + r.t.store.lockTTL) / time.Millisecond),
-		Shared:       r.o.Shared,
-		ReturnValues: r.o.ReturnValues, LockOnlyIfExists: r.o.IfExists, AllowLockWithConflict: r.o.AnyVersion,
-		IsFirstLock: r.t.locks.primary == nil, Info: r.o.Info,
+	call := &lockCall{}
+	call.cmd.PessimisticLock, call.req.Cmd, call.lock.Context = &call.lock, &call.cmd, &call.ctx
+	keys := call.key[:]
+	if len(b.index) > 1 {
+		keys = make([][]byte, len(b.index))
 	}
+	p := &call.lock
+	p.Keys, p.Primary = keys, primary
+	p.StartTs, p.ForUpdateTs, p.MinCommitTs = r.startTS, r.forUpdateTS, r.forUpdateTS+1
+	p.LockTtlMs = uint64((age + r.t.store.lockTTL) / time.Millisecond)
+	p.Shared, p.ReturnValues, p.LockOnlyIfExists, p.AllowLockWithConflict = r.o.Shared, r.o.ReturnValues, r.o.IfExists, r.o.AnyVersion
+	p.IsFirstLock, p.Info = r.t.locks.primary == nil, r.o.Info
 	switch r.o.Mode {
 	case Wait:
 		p.WaitTimeoutMs = uint32(max(1, min(left, lockSlice).Milliseconds()))
@@ -587,7 +607,7 @@ func (r *locking) request(b batch, primary []byte, left time.Duration) *kvpb.Req
 			p.ShouldNotExist[i] = true
 		}
 	}
-	return &kvpb.Request{Cmd: &kvpb.Request_PessimisticLock{PessimisticLock: p}}
+	return &call.req
 }
 
 // take notes the answers for b. It leaves in b the keys to ask for again. wait, if there is any, is a lock of a living
