@@ -20,12 +20,22 @@ type applyBatch struct {
 	bytes    int
 	unlocked map[string]struct{} // keys whose locks go when the batch is visible
 	answers  []answer
+	thens    []func(visible bool) // of proposals that are answered already
 }
 
 // answer is what a waiting proposer is told once the batch is visible.
 type answer struct {
 	p   *proposal
 	err *kvpb.RegionError
+}
+
+// tell ends what was answered before it was visible.
+func (ab *applyBatch) tell(visible bool) {
+	for _, then := range ab.thens {
+		then(visible)
+	}
+	clear(ab.thens)
+	ab.thens = ab.thens[:0]
 }
 
 // maxApplyBytes is the size at which a batch is committed before it takes more.
@@ -147,9 +157,14 @@ func (r *Replica) applyWrite(c command, p *proposal, e *raftpb.Entry) error {
 	r.ab.bytes += len(c.body)
 	r.load.writtenKeys.Add(uint64(r.ab.b.Count() - before))
 	r.load.writtenBytes.Add(uint64(len(c.body)))
-	r.answer(p, nil)
 	if p != nil {
 		r.renew(p.sent)
+	}
+	if p != nil && p.then != nil {
+		r.ab.thens = append(r.ab.thens, p.then)
+		p.done <- nil // p is not ours any more
+	} else {
+		r.answer(p, nil)
 	}
 	if r.ab.bytes >= maxApplyBytes {
 		return r.commitApplied(false)
@@ -198,11 +213,12 @@ func (r *Replica) gatherLocks(repr []byte, mayCommit bool) error {
 
 // commitApplied makes what was gathered visible, with the applied index, and
 // then answers the proposers.
-func (r *Replica) commitApplied(sync bool) error {
+func (r *Replica) commitApplied(sync bool) (err error) {
 	ab := &r.ab
 	if ab.b == nil {
 		return nil
 	}
+	defer func() { ab.tell(err == nil) }()
 	if ab.index > 0 {
 		var buf [24]byte
 		ab.b.Set(engine.CFLocal, r.appliedKey, appendApplyState(buf[:0], ab.index, ab.term))
@@ -220,7 +236,7 @@ func (r *Replica) commitApplied(sync bool) error {
 		r.locks.Remove([]byte(k))
 	}
 	clear(ab.unlocked)
-	err := errors.Join(r.locks.Visible(), ab.b.Close())
+	err = errors.Join(r.locks.Visible(), ab.b.Close())
 	ab.b, ab.index, ab.bytes = nil, 0, 0
 	for _, a := range ab.answers {
 		if a.err != nil {

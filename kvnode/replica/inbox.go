@@ -29,6 +29,8 @@ type proposal struct {
 	check   func() *kvpb.RegionError // run when Raft is about to get it; nil = none
 	merging bool                     // allowed while the region is being merged
 	cuts    bool                     // takes a part of the range away
+	// then, if not nil, is called when the effects are visible: the answer nil is given before that.
+	then func(visible bool)
 	sent    time.Duration            // when Raft got it, for the lease
 	state   atomic.Int32
 	done    chan *kvpb.RegionError // receives exactly one answer, unless abandoned
@@ -54,7 +56,7 @@ func (v *View) newProposal(kind byte) *proposal {
 // it, may call it.
 func (p *proposal) release() {
 	pool := &p.view.r.spare
-	p.view, p.change, p.check, p.merging, p.cuts = nil, nil, nil, false, false
+	p.view, p.change, p.check, p.merging, p.cuts, p.then = nil, nil, nil, false, false, nil
 	if cap(p.payload) > maxKeptPayload {
 		p.payload = nil
 	}

@@ -159,25 +159,37 @@ func (v *View) current() []*kvpb.Region { return append([]*kvpb.Region{v.meta}, 
 // takes b over. An error other than Undetermined says that they never will be.
 // When ctx ends while the proposal is under way the outcome is undetermined.
 func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
-	return v.write(ctx, b, commandWrite)
+	return v.write(ctx, b, commandWrite, nil)
+}
+
+// ProposeCommitted is Propose, but returns nil as soon as the effects are committed in the log: they are
+// durable, and applied here next. If and only if it returns nil, then is called once, by the one who
+// applies: with true when the effects are visible, with false when they cannot be applied, which ends the process.
+func (v *View) ProposeCommitted(ctx context.Context, b *engine.Batch, then func(visible bool)) *kvpb.RegionError {
+	if b.Empty() {
+		_ = b.Close()
+		then(true)
+		return nil
+	}
+	return v.write(ctx, b, commandWrite, then)
 }
 
 // ProposePatiently is Propose for effects that nobody waits for: they may take some
 // milliseconds longer, to be made durable together with others.
 func (v *View) ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
-	return v.write(ctx, b, commandWrite|patientMark)
+	return v.write(ctx, b, commandWrite|patientMark, nil)
 }
 
 // ProposeUrgently is Propose for a few bytes that must not be late, however much
 // is under way: flow control lets them pass.
 func (v *View) ProposeUrgently(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
-	return v.enter(ctx, b, commandWrite)
+	return v.enter(ctx, b, commandWrite, nil)
 }
 
 // Hurry is for somebody who waits for effects that were proposed patiently.
 func (v *View) Hurry() { v.r.storage.Hurry() }
 
-func (v *View) write(ctx context.Context, b *engine.Batch, kind byte) *kvpb.RegionError {
+func (v *View) write(ctx context.Context, b *engine.Batch, kind byte, then func(visible bool)) *kvpb.RegionError {
 	n := b.Len()
 	if !b.Empty() && n <= maxWriteBytes {
 		if refused := v.r.host.Admit(ctx, b); refused != nil {
@@ -186,11 +198,11 @@ func (v *View) write(ctx context.Context, b *engine.Batch, kind byte) *kvpb.Regi
 		}
 		defer v.r.host.Done(n)
 	}
-	return v.enter(ctx, b, kind)
+	return v.enter(ctx, b, kind, then)
 }
 
 // enter proposes what flow control has let pass.
-func (v *View) enter(ctx context.Context, b *engine.Batch, kind byte) *kvpb.RegionError {
+func (v *View) enter(ctx context.Context, b *engine.Batch, kind byte, then func(visible bool)) *kvpb.RegionError {
 	if b.Empty() {
 		_ = b.Close()
 		return nil
@@ -201,6 +213,7 @@ func (v *View) enter(ctx context.Context, b *engine.Batch, kind byte) *kvpb.Regi
 		return entryTooLarge(v.r.id, n)
 	}
 	p := v.newProposal(kind)
+	p.then = then
 	p.payload = append(p.payload, b.Repr()...)
 	_ = b.Close()
 	return v.propose(ctx, p)

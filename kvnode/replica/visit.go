@@ -109,6 +109,7 @@ func (r *Replica) end(reason string) {
 		return
 	}
 	r.over = true
+	r.ab.tell(false)
 	r.rest()
 	r.closeSnapshots()
 	r.storage.Release()

@@ -17,6 +17,9 @@
 //     latches are free could be overwritten by a command that did not see it.
 //  6. Latches are released, and whoever waits for a lock that is gone is woken.
 //
+// A one-phase commit, or a prewrite of an async commit, is answered when its batch is
+// certain to be applied; step 6 follows when that is done (ProposeCommitted).
+//
 // A batch evaluated by a leader that lost its term is rejected by Propose, so
 // evaluation is never repeated.
 //

@@ -58,6 +58,11 @@ type Region interface {
 	// blocks until they are applied here. It takes b over and closes it. It returns
 	// nil, or an error that says the effects will never apply, or Undetermined.
 	Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError
+	// ProposeCommitted is Propose, but returns nil as soon as the effects are committed in the log, are
+	// durable there and certain to be applied here next. If and only if it returns nil, then is called
+	// once, on another goroutine that it must not hold up: when they are visible, or, with false,
+	// when this process cannot apply them.
+	ProposeCommitted(ctx context.Context, b *engine.Batch, then func(visible bool)) *kvpb.RegionError
 	// ProposePatiently is Propose for effects that nobody waits for: they may take some
 	// milliseconds longer, to be made durable together with others. Hurry ends that for
 	// all of the store.

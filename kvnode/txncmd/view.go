@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cairndb/cairn/kvnode/engine"
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/proto/kvpb"
 )
@@ -52,6 +53,9 @@ type view struct {
 	lockErr error
 	// pending is the one-phase or async commit in flight, nil for none.
 	pending *pendingTxn
+	finish  func() // ends the command: what it holds is let go
+	// finishes: finish is somebody else's business, when the effects are visible.
+	finishes bool
 }
 
 // evalFunc evaluates a command into v.w. A key error or an error drops the effects.
@@ -74,19 +78,25 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 		return nil, expired(err)
 	}
 	v := view{e: e, rg: rg, locks: rg.Locks(), mem: rg.MemLocks()}
-	ke, rerr, later := v.run(ctx, c.GetFromStore(), keys, eval)
-	done := func() {
+	v.finish = func() {
+		v.withdraw()
 		held.release()
 		// Whatever became of the effects: somebody woken for nothing goes on waiting.
 		e.waits.wake(v.unlocked)
 	}
-	if later == nil {
-		done()
+	handedOn := false
+	defer func() {
+		if !handedOn {
+			v.finish()
+		}
+	}()
+	ke, rerr, later := v.run(ctx, c.GetFromStore(), keys, eval)
+	if handedOn = v.finishes || later != nil; later == nil {
 		return ke, rerr
 	}
 	e.early.Go(func() {
 		defer func() { <-e.earlySlots }()
-		defer done()
+		defer v.finish()
 		if rerr := later(); rerr != nil {
 			e.log.Info("pessimistic locks were lost", "region", rg.Meta().GetId(), "why", rerr.GetMessage())
 		}
@@ -106,7 +116,6 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 	var err error
 	v.rd = rd
 	v.w.Batch = rg.Engine().NewBatch()
-	defer v.withdraw()
 	if err = v.findLocks(keys); err == nil {
 		if ke, err = eval(v); err == nil {
 			err = v.lockErr
@@ -142,18 +151,31 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 		default: // enough are under way
 		}
 	}
+	promised := v.promiseLocks()
 	propose := rg.Propose
 	switch {
+	case v.pending != nil:
+		// The client need not wait until the effects are visible: whoever might miss them waits for
+		// the pending commit, or for a latch.
+		propose = func(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
+			rerr := rg.ProposeCommitted(ctx, b, func(visible bool) {
+				v.keepPromises(promised, visible)
+				v.finish()
+			})
+			v.finishes = rerr == nil
+			return rerr
+		}
 	case v.patient:
 		propose = rg.ProposePatiently
 	case v.urgent:
 		propose = rg.ProposeUrgently
 	}
-	promised := v.promiseLocks()
 	if rerr = propose(ctx, v.w.Batch); rerr != nil && rerr.GetUndetermined() == nil {
 		v.restoreMem()
 	}
-	v.keepPromises(promised, rerr == nil)
+	if !v.finishes {
+		v.keepPromises(promised, rerr == nil)
+	}
 	return nil, rerr, nil
 }
 

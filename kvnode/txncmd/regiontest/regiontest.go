@@ -283,6 +283,15 @@ func (h *handle) ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.Re
 	return h.Propose(ctx, b)
 }
 
+// ProposeCommitted implements txncmd.Region.
+func (h *handle) ProposeCommitted(ctx context.Context, b *engine.Batch, then func(visible bool)) *kvpb.RegionError {
+	rerr := h.Propose(ctx, b)
+	if rerr == nil {
+		then(true)
+	}
+	return rerr
+}
+
 func (h *handle) Hurry() {}
 
 // Propose implements txncmd.Region.
