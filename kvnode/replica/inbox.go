@@ -30,10 +30,10 @@ type proposal struct {
 	merging bool                     // allowed while the region is being merged
 	cuts    bool                     // takes a part of the range away
 	// then, if not nil, is called when the effects are visible: the answer nil is given before that.
-	then func(visible bool)
-	sent    time.Duration            // when Raft got it, for the lease
-	state   atomic.Int32
-	done    chan *kvpb.RegionError // receives exactly one answer, unless abandoned
+	then  func(visible bool)
+	sent  time.Duration // when Raft got it, for the lease
+	state atomic.Int32
+	done  chan *kvpb.RegionError // receives exactly one answer, unless abandoned
 }
 
 // maxKeptPayload bounds the buffers that wait for reuse.
