@@ -548,7 +548,7 @@ func (b *txnBed) before(req *kvpb.Request) {
 	case b.bug == bugDrops && len(p.Mutations) > 1 && p.TryOnePc:
 		p.Mutations = p.Mutations[:len(p.Mutations)-1]
 	case b.bug == bugEarly && (p.TryOnePc || p.UseAsyncCommit):
-		p.MinCommitTs = p.StartTs + 1
+		p.MinCommitTs, p.DrawMinCommitTs = p.StartTs+1, false
 	}
 }
 
