@@ -75,6 +75,60 @@ func TestReadWaitsForOnePhaseCommitInFlight(t *testing.T) {
 	require.Equal(t, "1", string((<-answer).Value))
 }
 
+// A commit is answered before it is visible. Whoever might miss it then waits.
+func TestACommitIsAnsweredBeforeItIsVisible(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, ex := openExecutor(t)
+		goOn := make(chan struct{})
+		st.Committed = func() { <-goOn }
+		bg := context.Background()
+		require.EqualValues(t, 11, ex.Prewrite(bg, onePC(st, 10, put("a", "1"), put("b", "1"))).OnePcCommitTs)
+
+		at := regiontest.Context(st.Locate(nil))
+		require.True(t, ex.Get(bg, &kvpb.GetRequest{Context: at, Key: []byte("b"), ReadTs: 10}).NotFound, "the past does not wait")
+		free := make(chan string, 8)
+		after := func(what string, does func() bool) {
+			go func() {
+				if !does() {
+					what += " missed it"
+				}
+				free <- what
+			}()
+		}
+		after("get", func() bool {
+			return string(ex.Get(bg, &kvpb.GetRequest{Context: at, Key: []byte("b"), ReadTs: 50}).Value) == "1"
+		})
+		after("newest", func() bool {
+			return string(ex.Get(bg, &kvpb.GetRequest{Context: at, Key: []byte("a"), ReadTs: mvcc.MaxTS}).Value) == "1"
+		})
+		after("scan", func() bool {
+			return len(ex.Scan(bg, &kvpb.ScanRequest{Context: at, ReadTs: 50}).Pairs.GetOffsets()) == 5
+		})
+		after("read index", func() bool {
+			return ex.ReadIndex(bg, &kvpb.ReadIndexRequest{Context: at, ReadTs: 50}).RegionError == nil
+		})
+		after("lock", func() bool {
+			req := lockReq(st, 60, 60, "a")
+			req.ReturnValues = true
+			return string(ex.PessimisticLock(bg, req).Results[0].GetValue()) == "1"
+		})
+		after("status", func() bool {
+			return ex.CheckTxnStatus(bg, &kvpb.CheckTxnStatusRequest{
+				Context: at, Primary: []byte("a"), LockTs: 10, CallerStartTs: 50, CurrentTs: 50, RollbackIfNotExist: true,
+			}).CommitTs == 11
+		})
+		after("write", func() bool {
+			return ex.Prewrite(bg, onePC(st, 5, put("b", "2"))).Errors[0].GetConflict().GetConflictCommitTs() == 11
+		})
+		synctest.Wait()
+		require.Empty(t, free, "nobody has passed")
+		close(goOn)
+		for range 7 {
+			require.NotContains(t, <-free, "missed")
+		}
+	})
+}
+
 // After a proposal whose outcome is unknown the keys are free again, and asking
 // again tells what became of it.
 func TestUndeterminedProposal(t *testing.T) {

@@ -26,6 +26,9 @@ type Store struct {
 	// OnPropose, if set before use, runs before a batch is applied. A non-nil error
 	// is answered; the batch is applied all the same if apply is true.
 	OnPropose func(meta *kvpb.Region) (rerr *kvpb.RegionError, apply bool)
+	// Committed, if set before use, runs when a batch given to ProposeCommitted is answered and
+	// not visible yet.
+	Committed func()
 	// Admit, if set before use, is flow control: it runs before writes that are not urgent, and may refuse them.
 	Admit func() *kvpb.RegionError
 
@@ -285,11 +288,21 @@ func (h *handle) ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.Re
 
 // ProposeCommitted implements txncmd.Region.
 func (h *handle) ProposeCommitted(ctx context.Context, b *engine.Batch, then func(visible bool)) *kvpb.RegionError {
-	rerr := h.Propose(ctx, b)
-	if rerr == nil {
-		then(true)
+	if h.s.Committed == nil {
+		rerr := h.Propose(ctx, b)
+		if rerr == nil {
+			then(true)
+		}
+		return rerr
 	}
-	return rerr
+	go func() {
+		h.s.Committed()
+		if rerr := h.Propose(ctx, b); rerr != nil {
+			panic(fmt.Sprintf("regiontest: what is committed is refused: %v", rerr))
+		}
+		then(true)
+	}()
+	return nil
 }
 
 func (h *handle) Hurry() {}

@@ -1,0 +1,36 @@
+package replica
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cairndb/cairn/kvnode/engine"
+	"github.com/cairndb/cairn/proto/kvpb"
+)
+
+// ProposeCommitted tells of the visibility once, when it is there, if it has answered nil and only then.
+func TestProposeCommitted(t *testing.T) {
+	c := newCluster(t, 3)
+	v := c.elect(0)
+	visible := make(chan bool, 8)
+	propose := func(value string) *kvpb.RegionError {
+		return c.await("write", c.async(func() *kvpb.RegionError {
+			return v.ProposeCommitted(context.Background(), set(v.Engine(), "a", value), func(ok bool) {
+				got, _, err := v.Engine().GetVersioned(engine.CFWrite, []byte("a"), 1)
+				visible <- ok && err == nil && string(got) == value
+			})
+		}))
+	}
+	for _, value := range []string{"1", "2", "3"} {
+		require.Nil(t, propose(value))
+		require.True(t, <-visible)
+	}
+	c.stores[0].refuse = &kvpb.RegionError{Kind: &kvpb.RegionError_ServerIsBusy{ServerIsBusy: &kvpb.ServerIsBusy{}}}
+	require.NotNil(t, propose("4").GetServerIsBusy())
+	c.stores[0].refuse = nil
+	require.Nil(t, c.await("transfer", c.async(func() *kvpb.RegionError { return v.TransferLeader(context.Background(), 12) })))
+	require.NotNil(t, propose("5"), "the view is of another term")
+	require.Empty(t, visible)
+}
