@@ -66,6 +66,16 @@ func (d *DB) Newest(key []byte) (record []byte, ts uint64, token NewestToken) {
 	}
 	hash := xxhash.Sum64(key)
 	s := &n.shards[shardOf(hash)]
+	if record, ts, token = s.newest(hash, key); record != nil {
+		return record, ts, token
+	}
+	if record, ts := d.runs.newest(key); record != nil {
+		return record, ts, NewestToken{}
+	}
+	return nil, 0, token
+}
+
+func (s *newestShard) newest(hash uint64, key []byte) (record []byte, ts uint64, token NewestToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if pos, ok := s.index[hash]; ok {

@@ -29,14 +29,16 @@ type run struct {
 }
 
 // An entry of a run is kind 1, marks 1, length of key 2, of record 2, room for the record 2,
-// timestamp 8, key, record.
+// timestamp 8, key, record. The kind has underOthers, for good, once a
+// record that tells nothing was newer.
 const (
-	entryMarks = 1
-	entryKey   = 2
-	entryRec   = 4
-	entryRoom  = 6
-	entryTS    = 8
-	entryHead  = 16
+	underOthers = 0x80
+	entryMarks  = 1
+	entryKey    = 2
+	entryRec    = 4
+	entryRoom   = 6
+	entryTS     = 8
+	entryHead   = 16
 )
 
 // appendEntry adds an entry to buf. A record that is not a value leaves no bytes, nor does one
@@ -73,7 +75,7 @@ func (r *run) keyAt(i int) []byte {
 func (r *run) at(i int) (kind RecordKind, key, record []byte, ts uint64) {
 	e := r.buf[r.offs[i]:]
 	kend := entryHead + int(binary.LittleEndian.Uint16(e[entryKey:]))
-	kind = RecordKind(e[0])
+	kind = RecordKind(e[0] &^ underOthers)
 	if e[entryMarks] != 0 {
 		kind = RecordOther
 	}
@@ -114,7 +116,7 @@ func (r *run) mark(kind RecordKind, key []byte, ts uint64, record []byte, set bo
 		if ts < binary.LittleEndian.Uint64(e[entryTS:]) {
 			return 0, false // it is about an older version
 		}
-		if !set && RecordKind(e[0]) == RecordDelete {
+		if !set && RecordKind(e[0]&^underOthers) == RecordDelete {
 			return 0, false // a deletion less is none either
 		}
 		kind, kept := entryOf(kind, record)
@@ -126,9 +128,10 @@ func (r *run) mark(kind RecordKind, key []byte, ts uint64, record []byte, set bo
 			r.waste += entryBytes(key, nil) + int(binary.LittleEndian.Uint16(e[entryRoom:]))
 			off = uint32(len(r.buf))
 			r.buf = appendEntry(r.buf, kind, key, ts, kept)
+			r.buf[off] |= e[0] & underOthers
 			r.offs[i] = off
 		} else {
-			e[0] = byte(kind)
+			e[0] = byte(kind) | e[0]&underOthers
 			binary.LittleEndian.PutUint16(e[entryRec:], uint16(len(kept)))
 			binary.LittleEndian.PutUint64(e[entryTS:], ts)
 			copy(e[entryHead+len(key):], kept)
@@ -141,6 +144,40 @@ func (r *run) mark(kind RecordKind, key []byte, ts uint64, record []byte, set bo
 	r.buf[off+entryMarks]++
 	r.marked++
 	return off, true
+}
+
+// cover notes that a record of key at ts that tells nothing may be the newest one, from now on.
+func (r *run) cover(key []byte, ts uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dead || len(key) > maxRunKey {
+		r.dead = true
+		return
+	}
+	i, found := r.search(key)
+	if !found {
+		r.offs = slices.Insert(r.offs, i, uint32(len(r.buf)))
+		r.buf = appendEntry(r.buf, RecordOther, key, 0, nil)
+	}
+	if e := r.buf[r.offs[i]:]; ts > binary.LittleEndian.Uint64(e[entryTS:]) {
+		e[0] |= underOthers
+	}
+}
+
+// newest returns a copy of the newest record of key, of whatever kind, if it is a value and no
+// mark says that another one is to be visible.
+func (r *run) newest(key []byte) (record []byte, ts uint64) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.dead {
+		return nil, 0
+	}
+	i, found := r.search(key)
+	if !found || r.buf[r.offs[i]] != byte(RecordValue) || r.buf[r.offs[i]+entryMarks] != 0 {
+		return nil, 0
+	}
+	_, _, rec, ts := r.at(i)
+	return append(make([]byte, 0, len(rec)), rec...), ts
 }
 
 // unmark takes a mark away: the record is visible.
@@ -160,9 +197,11 @@ func (r *run) unmark(off uint32) {
 func (r *run) compact() {
 	buf := make([]byte, 0, len(r.buf)-r.waste+(len(r.buf)-r.waste)/8)
 	for i := range r.offs {
+		flags := r.buf[r.offs[i]] & underOthers
 		kind, key, record, ts := r.at(i)
 		r.offs[i] = uint32(len(buf))
 		buf = appendEntry(buf, kind, key, ts, record)
+		buf[r.offs[i]] |= flags
 	}
 	r.buf, r.waste = buf, 0
 }

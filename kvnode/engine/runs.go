@@ -163,9 +163,7 @@ func (n *runs) op(w *runWrite, op Op) {
 	}
 	kind := RecordOther
 	if op.Kind == KindSet {
-		if kind = n.classify(op.Value); kind == RecordNone {
-			return
-		}
+		kind = n.classify(op.Value)
 	}
 	if !w.begun {
 		w.begun, w.at = true, n.log.begin()
@@ -178,6 +176,10 @@ func (n *runs) op(w *runWrite, op Op) {
 	r := n.covering(op.UserKey)
 	n.mu.RUnlock()
 	if r == nil {
+		return
+	}
+	if kind == RecordNone {
+		r.cover(op.UserKey, op.TS)
 		return
 	}
 	if off, ok := r.mark(kind, op.UserKey, op.TS, op.Value, op.Kind == KindSet); ok {
@@ -360,6 +362,21 @@ func (n *runs) evict() {
 		n.clock[n.hand], n.clock[last] = n.clock[last], nil
 		n.clock = n.clock[:last]
 	}
+}
+
+// newest returns a copy of the newest record of key, of whatever kind, and its timestamp, if it is
+// known and a value.
+func (n *runs) newest(key []byte) (record []byte, ts uint64) {
+	if n.count.Load() == 0 {
+		return nil, 0
+	}
+	n.mu.RLock()
+	r := n.covering(key)
+	n.mu.RUnlock()
+	if r == nil {
+		return nil, 0
+	}
+	return r.newest(key)
 }
 
 // RunRead says how far ReadRun came.

@@ -74,7 +74,7 @@ func TestRunsAreWhatAnIteratorFinds(t *testing.T) {
 		d.runs.log.next = rnd.Uint64N(3 * runTouches)
 		key := func() []byte { return fmt.Appendf(nil, "k%03d", rnd.IntN(600)) }
 		newest := map[string]runEntry{} // timestamps and kinds only
-		given, ts := 0, uint64(1)
+		given, single, ts := 0, 0, uint64(1)
 		commit := func() {
 			b := d.NewBatch()
 			for range 1 + rnd.IntN(4) {
@@ -125,6 +125,17 @@ func TestRunsAreWhatAnIteratorFinds(t *testing.T) {
 					}
 				})
 			}
+			if rec, recTS, _ := d.Newest(from); rec != nil {
+				it, err := d.NewIter(IterOptions{CF: CFWrite, PointPrefix: true})
+				require.NoError(t, err)
+				require.True(t, it.SeekVersion(from, ^uint64(0)), "seed %d: %s is gone", seed, from)
+				v, err := it.Value()
+				require.NoError(t, err)
+				require.Equal(t, it.TS(), recTS, "seed %d: %s", seed, from)
+				require.Equal(t, v, rec, "seed %d: %s", seed, from)
+				require.NoError(t, it.Close())
+				single++
+			}
 			var at []byte
 			for bytes.Compare(from, upper) < 0 {
 				var got, want []runEntry
@@ -160,6 +171,7 @@ func TestRunsAreWhatAnIteratorFinds(t *testing.T) {
 			}
 		}
 		require.Greater(t, given, 20000)
+		require.Greater(t, single, 100)
 		require.Less(t, d.runs.bytes.Load(), int64(64<<10))
 		checkRunIndex(t, d)
 	}

@@ -448,6 +448,11 @@ func (s *Session) finishWrite(c *exec.Context, st *plan.Statement, w ResultWrite
 	return s.done(w, Done{Affected: i.AffectedRows, InsertID: id, Info: s.infoText(i, st)})
 }
 
+const rowsChanged = "Rows matched: %d  Changed: %d  Warnings: %d"
+
+// oneRowChanged is rowsChanged of most updates.
+var oneRowChanged = fmt.Sprintf(rowsChanged, 1, 1, 0)
+
 // infoText is the text clients print behind "Query OK".
 func (s *Session) infoText(i exec.Info, st *plan.Statement) string {
 	switch n := st.Root.(type) {
@@ -456,7 +461,10 @@ func (s *Session) infoText(i exec.Info, st *plan.Statement) string {
 			return fmt.Sprintf("Records: %d  Duplicates: %d  Warnings: %d", i.Records, i.Duplicates, len(s.warnings))
 		}
 	case *plan.Update:
-		return fmt.Sprintf("Rows matched: %d  Changed: %d  Warnings: %d", i.Matched, i.Changed, len(s.warnings))
+		if i.Matched == 1 && i.Changed == 1 && len(s.warnings) == 0 {
+			return oneRowChanged
+		}
+		return fmt.Sprintf(rowsChanged, i.Matched, i.Changed, len(s.warnings))
 	}
 	return ""
 }

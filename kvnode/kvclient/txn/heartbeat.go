@@ -24,10 +24,9 @@ type heartbeat struct {
 	startTS uint64
 	ttl     time.Duration // that the lock has left after a beat
 
-	ctx    context.Context // ends with the heartbeat
-	cancel context.CancelFunc
-
 	mu      sync.Mutex
+	ctx     context.Context // ends with the heartbeat; nil before the first beat; protected by mu
+	cancel  context.CancelFunc
 	stopped bool        // protected by mu
 	timer   *time.Timer // protected by mu
 	out     int         // beats without an answer; protected by mu
@@ -38,7 +37,6 @@ type heartbeat struct {
 // the lock is written.
 func (s *Store) startHeartbeat(primary []byte, startTS uint64) *heartbeat {
 	h := &heartbeat{s: s, primary: primary, startTS: startTS, ttl: s.lockTTL}
-	h.ctx, h.cancel = context.WithCancel(s.life)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.armLocked()
@@ -49,10 +47,11 @@ func (h *heartbeat) armLocked() {
 	h.beats.Add(1)
 	h.timer = time.AfterFunc(h.ttl/3, func() {
 		defer h.beats.Done()
-		if !h.next() {
+		ctx := h.next()
+		if ctx == nil {
 			return
 		}
-		again := h.send()
+		again := h.send(ctx)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if h.out--; !again {
@@ -61,26 +60,29 @@ func (h *heartbeat) armLocked() {
 	})
 }
 
-// next arms the timer for the next beat and reports whether this one is to be sent.
-func (h *heartbeat) next() bool {
+// next arms the timer for the next beat and returns the context of this one, nil if it is not to be sent.
+func (h *heartbeat) next() context.Context {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stopped {
-		return false
+		return nil
 	}
 	h.armLocked()
 	if h.out >= maxBeats {
-		return false
+		return nil
 	}
 	h.out++
-	return true
+	if h.ctx == nil { // most transactions end before
+		h.ctx, h.cancel = context.WithCancel(h.s.life)
+	}
+	return h.ctx
 }
 
 // send reports whether the next beat makes sense.
-func (h *heartbeat) send() bool {
-	found, err := h.s.refresh(h.ctx, h.primary, h.startTS, h.ttl)
+func (h *heartbeat) send(ctx context.Context) bool {
+	found, err := h.s.refresh(ctx, h.primary, h.startTS, h.ttl)
 	if err != nil {
-		return h.ctx.Err() == nil
+		return ctx.Err() == nil
 	}
 	return found
 }
@@ -117,8 +119,10 @@ func (h *heartbeat) ceaseLocked() {
 
 // stop ends the beats and waits for those that are out.
 func (h *heartbeat) stop() {
-	h.cancel()
 	h.mu.Lock()
+	if h.cancel != nil {
+		h.cancel()
+	}
 	h.ceaseLocked()
 	h.mu.Unlock()
 	h.beats.Wait()

@@ -281,7 +281,7 @@ func TestAHeartbeatKeepsTheLocksOfALivingClient(t *testing.T) {
 	}
 	for range 5 {
 		tso.pass(2 * time.Second)
-		require.True(t, tx.locks.beat.send())
+		require.True(t, tx.locks.beat.send(t.Context()))
 		_, err := lockOne(t, beginLocking(t, s), "k", LockOptions{Mode: NoWait})
 		var held *LockNowaitError
 		require.ErrorAs(t, err, &held)
