@@ -31,7 +31,7 @@ var groups = []string{groupData, groupAddress, groupMembers, groupRaft, groupTLS
 
 var fields = map[string]field{
 	"data-dir":   {groupData, func(c *config) any { return &c.DataDir }, "directory of all durable data"},
-	"cache-size": {groupData, func(c *config) any { return &c.CacheSize }, "block cache of the storage engine, to which it adds an eighth for rows read lately; 0 = a quarter of Go's memory, at most 1GiB"},
+	"cache-size": {groupData, func(c *config) any { return &c.CacheSize }, "block cache of the storage engine, to which it adds a quarter for rows read lately; 0 = a quarter of Go's memory, at most 1GiB"},
 
 	"unsafe-no-sync": {groupData, func(c *config) any { return &c.UnsafeNoSync }, "FOR TESTS: do not make anything durable; what was acknowledged is lost in a crash"},
 

@@ -124,7 +124,7 @@ func Open(o Options) (*DB, error) {
 	if o.RunBytes == 0 {
 		o.RunBytes = cmp.Or(o.CacheBytes, defaultCacheBytes) / 8
 	}
-	d.runs.init(o.RunBytes, o.Classify)
+	d.runs.open(o.RunBytes, o.Classify)
 	d.keeping.New = func() any { return new(keeping) }
 	p, err := pebble.Open(o.Dir, po)
 	po.Cache.Unref()

@@ -73,10 +73,7 @@ func (d *DB) Install(ctx context.Context, r Range, tables []string, local *Batch
 	}
 	begun := d.replacing.begin(all...)
 	defer d.replacing.end(begun)
-	d.newest.beginAll()
-	defer d.newest.endAll()
-	dropped := d.runs.beginAll()
-	defer d.runs.end(&dropped)
+	defer d.forget()()
 	if _, err := d.p.IngestAndExcise(ctx, append(made.paths, tables...), nil, nil, excise); err != nil {
 		return fmt.Errorf("engine: install %s: %w", r, err)
 	}
@@ -100,10 +97,7 @@ func (d *DB) ClearRange(ctx context.Context, start, end []byte) error {
 	}
 	begun := d.replacing.begin(r)
 	defer d.replacing.end(begun)
-	d.newest.beginAll()
-	defer d.newest.endAll()
-	dropped := d.runs.beginAll()
-	defer d.runs.end(&dropped)
+	defer d.forget()()
 	for _, cf := range dataCFs {
 		if err := d.p.Excise(ctx, r.span(cf)); err != nil {
 			return fmt.Errorf("engine: clear %s: %w", r, err)
@@ -111,6 +105,16 @@ func (d *DB) ClearRange(ctx context.Context, start, end []byte) error {
 	}
 	d.unflushed.drop([]Range{r})
 	return nil
+}
+
+// forget drops the newest records in memory and lets none be kept until its result is called.
+func (d *DB) forget() (done func()) {
+	d.newest.beginAll()
+	forgotten := d.runs.beginAll()
+	return func() {
+		d.runs.end(&forgotten)
+		d.newest.endAll()
+	}
 }
 
 // shortenQueue waits for a flush when many memtables wait for one.

@@ -47,6 +47,24 @@ func readNewest(d *DB, key []byte) (rec []byte, ts uint64, err error) {
 	return rec, ts, it.Close()
 }
 
+// checkNewest compares the newest record of key that is kept, if there is one, to what an
+// iterator finds.
+func checkNewest(t testing.TB, d *DB, key []byte) bool {
+	kept, ts, _ := d.Newest(key)
+	if kept == nil {
+		return false
+	}
+	it, err := d.NewIter(IterOptions{CF: CFWrite, PointPrefix: true})
+	require.NoError(t, err)
+	require.True(t, it.SeekVersion(key, ^uint64(0)), "%s is gone", key)
+	v, err := it.Value()
+	require.NoError(t, err)
+	require.Equal(t, it.TS(), ts, "%s", key)
+	require.Equal(t, v, kept, "%s", key)
+	require.NoError(t, it.Close())
+	return true
+}
+
 // What is kept is what an iterator finds, whatever is written, removed, replaced and pushed out.
 func TestNewestIsWhatAnIteratorFinds(t *testing.T) {
 	for seed := range uint64(20) {
@@ -79,16 +97,8 @@ func TestNewestIsWhatAnIteratorFinds(t *testing.T) {
 				require.NoError(t, b.Close())
 			default:
 				k := key()
-				if kept, keptTS, _ := d.Newest(k); kept != nil {
+				if checkNewest(t, d, k) {
 					hits++
-					it, err := d.NewIter(IterOptions{CF: CFWrite, PointPrefix: true})
-					require.NoError(t, err)
-					require.True(t, it.SeekVersion(k, ^uint64(0)), "seed %d: %s is gone", seed, k)
-					v, err := it.Value()
-					require.NoError(t, err)
-					require.Equal(t, it.TS(), keptTS, "seed %d: %s", seed, k)
-					require.Equal(t, v, kept, "seed %d: %s", seed, k)
-					require.NoError(t, it.Close())
 				}
 				_, _, err := readNewest(d, k)
 				require.NoError(t, err)

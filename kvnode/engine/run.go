@@ -29,8 +29,8 @@ type run struct {
 }
 
 // An entry of a run is kind 1, marks 1, length of key 2, of record 2, room for the record 2,
-// timestamp 8, key, record. The kind has underOthers, for good, once a
-// record that tells nothing was newer.
+// timestamp 8, key, record. The kind has underOthers, for good, once a record that tells
+// nothing was newer.
 const (
 	underOthers = 0x80
 	entryMarks  = 1
@@ -89,9 +89,9 @@ func (r *run) search(key []byte) (int, bool) {
 }
 
 // mark makes record, not yet visible, that of its key, and returns where its entry is. Until
-// the mark is taken away readers look elsewhere. If set is not set the record is taken away, and nobody knows
-// what is there then. ok is false if there is nothing to mark: the run has a newer record, or
-// is dead, or is so now because it has no room.
+// the mark is taken away readers look elsewhere. If set is not set the record is taken away,
+// and nobody knows what is there then. ok is false if there is nothing to mark: the record was
+// not that of its key, or the run is dead, or is so now because it has no room.
 func (r *run) mark(kind RecordKind, key []byte, ts uint64, record []byte, set bool) (off uint32, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -113,11 +113,13 @@ func (r *run) mark(kind RecordKind, key []byte, ts uint64, record []byte, set bo
 	} else {
 		off = r.offs[i]
 		e := r.buf[off:]
-		if ts < binary.LittleEndian.Uint64(e[entryTS:]) {
-			return 0, false // it is about an older version
-		}
-		if !set && RecordKind(e[0]&^underOthers) == RecordDelete {
-			return 0, false // a deletion less is none either
+		switch have := binary.LittleEndian.Uint64(e[entryTS:]); {
+		case ts < have: // it is about an older version
+			return 0, false
+		case !set && ts > have: // what told nothing is gone
+			return 0, false
+		case !set && RecordKind(e[0]&^underOthers) == RecordDelete: // a deletion less is none either
+			return 0, false
 		}
 		kind, kept := entryOf(kind, record)
 		if len(kept) > int(binary.LittleEndian.Uint16(e[entryRoom:])) {

@@ -67,8 +67,8 @@ func newRunIndex() *btree.BTreeG[*run] {
 	return btree.NewBTreeGOptions(func(a, b *run) bool { return bytes.Compare(a.start, b.start) < 0 }, btree.Options{NoLocks: true})
 }
 
-// init is called once, before anything else.
-func (n *runs) init(limit int64, classify func(record []byte) RecordKind) {
+// open is called once, before anything else.
+func (n *runs) open(limit int64, classify func(record []byte) RecordKind) {
 	if classify == nil {
 		limit = 0
 	}
@@ -228,27 +228,26 @@ func (n *runs) covering(key []byte) *run {
 	return nil
 }
 
-// before returns the last run that begins at or before key; at least a read lock is held.
-func (n *runs) before(key []byte) (found *run) {
-	pivot := n.pivots.Get().(*run)
-	pivot.start = key
-	n.t.Descend(pivot, func(r *run) bool {
-		found = r
-		return false
-	})
-	pivot.start = nil
-	n.pivots.Put(pivot)
-	return found
-}
+// before returns the last run that begins at or before key, nil for none; at least a read lock
+// is held.
+func (n *runs) before(key []byte) *run { return n.nearest(key, true) }
 
-// after returns the first run that begins at or after key; at least a read lock is held.
-func (n *runs) after(key []byte) (found *run) {
+// after returns the first run that begins at or after key, nil for none; at least a read lock
+// is held.
+func (n *runs) after(key []byte) *run { return n.nearest(key, false) }
+
+func (n *runs) nearest(key []byte, back bool) (found *run) {
 	pivot := n.pivots.Get().(*run)
 	pivot.start = key
-	n.t.Ascend(pivot, func(r *run) bool {
+	first := func(r *run) bool {
 		found = r
 		return false
-	})
+	}
+	if back {
+		n.t.Descend(pivot, first)
+	} else {
+		n.t.Ascend(pivot, first)
+	}
 	pivot.start = nil
 	n.pivots.Put(pivot)
 	return found

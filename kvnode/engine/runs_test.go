@@ -74,6 +74,7 @@ func TestRunsAreWhatAnIteratorFinds(t *testing.T) {
 		d.runs.log.next = rnd.Uint64N(3 * runTouches)
 		key := func() []byte { return fmt.Appendf(nil, "k%03d", rnd.IntN(600)) }
 		newest := map[string]runEntry{} // timestamps and kinds only
+		above := map[string]uint64{}    // the last record that tells nothing
 		given, single, ts := 0, 0, uint64(1)
 		commit := func() {
 			b := d.NewBatch()
@@ -94,13 +95,18 @@ func TestRunsAreWhatAnIteratorFinds(t *testing.T) {
 					b.SetVersioned(CFWrite, k, 1, []byte{byte(RecordValue)})
 				case rnd.IntN(10) == 0 && ok && old.ts > 1: // collected
 					b.DeleteVersioned(CFWrite, k, 1)
+				case rnd.IntN(3) == 0 && above[string(k)] != 0:
+					b.DeleteVersioned(CFWrite, k, above[string(k)])
+					delete(above, string(k))
 				case rnd.IntN(40) == 0 && ok && old.kind == RecordValue: // removed, and what was there before is the newest
 					b.DeleteVersioned(CFWrite, k, old.ts)
 					delete(newest, string(k))
 				default:
 					b.SetVersioned(CFWrite, k, ts, rec)
-					if classifyFirst(rec) != RecordNone {
-						newest[string(k)] = runEntry{ts: ts, kind: classifyFirst(rec)}
+					if kind := classifyFirst(rec); kind == RecordNone {
+						above[string(k)] = ts
+					} else {
+						newest[string(k)] = runEntry{ts: ts, kind: kind}
 					}
 				}
 			}
@@ -125,15 +131,7 @@ func TestRunsAreWhatAnIteratorFinds(t *testing.T) {
 					}
 				})
 			}
-			if rec, recTS, _ := d.Newest(from); rec != nil {
-				it, err := d.NewIter(IterOptions{CF: CFWrite, PointPrefix: true})
-				require.NoError(t, err)
-				require.True(t, it.SeekVersion(from, ^uint64(0)), "seed %d: %s is gone", seed, from)
-				v, err := it.Value()
-				require.NoError(t, err)
-				require.Equal(t, it.TS(), recTS, "seed %d: %s", seed, from)
-				require.Equal(t, v, rec, "seed %d: %s", seed, from)
-				require.NoError(t, it.Close())
+			if checkNewest(t, d, from) {
 				single++
 			}
 			var at []byte
@@ -286,6 +284,35 @@ func TestRunsAreNeverOlderThanWhatWasCommitted(t *testing.T) {
 	require.Equal(t, keys, n)
 	require.NotZero(t, given.Load())
 	checkRunIndex(t, d)
+}
+
+// A record that tells nothing is collected from above a value: the value is still known.
+func TestRunsKeepAValueThatWasCovered(t *testing.T) {
+	d := openRuns(t, 1<<20)
+	commit := func(fill func(b *Batch)) {
+		b := d.NewBatch()
+		fill(b)
+		require.NoError(t, d.Commit(b, false))
+		require.NoError(t, b.Close())
+	}
+	commit(func(b *Batch) {
+		for i := range minRunKeys {
+			b.SetVersioned(CFWrite, fmt.Appendf(nil, "k%02d", i), 1, []byte{byte(RecordValue)})
+		}
+	})
+	built(t, d, []byte("k"), []byte("l"), func() {})
+	commit(func(b *Batch) { b.SetVersioned(CFWrite, []byte("k07"), 5, []byte{byte(RecordNone)}) })
+	commit(func(b *Batch) { b.DeleteVersioned(CFWrite, []byte("k07"), 5) })
+	var at []byte
+	require.Equal(t, RunPassed, d.ReadRun([]byte("k07"), []byte("k08"), &at, func(key, _ []byte, ts uint64, kind RecordKind) bool {
+		require.Equal(t, runEntry{"k07", "", 1, RecordValue}, runEntry{string(key), "", ts, kind})
+		return true
+	}))
+	commit(func(b *Batch) { b.DeleteVersioned(CFWrite, []byte("k07"), 1) })
+	d.ReadRun([]byte("k07"), []byte("k08"), &at, func(_, _ []byte, _ uint64, kind RecordKind) bool {
+		require.Equal(t, RecordOther, kind, "the value itself is gone")
+		return true
+	})
 }
 
 // What is written while a run is made, or was under way when that began, keeps it from being kept.

@@ -344,49 +344,41 @@ func BenchmarkReaderGet(b *testing.B) {
 func BenchmarkScan(b *testing.B) {
 	for _, versions := range []int{1, 5} {
 		for _, reverse := range []bool{false, true} {
-			b.Run(fmt.Sprintf("versions=%d/reverse=%v", versions, reverse), func(b *testing.B) {
-				db := benchDB(b, versions)
-				b.ReportAllocs()
-				for b.Loop() {
-					sc, err := OpenScanner(db, ScanOptions{TS: 100, Reverse: reverse})
-					if err != nil {
-						b.Fatal(err)
-					}
-					var block kvpb.KvBlock
-					if _, err := sc.Fill(&block, 0, 1<<30); err != nil || len(block.Offsets) != 20001 {
-						b.Fatal(err, len(block.Offsets))
-					}
-					if err := sc.Close(); err != nil {
-						b.Fatal(err)
-					}
-				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10000, "ns/row")
+			benchScan(b, fmt.Sprintf("versions=%d/reverse=%v", versions, reverse), versions, 10000, func(int) ScanOptions {
+				return ScanOptions{TS: 100, Reverse: reverse}
 			})
 		}
 	}
 	for _, versions := range []int{1, 5} {
 		for _, runs := range []bool{false, true} {
-			b.Run(fmt.Sprintf("100 rows/versions=%d/runs=%v", versions, runs), func(b *testing.B) {
-				db := benchDB(b, versions)
-				b.ReportAllocs()
-				for i := 0; b.Loop(); i++ {
-					from := i * 7919 % 9900
-					sc, err := OpenScanner(db, ScanOptions{
-						TS: 100, Lower: fmt.Appendf(nil, "t0000001r%08d", from), Upper: fmt.Appendf(nil, "t0000001r%08d", from+100), Runs: runs,
-					})
-					if err != nil {
-						b.Fatal(err)
-					}
-					var block kvpb.KvBlock
-					if _, err := sc.Fill(&block, 0, 1<<30); err != nil || len(block.Offsets) != 201 {
-						b.Fatal(err, len(block.Offsets))
-					}
-					if err := sc.Close(); err != nil {
-						b.Fatal(err)
-					}
+			benchScan(b, fmt.Sprintf("100 rows/versions=%d/runs=%v", versions, runs), versions, 100, func(i int) ScanOptions {
+				from := i * 7919 % 9900
+				return ScanOptions{
+					TS: 100, Lower: fmt.Appendf(nil, "t0000001r%08d", from), Upper: fmt.Appendf(nil, "t0000001r%08d", from+100), Runs: runs,
 				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100, "ns/row")
 			})
 		}
 	}
+}
+
+// benchScan times scans that find as many rows.
+func benchScan(b *testing.B, name string, versions, rows int, options func(i int) ScanOptions) {
+	b.Run(name, func(b *testing.B) {
+		db := benchDB(b, versions)
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			sc, err := OpenScanner(db, options(i))
+			if err != nil {
+				b.Fatal(err)
+			}
+			var block kvpb.KvBlock
+			if _, err := sc.Fill(&block, 0, 1<<30); err != nil || len(block.Offsets) != 2*rows+1 {
+				b.Fatal(err, len(block.Offsets))
+			}
+			if err := sc.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(rows), "ns/row")
+	})
 }

@@ -163,8 +163,9 @@ func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
 }
 
 // ProposeCommitted is Propose, but returns nil as soon as the effects are committed in the log: they are
-// durable, and applied here next. If and only if it returns nil, then is called once, by the one who
-// applies: with true when the effects are visible, with false when they cannot be applied, which ends the process.
+// durable, and applied here next. If and only if it returns nil, then is called once, perhaps on
+// another goroutine and before this returns, and must not block: with true when the effects are
+// visible, with false when they cannot be applied, which ends the process.
 func (v *View) ProposeCommitted(ctx context.Context, b *engine.Batch, then func(visible bool)) *kvpb.RegionError {
 	if b.Empty() {
 		_ = b.Close()

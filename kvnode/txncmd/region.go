@@ -60,8 +60,8 @@ type Region interface {
 	Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError
 	// ProposeCommitted is Propose, but returns nil as soon as the effects are committed in the log, are
 	// durable there and certain to be applied here next. If and only if it returns nil, then is called
-	// once, on another goroutine that it must not hold up: when they are visible, or, with false,
-	// when this process cannot apply them.
+	// once, perhaps on another goroutine and before this returns, and must not block: when they are
+	// visible, or, with false, when this process cannot apply them.
 	ProposeCommitted(ctx context.Context, b *engine.Batch, then func(visible bool)) *kvpb.RegionError
 	// ProposePatiently is Propose for effects that nobody waits for: they may take some
 	// milliseconds longer, to be made durable together with others. Hurry ends that for

@@ -54,8 +54,8 @@ type view struct {
 	// pending is the one-phase or async commit in flight, nil for none.
 	pending *pendingTxn
 	finish  func() // ends the command: what it holds is let go
-	// finishes: finish is somebody else's business, when the effects are visible.
-	finishes bool
+	// handedOn: finish is somebody else's business.
+	handedOn bool
 }
 
 // evalFunc evaluates a command into v.w. A key error or an error drops the effects.
@@ -84,16 +84,16 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 		// Whatever became of the effects: somebody woken for nothing goes on waiting.
 		e.waits.wake(v.unlocked)
 	}
-	handedOn := false
 	defer func() {
-		if !handedOn {
+		if !v.handedOn {
 			v.finish()
 		}
 	}()
 	ke, rerr, later := v.run(ctx, c.GetFromStore(), keys, eval)
-	if handedOn = v.finishes || later != nil; later == nil {
+	if later == nil {
 		return ke, rerr
 	}
+	v.handedOn = true
 	e.early.Go(func() {
 		defer func() { <-e.earlySlots }()
 		defer v.finish()
@@ -162,7 +162,7 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 				v.keepPromises(promised, visible)
 				v.finish()
 			})
-			v.finishes = rerr == nil
+			v.handedOn = rerr == nil
 			return rerr
 		}
 	case v.patient:
@@ -173,7 +173,7 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 	if rerr = propose(ctx, v.w.Batch); rerr != nil && rerr.GetUndetermined() == nil {
 		v.restoreMem()
 	}
-	if !v.finishes {
+	if !v.handedOn {
 		v.keepPromises(promised, rerr == nil)
 	}
 	return nil, rerr, nil

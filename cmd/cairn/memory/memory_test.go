@@ -79,7 +79,7 @@ func TestTheCollectorHasRoomUnderEveryLimit(t *testing.T) {
 		require.Less(t, b.Go, limit)
 		require.GreaterOrEqual(t, limit-b.Go, int64(64<<20), "code and what the collector is late for, of %d", limit)
 		// The memtables of the log, those of the state where they are more than the cache, the
-		// cache with the eighth that rows take, a statement.
+		// cache with the quarter that rows take, a statement.
 		lives := 4*b.MemTable + max(b.Cache, 5*b.MemTable) + b.Cache/4 + b.Quota
 		require.LessOrEqual(t, lives, b.Go*3/4, "of %d", limit)
 		require.LessOrEqual(t, b.Cache, b.MaxCache())
