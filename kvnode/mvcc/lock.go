@@ -69,6 +69,10 @@ type Lock struct {
 	// of a version newer than the statement had asked for.
 	LockedWithConflict bool
 
+	// Promised: it is in memory only (MemLocks), and rests on a commit in flight, which writes the
+	// version at ForUpdateTS. It is not part of the byte form.
+	Promised bool
+
 	// Generation is which batch of a transaction that locks its keys while it runs has
 	// written the lock last; 0 for all others.
 	Generation uint64

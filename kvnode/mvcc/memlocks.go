@@ -102,17 +102,35 @@ func (x *MemLocks) Change(changes []MemChange) bool {
 		}
 	}
 	for _, c := range changes {
-		if c.Old != nil {
-			x.account(c.Key, c.Old, -1)
-			delete(x.m, c.Key)
-		}
-		if c.New != nil {
-			x.account(c.Key, c.New, 1)
-			x.m[c.Key] = c.New
-		}
+		x.changeLocked(c)
+	}
+	return true
+}
+
+// Settle is Change for a lock that is promised: it is not handed over, and so may be changed meanwhile.
+func (x *MemLocks) Settle(c MemChange) bool {
+	if x == nil {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.m[c.Key] != c.Old {
+		return false
+	}
+	x.changeLocked(c)
+	return true
+}
+
+func (x *MemLocks) changeLocked(c MemChange) {
+	if c.Old != nil {
+		x.account(c.Key, c.Old, -1)
+		delete(x.m, c.Key)
+	}
+	if c.New != nil {
+		x.account(c.Key, c.New, 1)
+		x.m[c.Key] = c.New
 	}
 	x.n.Store(int64(len(x.m)))
-	return true
 }
 
 func (x *MemLocks) openLocked() bool { return x.closed == 0 && !x.gone }
@@ -136,13 +154,13 @@ func (x *MemLocks) List(start, end []byte) []KeyLock {
 	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.listLocked(start, end)
+	return x.listLocked(start, end, true)
 }
 
-func (x *MemLocks) listLocked(start, end []byte) []KeyLock {
+func (x *MemLocks) listLocked(start, end []byte, promised bool) []KeyLock {
 	var list []KeyLock
 	for key, l := range x.m {
-		if key >= string(start) && (len(end) == 0 || key < string(end)) {
+		if key >= string(start) && (len(end) == 0 || key < string(end)) && (promised || !l.Promised) {
 			list = append(list, KeyLock{[]byte(key), l})
 		}
 	}
@@ -158,7 +176,7 @@ func (x *MemLocks) Len() int {
 	return int(x.n.Load())
 }
 
-// HandOver keeps changes out and returns all locks, which still count. Whoever calls
+// HandOver keeps changes out and returns all locks but those that are promised. They still count. Whoever calls
 // it lets nobody else do so before it has called Written, or Reopen: locks are written
 // once only.
 func (x *MemLocks) HandOver() []KeyLock {
@@ -168,7 +186,7 @@ func (x *MemLocks) HandOver() []KeyLock {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.closed++
-	return x.listLocked(nil, nil)
+	return x.listLocked(nil, nil, false)
 }
 
 // Written forgets all locks, which are in the LockIndex now, or lost.

@@ -30,10 +30,14 @@ type proposal struct {
 	merging bool                     // allowed while the region is being merged
 	cuts    bool                     // takes a part of the range away
 	// then, if not nil, is called when the effects are visible: the answer nil is given before that.
-	then  func(visible bool)
-	sent  time.Duration // when Raft got it, for the lease
-	state atomic.Int32
-	done  chan *kvpb.RegionError // receives exactly one answer, unless abandoned
+	then func(visible bool)
+	// queued, if not nil, is called when the proposal has its place in the queue.
+	queued func()
+	// refusals, if not 0, is what Replica.refusals has to be still when Raft is about to get it.
+	refusals uint64
+	sent     time.Duration // when Raft got it, for the lease
+	state    atomic.Int32
+	done     chan *kvpb.RegionError // receives exactly one answer, unless abandoned
 }
 
 // maxKeptPayload bounds the buffers that wait for reuse.
@@ -56,7 +60,7 @@ func (v *View) newProposal(kind byte) *proposal {
 // it, may call it.
 func (p *proposal) release() {
 	pool := &p.view.r.spare
-	p.view, p.change, p.check, p.merging, p.cuts, p.then = nil, nil, nil, false, false, nil
+	p.view, p.change, p.check, p.merging, p.cuts, p.then, p.queued, p.refusals = nil, nil, nil, false, false, nil, nil, 0
 	if cap(p.payload) > maxKeptPayload {
 		p.payload = nil
 	}
@@ -126,6 +130,9 @@ func (r *Replica) enqueueProposal(p *proposal) bool {
 		return false
 	}
 	r.in.proposals = append(r.in.proposals, p)
+	if p.queued != nil {
+		p.queued()
+	}
 	first := len(r.in.proposals) == 1
 	r.in.mu.Unlock()
 	if first {

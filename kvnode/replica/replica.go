@@ -163,6 +163,8 @@ type Replica struct {
 
 	view    atomic.Pointer[View]
 	applied atomic.Uint64 // index; written during visits only
+	// refusals counts, from 1, proposals with queued that were refused; written during visits only.
+	refusals atomic.Uint64
 	// safePoint and collected are those of state, for readers.
 	safePoint, collected atomic.Uint64
 	awaited              awaited
@@ -254,6 +256,7 @@ func Open(o Options) (*Replica, error) {
 	r.safePoint.Store(o.State.GetGcSafePoint())
 	r.collected.Store(o.State.GetGcCollected())
 	r.nextID.Store(rand.Uint64())
+	r.refusals.Store(1)
 	r.spare.New = newProposal
 	r.changed.Store(new(make(chan struct{})))
 	r.peers.Store(&PeerHealth{})

@@ -159,38 +159,54 @@ func (v *View) current() []*kvpb.Region { return append([]*kvpb.Region{v.meta}, 
 // takes b over. An error other than Undetermined says that they never will be.
 // When ctx ends while the proposal is under way the outcome is undetermined.
 func (v *View) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
-	return v.write(ctx, b, commandWrite, nil)
+	return v.write(ctx, b, commandWrite, early{})
 }
 
 // ProposeCommitted is Propose, but returns nil as soon as the effects are committed in the log: they are
-// durable, and applied here next. If and only if it returns nil, then is called once, perhaps on
-// another goroutine and before this returns, and must not block: with true when the effects are
-// visible, with false when they cannot be applied, which ends the process.
-func (v *View) ProposeCommitted(ctx context.Context, b *engine.Batch, then func(visible bool)) *kvpb.RegionError {
+// durable, and applied here next.
+//
+// queued is called, unless the proposal was refused before, when it has its place: the effects of whoever
+// proposes afterwards are applied after these, in the same term and version, or not at all. That holds for who
+// says, in since, what Refusals was before queued was called; 0 if nothing depends on it.
+// If and only if it returns nil, then is called once: with true when the effects are
+// visible, with false when they cannot be applied, which ends the process. Both may be called on another
+// goroutine, then before this returns, and must not block.
+func (v *View) ProposeCommitted(ctx context.Context, b *engine.Batch, since uint64, queued func(), then func(visible bool)) *kvpb.RegionError {
 	if b.Empty() {
 		_ = b.Close()
+		queued()
 		then(true)
 		return nil
 	}
-	return v.write(ctx, b, commandWrite, then)
+	return v.write(ctx, b, commandWrite, early{since, queued, then})
+}
+
+// Refusals counts, from 1, what ProposeCommitted was refused after queued was called.
+func (v *View) Refusals() uint64 { return v.r.refusals.Load() }
+
+// early is what ProposeCommitted says of a proposal.
+type early struct {
+	refusals uint64
+	queued   func()
+	then     func(visible bool)
 }
 
 // ProposePatiently is Propose for effects that nobody waits for: they may take some
 // milliseconds longer, to be made durable together with others.
 func (v *View) ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
-	return v.write(ctx, b, commandWrite|patientMark, nil)
+	return v.write(ctx, b, commandWrite|patientMark, early{})
 }
 
 // ProposeUrgently is Propose for a few bytes that must not be late, however much
 // is under way: flow control lets them pass.
 func (v *View) ProposeUrgently(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
-	return v.enter(ctx, b, commandWrite, nil)
+	return v.enter(ctx, b, commandWrite, early{})
 }
 
 // Hurry is for somebody who waits for effects that were proposed patiently.
 func (v *View) Hurry() { v.r.storage.Hurry() }
 
-func (v *View) write(ctx context.Context, b *engine.Batch, kind byte, then func(visible bool)) *kvpb.RegionError {
+func (v *View) write(ctx context.Context, b *engine.Batch, kind byte, e early) *kvpb.RegionError {
 	n := b.Len()
 	if !b.Empty() && n <= maxWriteBytes {
 		if refused := v.r.host.Admit(ctx, b); refused != nil {
@@ -199,11 +215,11 @@ func (v *View) write(ctx context.Context, b *engine.Batch, kind byte, then func(
 		}
 		defer v.r.host.Done(n)
 	}
-	return v.enter(ctx, b, kind, then)
+	return v.enter(ctx, b, kind, e)
 }
 
 // enter proposes what flow control has let pass.
-func (v *View) enter(ctx context.Context, b *engine.Batch, kind byte, then func(visible bool)) *kvpb.RegionError {
+func (v *View) enter(ctx context.Context, b *engine.Batch, kind byte, e early) *kvpb.RegionError {
 	if b.Empty() {
 		_ = b.Close()
 		return nil
@@ -214,7 +230,7 @@ func (v *View) enter(ctx context.Context, b *engine.Batch, kind byte, then func(
 		return entryTooLarge(v.r.id, n)
 	}
 	p := v.newProposal(kind)
-	p.then = then
+	p.refusals, p.queued, p.then = e.refusals, e.queued, e.then
 	p.payload = append(p.payload, b.Repr()...)
 	_ = b.Close()
 	return v.propose(ctx, p)

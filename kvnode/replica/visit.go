@@ -310,6 +310,7 @@ func (r *Replica) packProposals(ps []*proposal) (rest []*proposal) {
 		p := ps[n]
 		n++
 		if !p.state.CompareAndSwap(proposalQueued, proposalTaken) {
+			r.refusals.Add(1)
 			continue // given up
 		}
 		if p.view != cur || !cur.leading {
@@ -318,6 +319,10 @@ func (r *Replica) packProposals(ps []*proposal) (rest []*proposal) {
 		}
 		if cur.merging && !p.merging {
 			r.reject("propose", p, mergingMode(r.id))
+			continue
+		}
+		if p.refusals != 0 && p.refusals != r.refusals.Load() {
+			r.reject("propose", p, serverIsBusy("a write that this one rests on was refused", 1))
 			continue
 		}
 		if p.check != nil {
@@ -369,6 +374,9 @@ func (r *Replica) leaseClock() time.Duration {
 
 // reject answers a proposal that will not be applied.
 func (r *Replica) reject(at string, p *proposal, err *kvpb.RegionError) {
+	if p.queued != nil {
+		r.refusals.Add(1) // before anybody hears of it
+	}
 	r.o.Metrics.rejected.WithLabelValues(at).Inc()
 	p.done <- err
 }

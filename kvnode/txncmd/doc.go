@@ -18,7 +18,9 @@
 //  6. Latches are released, and whoever waits for a lock that is gone is woken.
 //
 // A one-phase commit, or a prewrite of an async commit, is answered when its batch is
-// certain to be applied; step 6 follows when that is done (ProposeCommitted).
+// certain to be applied; step 6 follows when that is done (ProposeCommitted). A one-phase
+// commit releases its latches before that, when it has its place in the log: after step 2 a command waits for
+// the commits in flight of its keys, but for those that may follow them (awaitFlights, promise.go).
 //
 // A batch evaluated by a leader that lost its term is rejected by Propose, so
 // evaluation is never repeated.
@@ -68,5 +70,5 @@
 // the timestamp the transaction is about to commit at.
 //
 // Lock order: latches before pending-table and wait-table shards; no lock is held while
-// proposing except latches.
+// proposing except latches. Commits in flight need no latch to end, so they are waited for with latches held.
 package txncmd

@@ -12,6 +12,7 @@ type metrics struct {
 	readIndex prometheus.Counter
 	prewrite  prometheus.Counter
 	onePC     prometheus.Counter
+	followed  prometheus.Counter
 	commit    prometheus.Counter
 	conflicts prometheus.Counter
 	locked    prometheus.Counter
@@ -40,6 +41,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		onePC: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kv_txn_one_pc_total",
 			Help: "Transactions committed in one phase.",
+		}),
+		followed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cairn_kv_txn_commits_followed_total",
+			Help: "Commits proposed while one whose locks they were promised was in flight.",
 		}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cairn_kv_txn_write_conflicts_total",
@@ -109,7 +114,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.prewrite = m.commands.WithLabelValues("prewrite")
 	m.commit = m.commands.WithLabelValues("commit")
 	if reg != nil {
-		reg.MustRegister(m.commands, m.onePC, m.conflicts, m.locked, m.latchWait, m.pendWait, m.tooOld, m.async, m.asyncFallback,
+		reg.MustRegister(m.commands, m.onePC, m.followed, m.conflicts, m.locked, m.latchWait, m.pendWait, m.tooOld, m.async, m.asyncFallback,
 			m.lockWaits, m.deadlocks, m.lockWait, m.locksLost, m.locksAmended, kept, promised)
 	}
 	return m

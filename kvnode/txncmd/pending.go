@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/cairndb/cairn/kvnode/mvcc"
 )
 
 // pendingShards bounds how often two commands meet at a lock; a power of two.
@@ -39,30 +41,27 @@ type pendingKey struct {
 	txn  *pendingTxn
 }
 
-// find returns where key is; -1 if it is not there. The lock is held.
-func (s *pendingShard) find(hash uint64, key []byte) int {
-	for i := range s.keys {
-		if s.keys[i].hash == hash && bytes.Equal(s.keys[i].key, key) {
-			return i
-		}
-	}
-	return -1
-}
-
-// get returns the commit of key, nil for none.
-func (s *pendingShard) get(hash uint64, key []byte) *pendingTxn {
+// first returns the first commit of key that is wanted, nil for none.
+func (s *pendingShard) first(hash uint64, key []byte, wanted func(p *pendingTxn) bool) *pendingTxn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := s.find(hash, key); i >= 0 {
-		return s.keys[i].txn
+	for i := range s.keys {
+		if s.keys[i].hash == hash && bytes.Equal(s.keys[i].key, key) && wanted(s.keys[i].txn) {
+			return s.keys[i].txn
+		}
 	}
 	return nil
 }
 
 // pendingTxn is a one-phase commit or an async-commit prewrite in flight.
 type pendingTxn struct {
-	startTS  uint64
-	keys     [][]byte      // unchanged until it is withdrawn
+	startTS uint64
+	keys    [][]byte // unchanged until it is withdrawn
+	// What its effects are valid for, and Region.Refusals before they were proposed.
+	region, version, term uint64
+	refusals              uint64
+	// failed: there are no effects, or nobody knows. Written before done is closed.
+	failed   bool
 	commitTS atomic.Uint64 // the smallest one it can have; 0 until computed
 	done     chan struct{} // closed when applied or given up
 }
@@ -90,7 +89,7 @@ func (t *pendingTable) publish(p *pendingTxn) {
 // withdraw removes p and wakes who waits for it.
 func (t *pendingTable) withdraw(p *pendingTxn) {
 	for _, k := range p.keys {
-		t.remove(k)
+		t.remove(k, p)
 	}
 	t.mu.Lock()
 	i, last := slices.Index(t.txns, p), len(t.txns)-1
@@ -109,10 +108,11 @@ func (t *pendingTable) add(key []byte, p *pendingTxn) {
 	s.mu.Unlock()
 }
 
-func (t *pendingTable) remove(key []byte) {
-	s, hash := t.shard(key)
+func (t *pendingTable) remove(key []byte, p *pendingTxn) {
+	s, _ := t.shard(key)
 	s.mu.Lock()
-	i, last := s.find(hash, key), len(s.keys)-1
+	i := slices.IndexFunc(s.keys, func(k pendingKey) bool { return k.txn == p && bytes.Equal(k.key, key) })
+	last := len(s.keys) - 1
 	s.keys[i], s.keys[last] = s.keys[last], pendingKey{}
 	s.keys = s.keys[:last]
 	s.n.Add(-1)
@@ -122,7 +122,30 @@ func (t *pendingTable) remove(key []byte) {
 // has reports whether key is being committed.
 func (t *pendingTable) has(key []byte) bool {
 	s, hash := t.shard(key)
-	return s.n.Load() > 0 && s.get(hash, key) != nil
+	return s.n.Load() > 0 && s.first(hash, key, func(*pendingTxn) bool { return true }) != nil
+}
+
+// flight is a commit in flight of the i-th key of a command.
+type flight struct {
+	i   int
+	txn *pendingTxn
+}
+
+// flights returns the commits in flight of keys, by key.
+func (t *pendingTable) flights(keys keyList) (list []flight) {
+	if t.n.Load() == 0 {
+		return nil
+	}
+	for i := range keys.n {
+		key := keys.at(i)
+		if s, hash := t.shard(key); s.n.Load() > 0 {
+			s.first(hash, key, func(p *pendingTxn) bool {
+				list = append(list, flight{i, p})
+				return false
+			})
+		}
+	}
+	return list
 }
 
 // blocks reports whether a read at readTS has to wait for the outcome: the
@@ -139,9 +162,19 @@ func (p *pendingTxn) blocks(readTS uint64) bool {
 // It reports whether it waited; the error is ctx's.
 func (t *pendingTable) waitKey(ctx context.Context, key []byte, readTS uint64) (waited bool, err error) {
 	s, hash := t.shard(key)
+	if readTS == mvcc.MaxTS {
+		// Those that come later are not acknowledged before the read begins, and never end on a hot key.
+		for _, f := range t.flights(oneKey(key)) {
+			waited = true
+			if err := f.txn.wait(ctx); err != nil {
+				return waited, err
+			}
+		}
+		return waited, nil
+	}
 	for s.n.Load() != 0 {
-		p := s.get(hash, key)
-		if p == nil || !p.blocks(readTS) {
+		p := s.first(hash, key, func(p *pendingTxn) bool { return p.blocks(readTS) })
+		if p == nil {
 			break
 		}
 		waited = true

@@ -193,6 +193,16 @@ func (k *locker) failAllBut(culprit int) {
 	}
 }
 
+// mayFollow says whether the request may be evaluated while a commit of its key is in flight: it
+// waits for who was promised the key's lock.
+func (k *locker) mayFollow(v *view, flights []flight) bool {
+	if len(k.req.Keys) != 1 {
+		return false
+	}
+	l := v.lock(k.req.Keys[0])
+	return l != nil && l.Promised && l.StartTS != k.req.StartTs
+}
+
 // lockKey locks one key or says why not. The order is part of the protocol: locks,
 // the transaction's own end, newer versions, existence.
 func (k *locker) lockKey(v *view, i int, key []byte) (*kvpb.KeyLockResult, error) {

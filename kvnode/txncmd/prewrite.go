@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/cairndb/cairn/kvnode/mvcc"
 	"github.com/cairndb/cairn/proto/kvpb"
@@ -40,7 +41,7 @@ func (e *Executor) Prewrite(ctx context.Context, req *kvpb.PrewriteRequest) *kvp
 		p.drawn, p.onePC = e.drawMinCommitTS(ctx)
 	}
 	keys := keyList{len(req.Mutations), func(i int) []byte { return req.Mutations[i].GetKey() }}
-	ke, rerr := e.write(ctx, req.Context, keys, p.eval)
+	ke, rerr := e.writeAfter(ctx, req.Context, keys, p.mayFollow, p.eval)
 	switch {
 	case rerr != nil:
 		resp.RegionError = rerr
@@ -150,6 +151,7 @@ func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
 	if p.onePC = p.onePC && !p.anyHeld(); p.onePC {
 		if p.commitTS = p.publish(); p.commitTS != 0 {
 			p.writeCommits()
+			v.onePC = p.announcesAll()
 			return nil, nil
 		}
 		p.onePC = false // nor can it be async: the same timestamp is missing
@@ -159,6 +161,50 @@ func (p *prewriter) eval(v *view) (*kvpb.KeyError, error) {
 	p.chooseMinCommitTS()
 	p.writeLocks()
 	return nil, nil
+}
+
+// mayFollow says whether the transaction may be committed while commits of its keys are in flight.
+// So it is where they have promised it the keys' locks, and for keys that those locks cover. Then
+// nobody else has written the keys, and nothing that was written there is looked at.
+func (p *prewriter) mayFollow(v *view, flights []flight) bool {
+	if !p.req.TryOnePc || !p.announcesAll() {
+		return false
+	}
+	meta := v.rg.Meta()
+	for _, f := range flights {
+		m, t := p.req.Mutations[f.i], f.txn
+		if p.looks(m) || t.region != meta.GetId() || t.version != meta.GetEpoch().GetVersion() || t.term != v.rg.Term() {
+			return false
+		}
+		if m.GetPessimisticAction() != kvpb.PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK {
+			continue
+		}
+		if own := v.lock(m.GetKey()).Of(p.req.StartTs); own == nil || !own.Promised || own.ForUpdateTS < t.commitTS.Load() {
+			return false
+		}
+		if !slices.Contains(v.follows, t) {
+			v.follows = append(v.follows, t)
+		}
+	}
+	for _, f := range flights {
+		m := p.req.Mutations[f.i]
+		if m.GetPessimisticAction() != kvpb.PessimisticAction_PESSIMISTIC_ACTION_DO_CHECK && !(p.covered(m) && slices.Contains(v.follows, f.txn)) {
+			return false
+		}
+	}
+	return true
+}
+
+// announcesAll says whether a commit in flight is announced for all keys.
+func (p *prewriter) announcesAll() bool {
+	return !slices.ContainsFunc(p.req.Mutations, func(m *kvpb.Mutation) bool {
+		return m.GetOp() == kvpb.MutationOp_MUTATION_OP_CHECK_NOT_EXISTS
+	})
+}
+
+// looks says whether it matters for m, if its key is locked or covered, what is there.
+func (p *prewriter) looks(m *kvpb.Mutation) bool {
+	return mustNotExist(m) || p.req.AssertionLevel == kvpb.AssertionLevel_ASSERTION_LEVEL_STRICT && m.GetAssertion() != kvpb.Assertion_ASSERTION_NONE
 }
 
 // chooseMinCommitTS decides whether new locks are those of an async commit, and
@@ -321,8 +367,7 @@ func (p *prewriter) lockNotFound(key []byte, reason kvpb.PessimisticLockNotFound
 // checkVersion looks for conflicts and at the value. A key that is locked already
 // can have neither, and its value is looked at only if that was not done before.
 func (p *prewriter) checkVersion(m *kvpb.Mutation, locked bool) (*kvpb.KeyError, error) {
-	strict := p.req.AssertionLevel == kvpb.AssertionLevel_ASSERTION_LEVEL_STRICT && m.GetAssertion() != kvpb.Assertion_ASSERTION_NONE
-	if (locked || p.covered(m)) && !mustNotExist(m) && !strict {
+	if (locked || p.covered(m)) && !p.looks(m) {
 		return nil, nil
 	}
 	var latest mvcc.Write
@@ -506,11 +551,15 @@ func (p *prewriter) publish() uint64 {
 	return ts
 }
 
-// leastOfOwn is the smallest commit timestamp that pessimistic locks taken over allow.
+// leastOfOwn is the smallest commit timestamp that pessimistic locks taken over allow, and the commits
+// it follows.
 func (p *prewriter) leastOfOwn() uint64 {
 	least := uint64(1)
 	for _, l := range p.own {
 		least = max(least, l.MinCommitTS)
+	}
+	for _, t := range p.v.follows {
+		least = max(least, t.commitTS.Load()+1)
 	}
 	return least - 1
 }

@@ -13,18 +13,22 @@ import (
 // be proposed promises its locks to who stands first in their queues, with the value that there
 // will be:
 //
-//  1. The commit is evaluated, its timestamp is known. It holds the latches of its keys until
-//     it is applied, so nobody else looks at them or changes them in between.
+//  1. The commit is evaluated, its timestamp is known, it is announced (pending.go).
 //  2. The first in the queue of a key gets its answer: the lock, on the version that the commit
-//     writes. It goes on with its statement.
-//  3. The commit is proposed and applied. In the same breath the lock comes into being, among those in memory.
-//  4. If the commit fails, or nobody knows, there is no lock.
+//     writes. It goes on with its statement. The lock is among those in memory, marked as promised.
+//  3. The commit is proposed. When it has its place in the log its latches are let go. Whoever comes to
+//     its keys waits until it is applied, but for those who queue for a lock that is promised, and
+//  4. the transaction that has it, when it commits in one phase as well: it is evaluated, without a look at
+//     what is written there, and proposed. Its entry follows that of the commit before in the log, in the same term
+//     and region: it is applied only if that is. If that was refused before it came to the log, so
+//     is the one that follows (Region.Refusals). So commits on one row share an fsync.
+//  5. When the commit is applied the lock is an ordinary one, unless it was taken over.
+//  6. If the commit fails, or nobody knows, there is no lock.
 //
 // Who was promised a lock reads what may never be. That must not get out: it prewrites the key
 // (PessimisticLockRequest.take_promise says so), where the lock is missed if there is none, and
-// is not made up for (PrewriteRequest.no_amend). That prewrite waits for the latch, and so for
-// the disk. A lock that was promised is never handed over, and is lost with its leader, as others
-// in memory that were taken on a version newer than their transaction.
+// is not made up for (PrewriteRequest.no_amend). A lock that is promised is never handed over, and is
+// lost with its leader, as others in memory that were taken on a version newer than their transaction.
 //
 // InnoDB lets row locks go before its log is flushed; see also Early Lock Release in Johnson et al.,
 // Aether: A Scalable Approach to Logging (VLDB 2010).
@@ -71,7 +75,7 @@ func (t *waitTable) promise(h handOn) *mvcc.Lock {
 	w.poke()
 	return &mvcc.Lock{
 		Type: mvcc.LockPessimistic, StartTS: w.startTS, Primary: bytes.Clone(w.takes.Primary), TTL: min(w.takes.LockTtlMs, maxTTL),
-		ForUpdateTS: h.commitTS, MinCommitTS: w.takes.MinCommitTs, LockedWithConflict: true,
+		ForUpdateTS: h.commitTS, MinCommitTS: w.takes.MinCommitTs, LockedWithConflict: true, Promised: true,
 	}
 }
 
@@ -104,33 +108,41 @@ func (v *view) canHandOn(key []byte, commitTS uint64, value []byte) {
 
 // promiseLocks promises what the command hands on. Its changes of locks in memory are made,
 // and its other effects are about to be proposed.
-func (v *view) promiseLocks() (promised []mvcc.MemChange) {
+func (v *view) promiseLocks() {
 	for _, h := range v.handOns {
 		if !v.mem.Room() {
-			return promised
+			return
 		}
-		if l := v.e.waits.promise(h); l != nil {
-			promised = append(promised, mvcc.MemChange{Key: string(h.key), New: l})
+		l := v.e.waits.promise(h)
+		if l == nil {
+			continue
 		}
+		c := mvcc.MemChange{Key: string(h.key), New: l}
+		if !v.mem.Change([]mvcc.MemChange{c}) {
+			v.e.metrics.promisesBroken.Inc()
+			continue
+		}
+		v.promised = append(v.promised, c)
+		v.unlocked = slices.DeleteFunc(v.unlocked, func(key []byte) bool { return bytes.Equal(key, h.key) })
+		v.e.waits.joined([][]byte{h.key}) // those who come next wait for another one
 	}
-	return promised
 }
 
-// keepPromises makes the locks that were promised, if the effects are applied. The latches
-// are held still.
-func (v *view) keepPromises(promised []mvcc.MemChange, applied bool) {
-	if len(promised) == 0 {
-		return
+// keepPromises makes ordinary locks of those that are promised still, if the effects are
+// applied, and takes them away if they will never be.
+func (v *view) keepPromises(applied bool) {
+	for _, c := range v.promised {
+		if !applied {
+			v.e.metrics.promisesBroken.Inc()
+			if v.mem.Settle(mvcc.MemChange{Key: c.Key, Old: c.New}) {
+				v.unlocked = append(v.unlocked, []byte(c.Key))
+			}
+			continue
+		}
+		v.e.metrics.promisesKept.Inc()
+		kept := *c.New
+		kept.Promised = false
+		v.mem.Settle(mvcc.MemChange{Key: c.Key, Old: c.New, New: &kept}) // or it was taken over
 	}
-	if !applied || !v.mem.Change(promised) {
-		v.e.metrics.promisesBroken.Add(float64(len(promised)))
-		return
-	}
-	v.e.metrics.promisesKept.Add(float64(len(promised)))
-	v.unlocked = slices.DeleteFunc(v.unlocked, func(key []byte) bool {
-		return slices.ContainsFunc(promised, func(c mvcc.MemChange) bool { return c.Key == string(key) })
-	})
-	for _, c := range promised {
-		v.e.waits.joined([][]byte{[]byte(c.Key)}) // those who come next wait for another one
-	}
+	v.promised = nil
 }

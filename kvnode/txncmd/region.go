@@ -59,10 +59,17 @@ type Region interface {
 	// nil, or an error that says the effects will never apply, or Undetermined.
 	Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError
 	// ProposeCommitted is Propose, but returns nil as soon as the effects are committed in the log, are
-	// durable there and certain to be applied here next. If and only if it returns nil, then is called
-	// once, perhaps on another goroutine and before this returns, and must not block: when they are
-	// visible, or, with false, when this process cannot apply them.
-	ProposeCommitted(ctx context.Context, b *engine.Batch, then func(visible bool)) *kvpb.RegionError
+	// durable there and certain to be applied here next.
+	//
+	// queued is called, unless the proposal was refused before, when it has its place: the effects of
+	// whoever proposes afterwards are applied after these, in the same term and version, or not at all. That
+	// holds for who says, in since, what Refusals was before queued was called; 0 if nothing depends on it.
+	// If and only if it returns nil, then is called once: when the effects are visible, or, with false,
+	// when this process cannot apply them. Both may be called on another goroutine, then before this
+	// returns, and must not block.
+	ProposeCommitted(ctx context.Context, b *engine.Batch, since uint64, queued func(), then func(visible bool)) *kvpb.RegionError
+	// Refusals counts, from 1, what ProposeCommitted was refused after queued was called.
+	Refusals() uint64
 	// ProposePatiently is Propose for effects that nobody waits for: they may take some
 	// milliseconds longer, to be made durable together with others. Hurry ends that for
 	// all of the store.

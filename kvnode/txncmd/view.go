@@ -53,7 +53,13 @@ type view struct {
 	lockErr error
 	// pending is the one-phase or async commit in flight, nil for none.
 	pending *pendingTxn
-	finish  func() // ends the command: what it holds is let go
+	held    latchSet
+	// onePC: the effects are all of a commit, which is announced for all keys.
+	onePC bool
+	// follows are commits in flight that the effects rest on.
+	follows  []*pendingTxn
+	promised []mvcc.MemChange // the locks in memory that are promised
+	finish   func()           // ends the command: what it holds is let go
 	// handedOn: finish is somebody else's business.
 	handedOn bool
 }
@@ -61,8 +67,17 @@ type view struct {
 // evalFunc evaluates a command into v.w. A key error or an error drops the effects.
 type evalFunc func(v *view) (*kvpb.KeyError, error)
 
+// mayFollow decides whether a command may be evaluated while commits of its keys are in
+// flight: all of them go into v.follows if its effects rest on them.
+type mayFollow func(v *view, flights []flight) bool
+
 // write takes a write command through its life (see the package comment).
 func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eval evalFunc) (*kvpb.KeyError, *kvpb.RegionError) {
+	return e.writeAfter(ctx, c, keys, nil, eval)
+}
+
+// writeAfter is write for a command that need not wait for all commits in flight.
+func (e *Executor) writeAfter(ctx context.Context, c *kvpb.Context, keys keyList, follow mayFollow, eval evalFunc) (*kvpb.KeyError, *kvpb.RegionError) {
 	rg, rerr := e.regions.Region(c)
 	if rerr != nil {
 		return nil, rerr
@@ -77,10 +92,10 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 	if err != nil {
 		return nil, expired(err)
 	}
-	v := view{e: e, rg: rg, locks: rg.Locks(), mem: rg.MemLocks()}
+	v := view{e: e, rg: rg, locks: rg.Locks(), mem: rg.MemLocks(), held: held}
 	v.finish = func() {
 		v.withdraw()
-		held.release()
+		v.held.release()
 		// Whatever became of the effects: somebody woken for nothing goes on waiting.
 		e.waits.wake(v.unlocked)
 	}
@@ -89,6 +104,9 @@ func (e *Executor) write(ctx context.Context, c *kvpb.Context, keys keyList, eva
 			v.finish()
 		}
 	}()
+	if err := v.awaitFlights(ctx, keys, follow); err != nil {
+		return nil, expired(err)
+	}
 	ke, rerr, later := v.run(ctx, c.GetFromStore(), keys, eval)
 	if later == nil {
 		return ke, rerr
@@ -127,7 +145,11 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 	if err != nil {
 		ke = e.internal("evaluate", err)
 	}
-	if ke == nil && len(v.memChanges) > 0 && !v.mem.Change(v.memChanges) {
+	switch {
+	case ke != nil:
+	case len(v.follows) > 0 && !v.onePC:
+		rerr = handingOver() // it takes another way, for which it has to wait
+	case len(v.memChanges) > 0 && !v.mem.Change(v.memChanges):
 		rerr = handingOver()
 	}
 	if ke != nil || rerr != nil || v.w.Batch.Empty() {
@@ -151,32 +173,78 @@ func (v *view) run(ctx context.Context, from uint64, keys keyList, eval evalFunc
 		default: // enough are under way
 		}
 	}
-	promised := v.promiseLocks()
+	v.promiseLocks()
 	propose := rg.Propose
 	switch {
 	case v.pending != nil:
-		// The client need not wait until the effects are visible: whoever might miss them waits for
-		// the pending commit, or for a latch.
-		propose = func(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
-			rerr := rg.ProposeCommitted(ctx, b, func(visible bool) {
-				v.keepPromises(promised, visible)
-				v.finish()
-			})
-			v.handedOn = rerr == nil
-			return rerr
-		}
+		propose = v.proposeCommit
 	case v.patient:
 		propose = rg.ProposePatiently
 	case v.urgent:
 		propose = rg.ProposeUrgently
 	}
-	if rerr = propose(ctx, v.w.Batch); rerr != nil && rerr.GetUndetermined() == nil {
-		v.restoreMem()
-	}
-	if !v.handedOn {
-		v.keepPromises(promised, rerr == nil)
+	if rerr = propose(ctx, v.w.Batch); rerr != nil {
+		v.fail(rerr.GetUndetermined() == nil)
 	}
 	return nil, rerr, nil
+}
+
+// proposeCommit proposes a commit that is announced. The client need not wait until the effects are
+// visible: whoever might miss them waits for the pending commit, or for a latch. And nobody need
+// wait for a latch where the commit is announced for all keys: see awaitFlights.
+func (v *view) proposeCommit(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
+	since, queued := uint64(0), func() {}
+	if v.onePC {
+		queued = v.held.release
+	}
+	if len(v.follows) > 0 {
+		v.e.metrics.followed.Inc()
+	}
+	for _, p := range v.follows {
+		if since == 0 || p.refusals < since {
+			since = p.refusals
+		}
+	}
+	rerr := v.rg.ProposeCommitted(ctx, b, since, queued, func(visible bool) {
+		v.keepPromises(visible)
+		v.finish()
+	})
+	v.handedOn = rerr == nil
+	return rerr
+}
+
+// awaitFlights waits for commits in flight of the command's keys, unless it may be evaluated before they
+// are applied. The latches are held, so that no others come.
+func (v *view) awaitFlights(ctx context.Context, keys keyList, follow mayFollow) error {
+	flights := v.e.pending.flights(keys)
+	if len(flights) == 0 || follow != nil && follow(v, flights) {
+		return nil
+	}
+	v.follows = nil
+	for _, f := range flights {
+		if err := f.txn.wait(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fail is for effects that do not apply, or, if they are not certain to, nobody knows of.
+func (v *view) fail(certain bool) {
+	if v.pending != nil {
+		v.pending.failed = true
+	}
+	v.keepPromises(false)
+	if !certain {
+		return
+	}
+	for _, p := range v.follows {
+		<-p.done
+		if p.failed {
+			return // the locks rested on it
+		}
+	}
+	v.restoreMem()
 }
 
 // restoreMem takes back the effects on locks in memory: the others will never apply.
@@ -377,7 +445,11 @@ func (v *view) change(key []byte, l *mvcc.Lock) {
 
 // publish announces a one-phase or async commit of keys to readers.
 func (v *view) publish(startTS uint64, keys [][]byte) {
-	v.pending = &pendingTxn{startTS: startTS, keys: keys, done: make(chan struct{})}
+	meta := v.rg.Meta()
+	v.pending = &pendingTxn{
+		startTS: startTS, keys: keys, done: make(chan struct{}), refusals: v.rg.Refusals(),
+		region: meta.GetId(), version: meta.GetEpoch().GetVersion(), term: v.rg.Term(),
+	}
 	v.e.pending.publish(v.pending)
 }
 

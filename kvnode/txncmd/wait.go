@@ -280,7 +280,7 @@ func (e *Executor) lockOrWait(ctx context.Context, k *locker) (ke *kvpb.KeyError
 		}()
 	}
 	w := k.waiter
-	ke, rerr = e.write(ctx, k.req.Context, keys, k.eval)
+	ke, rerr = e.writeAfter(ctx, k.req.Context, keys, k.mayFollow, k.eval)
 	if w == nil {
 		return ke, rerr
 	}
@@ -316,9 +316,9 @@ func (e *Executor) lockOrWait(ctx context.Context, k *locker) (ke *kvpb.KeyError
 			a.stop()
 			k.waiter = nil
 			evaluated = true
-			return e.write(ctx, k.req.Context, keys, k.eval)
+			return e.writeAfter(ctx, k.req.Context, keys, k.mayFollow, k.eval)
 		case turn == turnMine:
-			ke, rerr = e.write(ctx, k.req.Context, keys, k.eval)
+			ke, rerr = e.writeAfter(ctx, k.req.Context, keys, k.mayFollow, k.eval)
 			evaluated = true
 			e.waits.forget(w) // what was promised meanwhile was kept, or not, before the evaluation
 		default: // somebody before has gone

@@ -49,6 +49,13 @@ type region struct {
 	mem   *mvcc.MemLocks
 	// apply is held while a batch is applied: Raft applies one after the other.
 	apply sync.Mutex
+
+	// queue orders what is given to ProposeCommitted.
+	queue struct {
+		sync.Mutex
+		last chan struct{} // closed when the last one is through; nil for none
+	}
+	refusals atomic.Uint64 // less 1
 }
 
 // Open returns a store with one region that covers everything. Close it.
@@ -287,40 +294,79 @@ func (h *handle) ProposePatiently(ctx context.Context, b *engine.Batch) *kvpb.Re
 }
 
 // ProposeCommitted implements txncmd.Region.
-func (h *handle) ProposeCommitted(ctx context.Context, b *engine.Batch, then func(visible bool)) *kvpb.RegionError {
-	if h.s.Committed == nil {
-		rerr := h.Propose(ctx, b)
-		if rerr == nil {
-			then(true)
-		}
+func (h *handle) ProposeCommitted(ctx context.Context, b *engine.Batch, since uint64, queued func(), then func(visible bool)) *kvpb.RegionError {
+	if rerr := h.admit(b); rerr != nil {
 		return rerr
+	}
+	q := &h.r.queue
+	q.Lock()
+	before, through := q.last, make(chan struct{})
+	q.last = through
+	queued()
+	q.Unlock()
+	turn := func() *kvpb.RegionError {
+		if before != nil {
+			<-before
+		}
+		if since == 0 || since == h.Refusals() {
+			return nil
+		}
+		return &kvpb.RegionError{Kind: &kvpb.RegionError_ServerIsBusy{ServerIsBusy: &kvpb.ServerIsBusy{Reason: "what it rests on was refused"}}}
+	}
+	apply := func() *kvpb.RegionError {
+		defer close(through)
+		rerr := h.propose(b, turn)
+		if rerr != nil {
+			h.r.refusals.Add(1)
+			return rerr
+		}
+		then(true)
+		return nil
+	}
+	if h.s.Committed == nil {
+		return apply()
 	}
 	go func() {
 		h.s.Committed()
-		if rerr := h.Propose(ctx, b); rerr != nil {
+		if rerr := apply(); rerr != nil {
 			panic(fmt.Sprintf("regiontest: what is committed is refused: %v", rerr))
 		}
-		then(true)
 	}()
 	return nil
 }
+
+// Refusals implements txncmd.Region.
+func (h *handle) Refusals() uint64 { return h.r.refusals.Load() + 1 }
 
 func (h *handle) Hurry() {}
 
 // Propose implements txncmd.Region.
 func (h *handle) Propose(ctx context.Context, b *engine.Batch) *kvpb.RegionError {
-	if h.s.Admit != nil {
-		if rerr := h.s.Admit(); rerr != nil {
-			_ = b.Close()
-			return rerr
-		}
+	if rerr := h.admit(b); rerr != nil {
+		return rerr
 	}
 	return h.ProposeUrgently(ctx, b)
+}
+
+func (h *handle) admit(b *engine.Batch) *kvpb.RegionError {
+	if h.s.Admit == nil {
+		return nil
+	}
+	rerr := h.s.Admit()
+	if rerr != nil {
+		_ = b.Close()
+	}
+	return rerr
 }
 
 // ProposeUrgently applies the batch as a replica does: locks enter the index before the
 // batch is visible and leave it after.
 func (h *handle) ProposeUrgently(_ context.Context, b *engine.Batch) *kvpb.RegionError {
+	return h.propose(b, func() *kvpb.RegionError { return nil })
+}
+
+// propose is ProposeUrgently for a batch that has to wait for its turn, which may refuse it.
+func (h *handle) propose(b *engine.Batch, turn func() *kvpb.RegionError) *kvpb.RegionError {
 	defer b.Close()
 	h.s.mu.RLock()
 	defer h.s.mu.RUnlock()
@@ -334,6 +380,9 @@ func (h *handle) ProposeUrgently(_ context.Context, b *engine.Batch) *kvpb.Regio
 			return rerr
 		}
 		lost = rerr
+	}
+	if rerr := turn(); rerr != nil {
+		return rerr
 	}
 	h.r.apply.Lock()
 	defer h.r.apply.Unlock()
