@@ -17,6 +17,8 @@ type Reader struct {
 	db *engine.DB   // of a reader of latched keys, else nil
 	w  *engine.Iter // CFWrite, prefix seeks; nil until needed when db is not
 	d  *engine.Iter // CFDefault, nil until needed
+	// raw is the record that w stands on, as far as it was read.
+	raw []byte
 	// last is the newest record that was at hand, of lastKey.
 	last    Newest
 	lastKey []byte
@@ -129,11 +131,7 @@ func (r *Reader) GetNewest(db *engine.DB, token engine.NewestToken, key []byte, 
 	if ts > readTS || !w.isValue() {
 		return r.Get(key, readTS)
 	}
-	rec, err := r.w.Value()
-	if err != nil {
-		return nil, 0, false, err
-	}
-	db.KeepNewest(token, key, rec, ts)
+	db.KeepNewest(token, key, r.raw, ts)
 	return w.Value, ts, true, nil
 }
 
@@ -185,21 +183,18 @@ func (r *Reader) SeekWrite(key []byte, ts uint64) (commitTS uint64, w Write, fou
 	}
 	w, err = r.record(key)
 	if err == nil && fresh && ts == MaxTS && r.db != nil && w.isValue() {
-		rec, err := r.w.Value()
-		if err != nil {
-			return 0, Write{}, false, err
-		}
-		r.db.KeepNewest(token, key, rec, r.w.TS())
+		r.db.KeepNewest(token, key, r.raw, r.w.TS())
 	}
 	return r.w.TS(), w, err == nil, err
 }
 
-func (r *Reader) record(key []byte) (Write, error) {
-	v, err := r.w.Value()
-	if err != nil {
+// record is the record that the iterator stands on. To ask the iterator for it again would
+// make the first answer invalid; its byte form is in r.raw.
+func (r *Reader) record(key []byte) (w Write, err error) {
+	if r.raw, err = r.w.Value(); err != nil {
 		return Write{}, err
 	}
-	w, err := ParseWrite(v)
+	w, err = ParseWrite(r.raw)
 	if err != nil {
 		return Write{}, fmt.Errorf("write of key %x at %d: %w", key, r.w.TS(), err)
 	}
