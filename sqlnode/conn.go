@@ -33,6 +33,7 @@ type conn struct {
 	stmts  map[uint32]*statement
 	vals   []types.Value
 	result result
+	readBy wire.Deadline
 	// busySince is when the running statement began, in Unix nanoseconds, or idle,
 	// or idleInTransaction.
 	busySince atomic.Int64
@@ -92,7 +93,7 @@ func (d doneContext) Err() error {
 // login does the handshake and answers it.
 func (c *conn) login(ctx context.Context) bool {
 	deadline := time.Now().Add(handshakeTimeout)
-	_ = c.wire.NetConn().SetDeadline(deadline)
+	_ = c.wire.NetConn().SetReadDeadline(deadline) // what is written has one of its own
 	s := c.server
 	login, err := c.wire.Handshake(c.host, wire.HandshakeOptions{
 		Version: s.opts.Version, ConnID: uint32(c.id), Collation: uint8(charset.Default & 0xff),
@@ -110,7 +111,7 @@ func (c *conn) login(ctx context.Context) bool {
 			return false
 		}
 	}
-	_ = c.wire.NetConn().SetDeadline(time.Time{})
+	_ = c.wire.NetConn().SetReadDeadline(time.Time{})
 	c.wire.WriteOK(wire.OK{Status: c.sess.Status()})
 	return c.wire.Flush() == nil
 }
@@ -152,7 +153,9 @@ func (c *conn) refuse(err error) {
 // next serves one command; false ends the connection.
 func (c *conn) next() bool {
 	nc := c.wire.NetConn()
-	_ = nc.SetReadDeadline(time.Now().Add(c.sess.IdleTimeout()))
+	if at, set := c.readBy.Next(c.sess.IdleTimeout()); set {
+		_ = nc.SetReadDeadline(at)
+	}
 	select {
 	case <-c.sess.Done():
 		return false

@@ -11,8 +11,7 @@ import (
 // metrics of all sessions of a node.
 type metrics struct {
 	connections prometheus.Gauge
-	statements  map[string]prometheus.Counter
-	latency     map[string]prometheus.Observer
+	statements  map[string]statementMetrics // by type
 	errors      prometheus.Counter
 	conflicts   prometheus.Counter
 	duplicates  prometheus.Counter
@@ -20,6 +19,11 @@ type metrics struct {
 	unavailable prometheus.Counter
 	planHits    prometheus.Counter
 	planMisses  prometheus.Counter
+}
+
+type statementMetrics struct {
+	count   prometheus.Counter
+	latency prometheus.Observer
 }
 
 // statementTypes label the statement metrics.
@@ -44,12 +48,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		unavailable: counter("unavailable_total", "Statements that failed because a region or PD gave no answer in time."),
 		planHits:    counter("plan_cache_hits_total", "Statements that found their plan in the cache."),
 		planMisses:  counter("plan_cache_misses_total", "Statements that were planned."),
-		statements:  map[string]prometheus.Counter{},
-		latency:     map[string]prometheus.Observer{},
+		statements:  map[string]statementMetrics{},
 	}
 	for _, t := range statementTypes {
-		m.statements[t] = statements.WithLabelValues(t)
-		m.latency[t] = latency.WithLabelValues(t)
+		m.statements[t] = statementMetrics{statements.WithLabelValues(t), latency.WithLabelValues(t)}
 	}
 	if reg != nil {
 		reg.MustRegister(m.connections, statements, latency, m.errors, m.conflicts, m.duplicates, m.retries, m.unavailable, m.planHits, m.planMisses)
@@ -58,8 +60,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 }
 
 func (m *metrics) observe(kind string, start time.Time, err error) {
-	m.statements[kind].Inc()
-	m.latency[kind].Observe(time.Since(start).Seconds())
+	of := m.statements[kind]
+	of.count.Inc()
+	of.latency.Observe(time.Since(start).Seconds())
 	if err != nil {
 		m.errors.Inc()
 	}

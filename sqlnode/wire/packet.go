@@ -3,7 +3,6 @@ package wire
 import (
 	"fmt"
 	"io"
-	"time"
 )
 
 // Command is one request of the client: its COM_* byte and the rest.
@@ -134,7 +133,9 @@ func (c *Conn) splitPacket(n int) {
 func (c *Conn) Flush() error {
 	if c.err == nil && len(c.wbuf) > 0 {
 		if c.writeTimeout > 0 {
-			_ = c.nc.SetWriteDeadline(time.Now().Add(c.writeTimeout))
+			if at, set := c.writeBy.Next(c.writeTimeout); set {
+				_ = c.nc.SetWriteDeadline(at)
+			}
 		}
 		_, c.err = c.nc.Write(c.wbuf)
 	}

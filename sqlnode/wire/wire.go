@@ -59,6 +59,7 @@ type Conn struct {
 	caps         uint32 // what both sides can do
 	maxPacket    int
 	writeTimeout time.Duration
+	writeBy      Deadline
 	tls          *tls.ConnectionState
 	err          error // the first write error; later writes are dropped
 }
