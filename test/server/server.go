@@ -10,6 +10,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os/exec"
 	"regexp"
@@ -171,6 +172,7 @@ func (s *Server) findSQL() bool {
 func (s *Server) waitHealthy(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	last := "it never answered"
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Status+"/healthz", nil)
 		if err != nil {
@@ -178,17 +180,19 @@ func (s *Server) waitHealthy(ctx context.Context) error {
 		}
 		resp, err := http.DefaultClient.Do(req)
 		if err == nil {
+			body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
 				return nil
 			}
+			last = strings.TrimSpace(string(body))
 		}
 		select {
 		case <-tick.C:
 		case <-s.exited:
 			return errors.New("it ended")
 		case <-ctx.Done():
-			return fmt.Errorf("not healthy: %w", ctx.Err())
+			return fmt.Errorf("not healthy: %s: %w", last, ctx.Err())
 		}
 	}
 }
