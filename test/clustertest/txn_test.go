@@ -105,6 +105,7 @@ type attempt struct {
 	// plan
 	first, width int  // the cells it is about
 	committed    bool // reads committed: every operation has a snapshot of its own
+	hot          bool // one update of the row that all want, so that commits follow one another
 	at           isolation.Point
 	ts           uint64
 
@@ -169,6 +170,10 @@ func (cl *txnClient) transact() {
 		o.Pipelined = true
 		a.r.how += " pipelined"
 	}
+	if a.hot = cl.rng.IntN(6) == 0; a.hot {
+		o, ops, a.width, a.first = txn.TxnOptions{Pessimistic: true}, 1, 1, 0
+		a.committed, a.r.pessimistic, a.r.serializable, a.r.how = false, true, false, "hot"
+	}
 	a.r.Name = cl.name()
 	a.r.Start.From = cl.b.tick()
 	var err error
@@ -188,7 +193,7 @@ func (cl *txnClient) transact() {
 			cl.b.note(a.r)
 			return
 		}
-		if cl.rng.IntN(3) == 0 {
+		if !a.hot && cl.rng.IntN(3) == 0 {
 			time.Sleep(time.Duration(cl.rng.Int64N(int64(30 * time.Millisecond))))
 		}
 	}
@@ -284,7 +289,7 @@ func (a *attempt) do() error {
 		a.tx.ReadAt(ts)
 		a.at, a.ts = a.at+1, ts
 	}
-	if a.r.pessimistic && a.cl.rng.IntN(3) > 0 {
+	if a.hot || a.r.pessimistic && a.cl.rng.IntN(3) > 0 {
 		return a.locking(ctx)
 	}
 	key := a.key()

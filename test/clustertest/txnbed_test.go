@@ -137,6 +137,7 @@ func (b *txnBed) end() {
 		b.countCommits(n)
 		b.countReplicaReads(n)
 	}
+	b.late.Wait() // a request that was under way when it became calm may be repeated still
 	b.judge()
 }
 

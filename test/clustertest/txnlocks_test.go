@@ -40,6 +40,9 @@ func (a *attempt) locking(ctx context.Context) error {
 		}
 	}
 	what, keys := rng.IntN(7), a.distinct(1+rng.IntN(3))
+	if a.hot {
+		what = 5
+	}
 	for try := 1; ; try++ {
 		a.tx.ReadAt(a.tx.ForUpdateTS())
 		at, seen := a.tx.ForUpdateTS(), len(a.r.Ops)
