@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cairndb/cairn/kvnode/engine"
-	"github.com/cairndb/cairn/proto/kvpb"
 )
 
 // record is a line of CFWrite, for comparison.
@@ -264,21 +263,7 @@ func BenchmarkScanHotRows(b *testing.B) {
 			if c.collected > 0 {
 				collect(b, db, GarbageSpan{SafePoint: ts - uint64(2*c.alive) + 2})
 			}
-			b.ReportAllocs()
-			for b.Loop() {
-				sc, err := OpenScanner(db, ScanOptions{TS: MaxTS})
-				if err != nil {
-					b.Fatal(err)
-				}
-				var block kvpb.KvBlock
-				if _, err := sc.Fill(&block, 0, 1<<30); err != nil || len(block.Offsets) != 2*rows+1 {
-					b.Fatal(err, len(block.Offsets))
-				}
-				if err := sc.Close(); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/rows, "ns/row")
+			timeScans(b, db, rows, func(int) ScanOptions { return ScanOptions{TS: MaxTS} })
 		})
 	}
 }

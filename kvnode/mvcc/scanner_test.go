@@ -389,21 +389,24 @@ func BenchmarkScan(b *testing.B) {
 // benchScan times scans that find as many rows.
 func benchScan(b *testing.B, name string, versions, rows int, options func(i int) ScanOptions) {
 	b.Run(name, func(b *testing.B) {
-		db := benchDB(b, versions)
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			sc, err := OpenScanner(db, options(i))
-			if err != nil {
-				b.Fatal(err)
-			}
-			var block kvpb.KvBlock
-			if _, err := sc.Fill(&block, 0, 1<<30); err != nil || len(block.Offsets) != 2*rows+1 {
-				b.Fatal(err, len(block.Offsets))
-			}
-			if err := sc.Close(); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(rows), "ns/row")
+		timeScans(b, benchDB(b, versions), rows, options)
 	})
+}
+
+func timeScans(b *testing.B, db *engine.DB, rows int, options func(i int) ScanOptions) {
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		sc, err := OpenScanner(db, options(i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		var block kvpb.KvBlock
+		if _, err := sc.Fill(&block, 0, 1<<30); err != nil || len(block.Offsets) != 2*rows+1 {
+			b.Fatal(err, len(block.Offsets))
+		}
+		if err := sc.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(rows), "ns/row")
 }

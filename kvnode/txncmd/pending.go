@@ -158,12 +158,13 @@ func (p *pendingTxn) blocks(readTS uint64) bool {
 	return commitTS == 0 || commitTS <= readTS
 }
 
-// waitKey waits until no pending commit of key can be visible at readTS.
+// waitKey waits until no commit of key that is pending now can be visible at readTS. At MaxTS that
+// leaves out those that follow meanwhile; at other timestamps they are above it.
 // It reports whether it waited; the error is ctx's.
 func (t *pendingTable) waitKey(ctx context.Context, key []byte, readTS uint64) (waited bool, err error) {
 	s, hash := t.shard(key)
 	if readTS == mvcc.MaxTS {
-		// Those that come later are not acknowledged before the read begins, and never end on a hot key.
+		// Those that follow were not acknowledged before the read began, and may never end on a hot key.
 		for _, f := range t.flights(oneKey(key)) {
 			waited = true
 			if err := f.txn.wait(ctx); err != nil {
