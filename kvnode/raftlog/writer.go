@@ -148,6 +148,15 @@ func (d *DB) writeSome(b *pebble.Batch, tasks []task) int {
 		}
 	}
 	end := time.Now()
+	// Counted before it is told, so that who was told finds it counted.
+	d.metrics.writes.Inc()
+	d.metrics.entries.Add(float64(entries))
+	if sync {
+		d.metrics.fsyncs.Inc()
+		d.metrics.entriesPerFsync.Observe(float64(entries))
+		d.metrics.regionsPerFsync.Observe(float64(appends))
+		d.metrics.write.Observe(end.Sub(start).Seconds())
+	}
 	for i := range tasks[:n] {
 		t := &tasks[i]
 		if t.msg != nil {
@@ -158,14 +167,6 @@ func (d *DB) writeSome(b *pebble.Batch, tasks []task) int {
 		if t.barrier != nil {
 			close(t.barrier)
 		}
-	}
-	d.metrics.writes.Inc()
-	d.metrics.entries.Add(float64(entries))
-	if sync {
-		d.metrics.fsyncs.Inc()
-		d.metrics.entriesPerFsync.Observe(float64(entries))
-		d.metrics.regionsPerFsync.Observe(float64(appends))
-		d.metrics.write.Observe(end.Sub(start).Seconds())
 	}
 	return n
 }
