@@ -324,8 +324,21 @@ func (c *cluster) tick() {
 	c.settle()
 }
 
-// settle works until nothing is under way, on disks neither.
+// settle works until nothing is under way, on disks neither, and all know what is committed.
 func (c *cluster) settle() {
+	for told := true; told; {
+		c.work()
+		told = false
+		for _, s := range c.stores {
+			for _, r := range s.replicas {
+				told = r.news.some.Load() && r.do(r.tellNews) || told
+			}
+		}
+	}
+}
+
+// work does what is under way, on disks too.
+func (c *cluster) work() {
 	for worked := true; worked; {
 		for c.step() {
 		}

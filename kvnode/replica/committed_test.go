@@ -35,6 +35,7 @@ func TestProposeCommitted(t *testing.T) {
 	c.stores[0].refuse = &kvpb.RegionError{Kind: &kvpb.RegionError_ServerIsBusy{ServerIsBusy: &kvpb.ServerIsBusy{}}}
 	require.NotNil(t, propose("4").GetServerIsBusy())
 	c.stores[0].refuse = nil
+	c.settle() // the peer is known to have caught up
 	require.Nil(t, c.await("transfer", c.async(func() *kvpb.RegionError { return v.TransferLeader(context.Background(), 12) })))
 	require.NotNil(t, propose("5"), "the view is of another term")
 	require.Equal(t, since+1, v.Refusals(), "none of them had a place")

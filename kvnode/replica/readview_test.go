@@ -16,7 +16,7 @@ func TestAReplicaServesAReadWhenItHasAppliedTheIndex(t *testing.T) {
 	c.settle()
 	c.cut[3] = true
 	require.Nil(t, c.propose(v, "a", "1"))
-	rv := c.replica(2).View().ReadAt(10, v.AppliedIndex())
+	rv := c.replica(2).View().ReadAt(10, v.AnnounceApplied())
 	soon, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
 	require.NotNil(t, rv.ReadReady(soon).GetDataIsNotReady())
@@ -38,7 +38,7 @@ func TestAReplicaServesAReadWhenItHasAppliedTheIndex(t *testing.T) {
 	require.Nil(t, c.replica(0).transferNow(c, 12))
 	c.pumpTicks("another leads", func() bool { return c.replica(1).View().Leading() })
 	require.Nil(t, rv.CheckLease(), "who leads makes no difference")
-	rv = c.replica(2).View().ReadAt(10, v.AppliedIndex()+100)
+	rv = c.replica(2).View().ReadAt(10, v.AnnounceApplied()+100)
 	waits := c.async(func() *kvpb.RegionError { return rv.ReadReady(context.Background()) })
 	c.replica(2).Close()
 	require.NotNil(t, c.await("the replica ends", waits))
@@ -50,11 +50,11 @@ func TestAReplicaKnowsWhatIsClosed(t *testing.T) {
 	r := c.replica(2)
 	at := func(ts uint64) *ReadView { return r.View().ReadAt(ts, 0) }
 	require.Nil(t, at(5))
-	r.NoteClosed(10, v.AppliedIndex(), 1)
+	r.NoteClosed(10, v.AnnounceApplied(), 1)
 	require.NotNil(t, at(10))
 	require.Nil(t, at(11))
 	r.NoteClosed(7, 1, 1)
-	require.EqualValues(t, v.AppliedIndex(), at(6).index, "what is older says less")
+	require.EqualValues(t, v.AnnounceApplied(), at(6).index, "what is older says less")
 	r.NoteClosed(20, 99, 2) // of what the region will be
 	require.Nil(t, at(6), "the index is of another version of the region")
 	r.NoteClosed(30, 99, 1)
@@ -96,7 +96,7 @@ func TestAReadViewEndsBeforeItsDataGoes(t *testing.T) {
 			require.Nil(t, c.propose(v, "b", "1"))
 			require.Nil(t, c.propose(v, "x", "1"))
 			c.settle()
-			rv := c.replica(2).View().ReadAt(10, v.AppliedIndex())
+			rv := c.replica(2).View().ReadAt(10, v.AnnounceApplied())
 			require.Nil(t, rv.ReadReady(context.Background()))
 			require.Nil(t, rv.CheckLease())
 			c.losesData = func(r *Replica) {
@@ -122,8 +122,8 @@ func TestAMergeEndsReadViews(t *testing.T) {
 	c.pumpTicks("the child is led here", func() bool { return led(source(0)) })
 	c.pumpTicks("all have what was done", func() bool { return c.allHave(0, 1) && c.allHave(0, 100) })
 	sv, target := source(0).View(), c.replica(0).View()
-	reads := source(2).View().ReadAt(10, sv.AppliedIndex())
-	targets := c.replica(2).View().ReadAt(10, target.AppliedIndex())
+	reads := source(2).View().ReadAt(10, sv.AnnounceApplied())
+	targets := c.replica(2).View().ReadAt(10, target.AnnounceApplied())
 	require.Nil(t, reads.ReadReady(context.Background()))
 	require.Nil(t, targets.ReadReady(context.Background()))
 	var commit *replpb.CommitMerge

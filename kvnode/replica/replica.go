@@ -232,6 +232,7 @@ type Replica struct {
 	lost         lostLeader
 	leaderHeard  time.Duration // when the leader was heard of last; 0 = never
 	taken        taken
+	news         news
 	ab           applyBatch
 	over         bool // no visit does anything any more
 }

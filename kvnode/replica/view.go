@@ -75,9 +75,6 @@ func (v *View) Replica() *Replica { return v.r }
 // Locks is the lock index of the region in this view.
 func (v *View) Locks() *mvcc.LockIndex { return v.locks }
 
-// AppliedIndex is up to where the region's log is applied: all of its effects are visible.
-func (v *View) AppliedIndex() uint64 { return v.r.applied.Load() }
-
 // MemLocks are the locks that only this leader knows; nil for none.
 func (v *View) MemLocks() *mvcc.MemLocks { return v.mem }
 

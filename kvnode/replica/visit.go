@@ -112,6 +112,7 @@ func (r *Replica) end(reason string) {
 	r.ab.tell(false)
 	r.rest()
 	r.closeSnapshots()
+	r.dropNews()
 	r.storage.Release()
 	r.leading = false
 	r.mem.locks.Drop()
@@ -153,6 +154,7 @@ func (r *Replica) fail(err error) {
 }
 
 func (r *Replica) tick() {
+	r.tellNews()
 	// Without a leader, one that should not lead lets others stand for election first.
 	if r.lead != 0 && r.lost.store == 0 || r.silentTicks%3 == 0 || !r.reluctant() {
 		r.rn.Tick()
@@ -415,7 +417,7 @@ func (r *Replica) handOn(msgs []*raftpb.Message) {
 			out = append(out, m)
 		}
 	}
-	r.send(out)
+	r.send(r.holdNews(out, apply))
 	if apply == nil || r.over {
 		return
 	}
@@ -450,6 +452,7 @@ func (r *Replica) noticeLeadership() {
 		r.seePeers(nil)
 	}
 	r.term, r.lead, r.leading = st.GetTerm(), st.Lead, leading
+	r.dropNews()
 	r.publish()
 	if lost {
 		r.drop("leadership was lost while the write was under way")

@@ -63,7 +63,7 @@ func (e *Executor) closeTS(ctx context.Context, rg Region, ts uint64, leaveOpen 
 				return 0, nil, nil, expired(err)
 			}
 		}
-		index := rg.AppliedIndex()
+		index := rg.AnnounceApplied()
 		if rerr = rg.CheckLease(); rerr == nil {
 			return index, open, nil, nil
 		}

@@ -44,8 +44,9 @@ type Region interface {
 	// transaction that writes may have begun at. It grows, before anything that it lets
 	// go is gone: asked after the iterator was opened it says whether that has everything.
 	SafePoint() uint64
-	// AppliedIndex is up to where the region's log is applied: all of its effects are visible.
-	AppliedIndex() uint64
+	// AnnounceApplied returns up to where the region's log is applied: all of its effects are visible. The
+	// other replicas soon know that.
+	AnnounceApplied() uint64
 	// KeepClosing has the region's replicas told of closed timestamps for some time.
 	KeepClosing()
 	// CountRead takes a read into account that was asked in the process of the store

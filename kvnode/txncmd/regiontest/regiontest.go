@@ -268,8 +268,8 @@ func (h *handle) CheckLease() *kvpb.RegionError {
 	return h.checkLocked()
 }
 
-// AppliedIndex implements txncmd.Region: there is no log.
-func (h *handle) AppliedIndex() uint64 { return 1 }
+// AnnounceApplied implements txncmd.Region: there is no log.
+func (h *handle) AnnounceApplied() uint64 { return 1 }
 
 // KeepClosing implements txncmd.Region: there are no other replicas.
 func (h *handle) KeepClosing() {}
