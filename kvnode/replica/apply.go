@@ -55,9 +55,11 @@ func (r *Replica) applyEntries(entries []*raftpb.Entry) error {
 			break
 		}
 	}
-	// The log writer and the proposers that were answered are ready to run, behind this on the same
-	// processor; what is left to do here takes longer than they need and nobody waits for it.
-	runtime.Gosched()
+	if len(r.ab.thens) > 0 {
+		// The log writer and the proposers that were answered are ready to run, behind this on the same
+		// processor; what is left to do here takes longer than they need and they do not wait for it.
+		runtime.Gosched()
+	}
 	if err := r.commitApplied(false); err != nil {
 		return err
 	}
