@@ -21,7 +21,7 @@ const readElsewhere = time.Second
 //     some time after that nothing waits;
 //   - a command is applied that changes the region: it may concern the peers themselves.
 //
-// It belongs to visits, but for asked and waiting.
+// It belongs to visits, but for asked and some.
 type news struct {
 	waiting map[uint64]*raftpb.Message // by peer
 	told    map[uint64]told            // in this term
@@ -81,27 +81,26 @@ func (r *Replica) holdNews(msgs []*raftpb.Message, apply *raftpb.Message) []*raf
 	n.some.Store(true) // before asked is looked at: whoever asks sets that, and then looks here
 	asked := time.Duration(n.asked.Load())
 	if urgent || asked > 0 && r.o.Now()-asked < readElsewhere {
-		for _, m := range n.waiting {
-			out = append(out, m)
-		}
-		clear(n.waiting)
-		n.some.Store(false)
+		return n.release(out)
 	}
 	return out
 }
 
 // tellNews sends what waits.
 func (r *Replica) tellNews() {
-	if len(r.news.waiting) == 0 {
-		return
+	if len(r.news.waiting) > 0 {
+		r.send(r.news.release(nil))
 	}
-	out := make([]*raftpb.Message, 0, len(r.news.waiting))
-	for _, m := range r.news.waiting {
+}
+
+// release appends what waits to out; nothing waits then.
+func (n *news) release(out []*raftpb.Message) []*raftpb.Message {
+	for _, m := range n.waiting {
 		out = append(out, m)
 	}
-	clear(r.news.waiting)
-	r.news.some.Store(false)
-	r.send(out)
+	clear(n.waiting)
+	n.some.Store(false)
+	return out
 }
 
 // dropNews forgets what waits, at the end of a term: its successor tells it.
